@@ -1,0 +1,1 @@
+//! LOG. The services' pipes to files. Never holds a capability.

@@ -1,0 +1,1 @@
+//! ROOT. One thread, one loop: reads units, asks policy, acts through sys, answers control. Never decides, never unsafe.

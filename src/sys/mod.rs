@@ -1,0 +1,26 @@
+//! ROOT. System calls, one small file per subject; the only module with `unsafe`, and never an opinion:
+//! no retries but on EINTR, no defaults, no logging.
+#![allow(unsafe_code)]
+
+pub mod fds;
+pub mod link;
+pub mod memfd;
+
+use std::io;
+
+/// Runs a system call again while it is interrupted, and turns `-1` into the error it stands for.
+///
+/// The one place where EINTR is handled (see signal(7)): signals are read from descriptors here, so an
+/// interruption never carries news.
+pub fn retry(mut call: impl FnMut() -> libc::c_long) -> io::Result<libc::c_long> {
+    loop {
+        let value = call();
+        if value != -1 {
+            return Ok(value);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    }
+}

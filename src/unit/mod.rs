@@ -1,0 +1,1 @@
+//! PURE. Unit files: text in, typed units or every problem with its place out. Never touches a file.

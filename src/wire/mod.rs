@@ -1,0 +1,1 @@
+//! PURE. The bytes and values of every protocol. Never a file, a socket or a global.

@@ -1,0 +1,1 @@
+//! ROOT. Clones itself for each start, and nothing else.
