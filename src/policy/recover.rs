@@ -1,0 +1,99 @@
+//! PURE. What a new manager has missed: from the state and from what is left in the world to the events and
+//! actions that make it as if nobody had died. Never reads a unit: a crash is no apply.
+//!
+//! The order in which the manager writes things down is what makes this possible, per incarnation:
+//!
+//! 1. `Cloning` in the state, 2. the request to the zygote, 3. the process in the state and its pidfd
+//!    registered with the keeper, 4. `Launching` in the state, 5. the gate.
+//! 6. The end is recorded by the keeper before it reaps, 7. `Clearing` in the state, 8. the rest of the tree
+//!    ended, 9. the next phase in the state, 10. the registration dropped.
+//!
+//! The gate's only write end dies with the manager, so an incarnation that was not let through ends by
+//! itself and says so.
+
+use super::service::{Phase, Service};
+use super::{Action, End, Event, Exit, Run};
+
+/// How far an incarnation got before its command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launched {
+    /// It has not said yet, and will.
+    Pending,
+    /// The command executes, or did.
+    Executed,
+    /// A step failed.
+    Failed(End),
+    /// It was never let through the gate.
+    GateLost,
+}
+
+/// What is left of an incarnation in the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The keeper has it registered.
+    pub registered: bool,
+    /// How far it got.
+    pub launched: Launched,
+    /// The exit the keeper has recorded and the state has not taken in.
+    pub exited: Option<Exit>,
+}
+
+/// Events that were missed, in the order to feed them, and actions that may not have been carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// For the service's step, in this order, before the actions.
+    pub events: Vec<Event>,
+    /// To carry out again where the events have not moved the service on.
+    pub again: Vec<Action>,
+}
+
+/// Compares a service's state with what is left of its incarnation.
+pub fn missed(service: &Service, found: Found) -> Missed {
+    let mut missed = Missed::default();
+    let Some(run) = service.run() else { return missed };
+    if !found.registered || found.launched == Launched::GateLost {
+        match service.phase {
+            // Its end is known and its registration may be gone already; the rest of its tree may not.
+            Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
+            Phase::Cloning { .. }
+            | Phase::Launching { .. }
+            | Phase::Settling { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. } => missed.events.push(Event::Lost(run)),
+            Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
+        }
+        return missed;
+    }
+    launch_news(service.phase, run, found.launched, &mut missed);
+    if let Some(exit) = found.exited
+        && !matches!(service.phase, Phase::Clearing { .. })
+    {
+        missed.events.push(Event::Gone(run, exit));
+        return missed;
+    }
+    match service.phase {
+        Phase::Stopping { signalled: false, .. } => missed.again.push(Action::Terminate(run)),
+        Phase::Stopping { signalled: true, kill_at, .. } => {
+            // Where KILL was the first signal (the command had not begun) it may not have been sent.
+            if kill_at.is_some() && service.up_since.is_none() {
+                missed.again.push(Action::Kill(run));
+            }
+        }
+        Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
+        Phase::Cloning { .. } | Phase::Launching { .. } | Phase::Settling { .. } | Phase::Running { .. } => {}
+        Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
+    }
+    missed
+}
+
+fn launch_news(phase: Phase, run: Run, launched: Launched, missed: &mut Missed) {
+    match launched {
+        Launched::Pending | Launched::GateLost => {}
+        Launched::Executed => {
+            if matches!(phase, Phase::Launching { .. }) {
+                missed.events.push(Event::Executed(run));
+            }
+        }
+        Launched::Failed(end) => missed.events.push(Event::NotExecuted(run, end)),
+    }
+}
