@@ -2,9 +2,14 @@
 //! no retries but on EINTR, no defaults, no logging.
 #![allow(unsafe_code)]
 
+pub mod cgroup;
+pub mod clock;
 pub mod fds;
 pub mod link;
 pub mod memfd;
+pub mod parent;
+pub mod process;
+pub mod slots;
 
 use std::io;
 

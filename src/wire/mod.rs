@@ -1,1 +1,3 @@
 //! PURE. The bytes and values of every protocol. Never a file, a socket or a global.
+pub mod keeper;
+pub mod state;

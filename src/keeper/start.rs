@@ -1,0 +1,158 @@
+//! ROOT. The keeper's beginning: signals, tables, and what was carried here from before. The last place of
+//! the keeper that allocates.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::Ordering;
+
+use super::children::{Child, Role};
+use super::serve::Keeper;
+use crate::logger;
+use crate::sys::slots::Slots;
+use crate::sys::{clock, fds, memfd, parent};
+use crate::wire::keeper::{Carried, Entry, Kind, exits};
+
+/// The keeper's own slots.
+pub const EXITS_SLOT: u32 = 0;
+const LOG_STATE_SLOT: u32 = 1;
+const LOG_CURSOR_SLOT: u32 = 2;
+
+/// The most slots, whatever the limit on descriptors: the tables stay small.
+const MOST_SLOTS: u64 = 65_536;
+/// Descriptors below the limit that are not slots: our own, and a reserve.
+const SPARE: u64 = 32;
+/// Slots for each exit record that can be waiting: every registered process has several descriptors.
+const SLOTS_PER_EXIT: usize = 4;
+
+/// The arguments, understood.
+pub struct Given {
+    carried: Vec<Carried>,
+    soft_nofile: Option<String>,
+    log_dir: OsString,
+    manager: Vec<OsString>,
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.to_owned())
+}
+
+impl Given {
+    /// Reads the arguments and takes the carried table out of its memfd.
+    pub fn from_arguments(arguments: Vec<OsString>) -> io::Result<Self> {
+        let mut given =
+            Self { carried: Vec::new(), soft_nofile: None, log_dir: OsString::new(), manager: Vec::new() };
+        let mut rest = arguments.into_iter();
+        while let Some(option) = rest.next() {
+            if option == "--" {
+                given.manager = rest.collect();
+                return Ok(given);
+            }
+            let value = rest.next().ok_or_else(|| wrong("an option without a value"))?;
+            match option.to_str() {
+                Some("--carried") => {
+                    let number: RawFd = value
+                        .to_str()
+                        .and_then(|text| text.parse().ok())
+                        .ok_or_else(|| wrong("--carried"))?;
+                    let table = fds::inherited(number)?;
+                    given.carried = Carried::decode_all(&memfd::content(table.as_fd())?);
+                }
+                Some("--soft-nofile") => given.soft_nofile = value.into_string().ok(),
+                Some("--log-dir") => given.log_dir = value,
+                _ => return Err(wrong("an unknown option")),
+            }
+        }
+        Ok(given)
+    }
+}
+
+/// Makes the tables and the three children's programs. Starts nothing yet.
+pub fn start(given: Given) -> io::Result<Keeper> {
+    fds::fill_standard()?;
+    let (soft, hard) = parent::raise_descriptor_limit()?;
+    let soft = given.soft_nofile.unwrap_or_else(|| soft.to_string());
+    let mut slots = Slots::new(hard.saturating_sub(SPARE).min(MOST_SLOTS) as usize);
+    // Own every carried descriptor before anything else can take its number.
+    for carried in given.carried {
+        let fd = fds::inherited(carried.fd)?;
+        fds::set_cloexec(fd.as_fd(), true)?;
+        slots.put(carried.entry, fd);
+    }
+    fds::close_on_exec_from(3)?;
+    let signals = parent::take_signals()?;
+    parent::become_subreaper()?;
+    protect_from_oom();
+    let places = slots.len() / SLOTS_PER_EXIT;
+    own(&mut slots, EXITS_SLOT, Kind::Exits, || memfd::fixed(c"supervise-exits", exits::bytes(places)))?;
+    own(&mut slots, LOG_STATE_SLOT, Kind::LogState, || memfd::fixed(c"supervise-log", logger::STATE_BYTES))?;
+    own(&mut slots, LOG_CURSOR_SLOT, Kind::LogCursor, || memfd::create(c"supervise-log-cursor"))?;
+    let exits = map_exits(&slots)?;
+    let me = std::process::id().to_string();
+    let strings = |list: &[&str]| list.iter().map(|one| OsString::from(*one)).collect::<Vec<_>>();
+    let mut logger = strings(&["supervise", "logger", "--parent", &me, "--log-dir"]);
+    logger.push(given.log_dir);
+    let mut manager = strings(&["supervise", "manager", "--soft-nofile", &soft]);
+    manager.extend(given.manager);
+    let environment = std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            name
+        })
+        .collect();
+    Ok(Keeper::new(
+        slots,
+        exits,
+        signals,
+        parent::own_binary()?,
+        clock::monotonic_ns() ^ u64::from(std::process::id()),
+        [
+            Child::new(
+                Role::Zygote,
+                program(strings(&["supervise", "zygote", "--parent", &me]), Vec::new())?,
+            ),
+            Child::new(Role::Logger, program(logger, Vec::new())?),
+            Child::new(Role::Manager, program(manager, environment)?),
+        ],
+    ))
+}
+
+fn program(arguments: Vec<OsString>, environment: Vec<OsString>) -> io::Result<parent::Helper> {
+    let strings = |list: Vec<OsString>| {
+        list.into_iter()
+            .map(|one| CString::new(one.into_vec()).map_err(|_| wrong("a NUL byte in an argument")))
+            .collect::<io::Result<Vec<_>>>()
+    };
+    Ok(parent::Helper::new(strings(arguments)?, strings(environment)?))
+}
+
+/// Makes a descriptor of the keeper's own unless one was carried here.
+fn own(
+    slots: &mut Slots,
+    slot: u32,
+    kind: Kind,
+    make: impl FnOnce() -> io::Result<OwnedFd>,
+) -> io::Result<()> {
+    if slots.get(slot).is_none() {
+        slots.put(Entry { slot, kind: kind as u32, id: 0, pid: 0 }, make()?);
+    }
+    Ok(())
+}
+
+fn map_exits(slots: &Slots) -> io::Result<memfd::Map> {
+    let (_, fd) = slots.get(EXITS_SLOT).ok_or_else(|| wrong("no memfd of exits"))?;
+    let map = memfd::Map::new(fd, true)?;
+    if let Some(places) = map.word64(exits::PLACES) {
+        let count = (map.len().saturating_sub(exits::HEADER) / exits::RECORD) as u64;
+        places.store(count, Ordering::Release);
+    }
+    Ok(map)
+}
+
+/// As long as one process of this machine survives a shortage of memory, it should be this one. An ordinary
+/// user may not ask for that, and then does without.
+fn protect_from_oom() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+}

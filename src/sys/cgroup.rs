@@ -1,0 +1,137 @@
+//! ROOT. Control groups of version 2: one directory for each incarnation. Never decides what goes in.
+//!
+//! Sources: cgroups(7), Documentation/admin-guide/cgroup-v2.rst: `cgroup.kill`, `cgroup.events`,
+//! `cgroup.procs`; CLONE_INTO_CGROUP of clone(2) takes the directory's descriptor.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::fds::owned;
+use super::{fds, retry};
+
+/// The group below which ours are made.
+#[derive(Debug)]
+pub struct Base {
+    directory: OwnedFd,
+    /// Where it is, for messages.
+    pub path: PathBuf,
+}
+
+impl Base {
+    /// This process's own group, where it is of version 2 and groups can be made in it. The error says why
+    /// there is none: then processes are followed as a tree, which is weaker.
+    pub fn find() -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let group = fs::read_to_string("/proc/self/cgroup")?;
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 here");
+        let mount = mounts.lines().find_map(mount_point).ok_or_else(missing)?;
+        let own = group.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(missing)?;
+        let path = Path::new(&mount).join(own);
+        let directory = open_directory(None, &path)?;
+        let base = Self { directory, path };
+        // The only way to know whether we may is to do it.
+        let probe = format!("supervise.probe.{}", std::process::id());
+        base.make(&probe)?;
+        base.remove(&probe)?;
+        Ok(base)
+    }
+
+    /// Makes a group and opens it.
+    pub fn make(&self, name: &str) -> io::Result<OwnedFd> {
+        let text = c_string(name)?;
+        // SAFETY: `text` is NUL-terminated and outlives the call.
+        retry(|| unsafe { libc::mkdirat(self.directory.as_raw_fd(), text.as_ptr(), 0o755) }.into())?;
+        open_directory(Some(self.directory.as_fd()), Path::new(name))
+    }
+
+    /// Removes an empty group; EBUSY while a process is in it. One that is gone already is no error.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        let text = c_string(name)?;
+        let directory = self.directory.as_raw_fd();
+        // SAFETY: `text` is NUL-terminated and outlives the call.
+        match retry(|| unsafe { libc::unlinkat(directory, text.as_ptr(), libc::AT_REMOVEDIR) }.into()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The mount point, where a line of mountinfo is of a cgroup2 file system mounted from its root.
+fn mount_point(line: &str) -> Option<String> {
+    let (left, right) = line.split_once(" - ")?;
+    if !right.starts_with("cgroup2 ") {
+        return None;
+    }
+    let mut fields = left.split(' ').skip(3);
+    let _root = fields.next()?;
+    // Spaces and the like are octal escapes there.
+    let point = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+    Some(point)
+}
+
+/// Kills everything in a group, also what is forked meanwhile.
+pub fn kill(group: BorrowedFd<'_>) -> io::Result<()> {
+    let file = open_in(group, c"cgroup.kill", libc::O_WRONLY)?;
+    fds::write(file.as_fd(), b"1").map(drop)
+}
+
+/// The pids in a group, at this moment.
+pub fn processes(group: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let text = read_whole(group, c"cgroup.procs")?;
+    Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
+}
+
+/// Whether any process is in a group or below it.
+pub fn is_populated(group: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(read_whole(group, c"cgroup.events")?.lines().any(|line| line == "populated 1"))
+}
+
+/// A descriptor of `cgroup.events`, which polls exceptional (POLLPRI) when the answer changes.
+pub fn events(group: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_in(group, c"cgroup.events", libc::O_RDONLY)
+}
+
+fn read_whole(group: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<String> {
+    let file = open_in(group, name, libc::O_RDONLY)?;
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        match fds::read(file.as_fd(), &mut part)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            count => text.extend_from_slice(part.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+fn open_in(group: BorrowedFd<'_>, name: &std::ffi::CStr, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    retry(|| unsafe { libc::openat(group.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC) }.into())
+        .map(owned)
+}
+
+fn open_directory(at: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<OwnedFd> {
+    let text = c_string(path.to_str().unwrap_or_default())?;
+    let at = at.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: `text` is NUL-terminated and outlives the call.
+    retry(|| unsafe { libc::openat(at, text.as_ptr(), flags) }.into()).map(owned)
+}
+
+fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_found_among_others() {
+        let line = "33 31 0:30 / /sys/fs/cgroup/my\\040unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
+        assert_eq!(mount_point(line), Some("/sys/fs/cgroup/my unified".to_owned()));
+        assert_eq!(mount_point("34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"), None);
+    }
+}

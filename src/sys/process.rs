@@ -1,0 +1,150 @@
+//! ROOT. Other processes: pidfds, signals through them, who they are. Never decides whom to signal.
+//!
+//! Sources: pidfd_open(2), pidfd_send_signal(2), the PIDFD_GET_INFO ioctl of linux/pidfd.h, proc_pid_stat(5).
+//! A pid is only ever used to get a pidfd, and what was read about the pid is checked again after that.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use super::fds::owned;
+use super::retry;
+
+/// A descriptor for the process that has this pid now; close-on-exec by nature.
+pub fn open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes plain numbers.
+    retry(|| unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) }).map(owned)
+}
+
+/// Sends a signal. ESRCH when the process has ended.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: a null info makes it behave like kill(2).
+    retry(|| unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Sends a signal to a process group whose leader the caller has not let be reaped or whose session lives
+/// on, so that the number is nobody else's. ESRCH when the group is empty; signal 0 only asks.
+pub fn signal_group(group: u32, signal: i32) -> io::Result<()> {
+    if group < 2 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: kill takes plain numbers; the group is neither ours (0) nor everybody (-1).
+    retry(|| unsafe { libc::kill(-(group as libc::pid_t), signal) }.into()).map(drop)
+}
+
+/// Whether a process has ended (a pidfd polls readable then).
+pub fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one initialised pollfd that outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
+}
+
+/// What proc_pid_stat(5) says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// One letter; `Z` for one that has ended and waits to be reaped.
+    pub state: u8,
+    /// Pid of the parent.
+    pub parent: u32,
+    /// Process group.
+    pub group: u32,
+    /// Session.
+    pub session: u32,
+    /// Clock ticks after boot at which it started; with the pid, an identity for as long as the machine runs.
+    pub start_time: u64,
+}
+
+/// Reads /proc/PID/stat.
+pub fn stat(pid: u32) -> io::Result<Stat> {
+    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))
+}
+
+/// The name in the second field may hold anything, so the fields are counted from the last parenthesis.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let after = memchr::memrchr(b')', text)?;
+    let rest = std::str::from_utf8(text.get(after + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        start_time: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// The children of a process, from /proc/PID/task/PID/children where the kernel has it, else from all of
+/// /proc. Names only: each must be opened and looked at again before anything is done to it.
+pub fn children(pid: u32) -> io::Result<Vec<u32>> {
+    match std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
+        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut found = all()?;
+            found.retain(|one| stat(*one).is_ok_and(|stat| stat.parent == pid));
+            Ok(found)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Every pid of this namespace.
+pub fn all() -> io::Result<Vec<u32>> {
+    let names = std::fs::read_dir("/proc")?;
+    Ok(names.filter_map(|name| name.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// The status of a process that somebody else has reaped, as wait(2) encodes it; None where the kernel does
+/// not tell (before Linux 6.15, or not reaped yet).
+pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        pids: [u32; 3],
+        ids: [u32; 8],
+        exit_code: i32,
+        coredump: [u32; 2],
+        supported: u64,
+    }
+    const EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info) with the structure's size, as linux/pidfd.h defines it.
+    const GET_INFO: libc::c_ulong =
+        (3 << 30) | ((size_of::<Info>() as libc::c_ulong) << 16) | (0xFF << 8) | 11;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: `info` has the size that is encoded in the request, and outlives the call.
+    let done = retry(|| unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) }.into());
+    (done.is_ok() && info.mask & EXIT != 0).then_some(info.exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
+        let mut text = b"42 (a) b) (c) S 7 8 9 0 -1".to_vec();
+        for field in 9..=22 {
+            text.extend_from_slice(format!(" {field}").as_bytes());
+        }
+        let stat = parse_stat(&text).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.group, stat.session), (b'S', 7, 8, 9));
+        assert_eq!(stat.start_time, 22);
+        assert!(parse_stat(b"42 (a S").is_none());
+    }
+
+    #[test]
+    fn this_process_is_seen_by_its_parent() {
+        let me = stat(std::process::id()).unwrap();
+        assert!(children(me.parent).unwrap().contains(&std::process::id()));
+    }
+}
