@@ -5,11 +5,13 @@
 pub mod cgroup;
 pub mod clock;
 pub mod fds;
+pub mod files;
 pub mod link;
 pub mod memfd;
 pub mod parent;
 pub mod process;
 pub mod slots;
+pub mod sockets;
 
 use std::io;
 

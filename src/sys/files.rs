@@ -1,0 +1,223 @@
+//! ROOT. Files and directories: opened once and judged by what was opened. Never decides what is in one.
+//!
+//! Root never creates, changes or removes anything by path in a directory that another user can write, and
+//! reads nothing there that it would act on: each function says which directories it accepts.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::fds::owned;
+use super::retry;
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// The effective user of this process.
+pub fn effective_user() -> u32 {
+    // SAFETY: geteuid cannot fail and touches no memory.
+    unsafe { libc::geteuid() }
+}
+
+/// The first part of a path, from the root down, that someone other than root and `user` can write or
+/// exchange: an unsafe place to trust. None where there is none. The path must exist.
+///
+/// Symbolic links are followed part by part, and a link counts by the directory it lies in. Directories with
+/// the sticky bit let nobody replace what is not theirs, so what is below one counts by itself.
+pub fn unsafe_part(path: &Path, user: u32) -> io::Result<Option<PathBuf>> {
+    let real = fs::canonicalize(path)?;
+    for part in real.ancestors() {
+        let data = fs::symlink_metadata(part)?;
+        let foreign_owner = data.uid() != 0 && data.uid() != user;
+        let shared = data.mode() & 0o022 != 0 && !(data.is_dir() && data.mode() & libc::S_ISVTX != 0);
+        let own_group = data.uid() == user && data.gid() == user && data.mode() & 0o002 == 0;
+        if foreign_owner || (shared && !own_group) {
+            return Ok(Some(part.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads a whole file of at most `most` bytes through one descriptor, and says who owns it and with which
+/// mode. A file that changes meanwhile is read again, three times.
+pub fn read_steady(path: &Path, most: u64) -> io::Result<(Vec<u8>, u32, u32)> {
+    for _ in 0..3 {
+        let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let before = file.metadata()?;
+        if !before.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        if before.len() > most {
+            return Err(io::Error::other(format!("longer than {most} bytes")));
+        }
+        let mut bytes = Vec::with_capacity(before.len() as usize);
+        (&mut file).take(most + 1).read_to_end(&mut bytes)?;
+        let after = fs::metadata(path)?;
+        let identity = |data: &fs::Metadata| (data.ino(), data.size(), data.mtime(), data.mtime_nsec());
+        if identity(&before) == identity(&after) && bytes.len() as u64 == before.len() {
+            return Ok((bytes, before.uid(), before.mode() & 0o7777));
+        }
+    }
+    Err(io::Error::other("it changes while it is read"))
+}
+
+/// Makes a directory and its missing parents with this mode; one that is there stays as it is.
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Opens, or makes with mode 0600, a lock file and takes its lock (flock(2)) without waiting. None: somebody
+/// holds it. The lock belongs to the open file description, so every copy of the descriptor holds it.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    // SAFETY: flock takes plain numbers.
+    match retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()) {
+        Ok(_) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a directory, not following a symbolic link at its end.
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let text = c_path(path)?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: `text` is NUL-terminated and outlives the call.
+    retry(|| unsafe { libc::open(text.as_ptr(), flags) }.into()).map(owned)
+}
+
+/// What a name in a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Device and inode.
+    pub identity: (u64, u64),
+    /// Owner.
+    pub user: u32,
+    /// Whether it is a socket.
+    pub is_socket: bool,
+}
+
+/// Looks at a name in a directory without following a symbolic link. None where there is nothing.
+pub fn look(directory: BorrowedFd<'_>, name: &Path) -> io::Result<Option<Named>> {
+    let text = c_path(name)?;
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: `text` is NUL-terminated and `stat` has room for what fstatat writes.
+    match retry(|| {
+        unsafe { libc::fstatat(directory.as_raw_fd(), text.as_ptr(), stat.as_mut_ptr(), flags) }.into()
+    }) {
+        Ok(_) => {
+            // SAFETY: fstatat succeeded and filled it.
+            let stat = unsafe { stat.assume_init() };
+            Ok(Some(Named {
+                identity: (stat.st_dev, stat.st_ino),
+                user: stat.st_uid,
+                is_socket: stat.st_mode & libc::S_IFMT == libc::S_IFSOCK,
+            }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a name from a directory.
+pub fn remove(directory: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+    let text = c_path(name)?;
+    // SAFETY: `text` is NUL-terminated and outlives the call.
+    retry(|| unsafe { libc::unlinkat(directory.as_raw_fd(), text.as_ptr(), 0) }.into()).map(drop)
+}
+
+/// Sets owner, group and mode of a socket file in a directory, in this order (a change of owner clears bits).
+/// The name must be one that only we can have made there; symbolic links are not followed.
+pub fn own(
+    directory: BorrowedFd<'_>,
+    name: &Path,
+    user: Option<u32>,
+    group: Option<u32>,
+    mode: u32,
+) -> io::Result<()> {
+    let text = c_path(name)?;
+    let keep = u32::MAX; // chown(2): -1 leaves it
+    if user.is_some() || group.is_some() {
+        let (user, group) = (user.unwrap_or(keep), group.unwrap_or(keep));
+        // SAFETY: `text` is NUL-terminated and outlives the call.
+        retry(|| unsafe {
+            libc::fchownat(directory.as_raw_fd(), text.as_ptr(), user, group, libc::AT_SYMLINK_NOFOLLOW)
+                .into()
+        })?;
+    }
+    // SAFETY: `text` is NUL-terminated and outlives the call.
+    retry(|| unsafe { libc::fchmodat(directory.as_raw_fd(), text.as_ptr(), mode, 0) }.into()).map(drop)
+}
+
+/// Sets owner and group of a directory that the caller has just made.
+pub fn give(directory: BorrowedFd<'_>, user: u32, group: u32) -> io::Result<()> {
+    // SAFETY: fchown takes plain numbers.
+    retry(|| unsafe { libc::fchown(directory.as_raw_fd(), user, group) }.into()).map(drop)
+}
+
+/// Device and inode of an open file.
+pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let file = File::from(fd.as_fd().try_clone_to_owned()?);
+    let data = file.metadata()?;
+    Ok((data.dev(), data.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_lock_is_held_once_and_by_every_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = try_lock(&path).unwrap().unwrap();
+        assert!(try_lock(&path).unwrap().is_none());
+        let copy = held.try_clone().unwrap();
+        drop(held);
+        assert!(try_lock(&path).unwrap().is_none(), "the copy does not hold it");
+        drop(copy);
+        assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_an_unsafe_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = effective_user();
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+        let file = inner.join("unit.toml");
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(unsafe_part(&file, me).unwrap(), None);
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(unsafe_part(&file, me).unwrap(), Some(fs::canonicalize(&inner).unwrap()));
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(unsafe_part(&file, me).unwrap(), Some(fs::canonicalize(&file).unwrap()));
+    }
+
+    #[test]
+    fn a_file_over_the_limit_or_not_a_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_steady(&path, 5).unwrap().0, b"12345");
+        assert!(read_steady(&path, 4).is_err());
+        assert!(read_steady(dir.path(), 4).is_err());
+    }
+}
