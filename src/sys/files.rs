@@ -114,10 +114,9 @@ pub fn look(directory: BorrowedFd<'_>, name: &Path) -> io::Result<Option<Named>>
     let text = c_path(name)?;
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     let flags = libc::AT_SYMLINK_NOFOLLOW;
+    let directory = directory.as_raw_fd();
     // SAFETY: `text` is NUL-terminated and `stat` has room for what fstatat writes.
-    match retry(|| {
-        unsafe { libc::fstatat(directory.as_raw_fd(), text.as_ptr(), stat.as_mut_ptr(), flags) }.into()
-    }) {
+    match retry(|| unsafe { libc::fstatat(directory, text.as_ptr(), stat.as_mut_ptr(), flags) }.into()) {
         Ok(_) => {
             // SAFETY: fstatat succeeded and filled it.
             let stat = unsafe { stat.assume_init() };

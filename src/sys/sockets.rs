@@ -24,11 +24,9 @@ fn make(family: i32, kind: i32) -> io::Result<OwnedFd> {
 
 fn set(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     let size = size_of::<i32>() as libc::socklen_t;
+    let (fd, value) = (fd.as_raw_fd(), (&raw const value).cast());
     // SAFETY: the value is an int that outlives the call, as these options want it.
-    retry(|| {
-        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), size) }.into()
-    })
-    .map(drop)
+    retry(|| unsafe { libc::setsockopt(fd, level, option, value, size) }.into()).map(drop)
 }
 
 fn get(fd: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<i32> {
