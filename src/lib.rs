@@ -19,6 +19,7 @@
 //! | [`zygote`] | ROOT | clones |
 //! | [`manager`] | ROOT | the loop |
 //! | [`launch`] | CHILD | a plan to a running command |
+//! | [`lookup`] | CHILD | account names to numbers |
 //! | [`logger`] | LOG | bytes to files |
 //! | [`cli`] | USER | arguments, text, exit codes |
 
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod keeper;
 pub mod launch;
 pub mod logger;
+pub mod lookup;
 pub mod manager;
 pub mod plan;
 pub mod policy;

@@ -2,6 +2,7 @@
 //! no retries but on EINTR, no defaults, no logging.
 #![allow(unsafe_code)]
 
+pub mod accounts;
 pub mod cgroup;
 pub mod clock;
 pub mod fds;

@@ -1,0 +1,320 @@
+//! ROOT. The manager's side of the keeper: what is kept there, with a copy of each descriptor here, and what
+//! the keeper says. Never decides what is kept.
+//!
+//! Messages go out in order. One that finds the queue full waits here, and everything behind it waits too,
+//! gates included: a process may only run once its registration has been sent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use crate::sys::link::Link;
+use crate::sys::{clock, fds, parent};
+use crate::wire::keeper::{BATCH, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb};
+
+/// Milliseconds that a keeper has to answer at the start; it does nothing that takes longer.
+const ANSWER_MS: u64 = 5_000;
+
+/// A kept descriptor and its slot.
+#[derive(Debug)]
+pub struct Held {
+    /// Where the keeper has it.
+    pub slot: u32,
+    /// Our copy.
+    pub fd: OwnedFd,
+}
+
+/// What the keeper said.
+#[derive(Debug)]
+pub enum News {
+    /// There are exit records.
+    Exits,
+    /// There is a new zygote.
+    Zygote(Link),
+    /// There is a new logger.
+    Logger(Link),
+    /// A signal came for the supervisor.
+    Signal(i32),
+    /// The keeper has ended.
+    Ended,
+}
+
+#[derive(Debug)]
+enum Out {
+    Plain(Head),
+    With(Head, OwnedFd),
+    Gate(OwnedFd),
+}
+
+/// Everything kept.
+#[derive(Debug)]
+pub struct Kept {
+    link: Option<Link>,
+    outbox: VecDeque<Out>,
+    table: BTreeMap<(Kind, u64), Held>,
+    free: Vec<u32>,
+    next: u32,
+    capacity: u32,
+    /// Number of this manager among those of its keeper.
+    pub manager: u64,
+    /// The keeper's own id, which tells its children from those of one that has died.
+    pub keeper: u64,
+    /// The keeper's pid.
+    pub keeper_pid: u32,
+}
+
+fn protocol(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the keeper {what}"))
+}
+
+impl Kept {
+    /// Greets the keeper and takes a copy of everything it has; also what it said meanwhile.
+    pub fn take(link: Link) -> io::Result<(Self, Vec<News>)> {
+        let mut kept = Self {
+            link: Some(link),
+            outbox: VecDeque::new(),
+            table: BTreeMap::new(),
+            free: Vec::new(),
+            next: FIRST_FREE_SLOT,
+            capacity: 0,
+            manager: 0,
+            keeper: 0,
+            keeper_pid: 0,
+        };
+        let mut news = Vec::new();
+        kept.say(Head::plain(Verb::Hello, 0));
+        while kept.capacity == 0 {
+            kept.take_one(&mut news)?;
+        }
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let mut head = Head::plain(Verb::Give, 0);
+            head.entry.slot = slot;
+            kept.say(head);
+            from = loop {
+                if let Some(next) = kept.take_one(&mut news)? {
+                    break (next != 0).then_some(next);
+                }
+            };
+        }
+        let used: Vec<u32> = kept.table.values().map(|held| held.slot).collect();
+        kept.next = used.iter().max().map_or(FIRST_FREE_SLOT, |most| (most + 1).max(FIRST_FREE_SLOT));
+        kept.free = (FIRST_FREE_SLOT..kept.next).filter(|slot| !used.contains(slot)).collect();
+        Ok((kept, news))
+    }
+
+    /// Waits for one message of the greeting; the next slot where it was a batch.
+    fn take_one(&mut self, news: &mut Vec<News>) -> io::Result<Option<u32>> {
+        let deadline = clock::monotonic_ms() + ANSWER_MS;
+        loop {
+            let mut bytes = [0; MESSAGE];
+            let mut fds: [Option<OwnedFd>; BATCH] = [const { None }; BATCH];
+            let link = self.link.as_ref().ok_or_else(|| protocol("has ended"))?;
+            match link.receive(&mut bytes, &mut fds) {
+                Ok(Some(got)) => {
+                    let head = bytes.get(..got.bytes).and_then(Head::decode);
+                    let head = head.ok_or_else(|| protocol("speaks another version"))?;
+                    if head.verb == Verb::Batch {
+                        let entries = bytes.get(HEAD..got.bytes).unwrap_or_default();
+                        self.take_batch(entries, &mut fds)?;
+                        return Ok(Some(head.entry.slot));
+                    }
+                    let [first, ..] = fds;
+                    self.heed(head, first, news);
+                    return Ok(None);
+                }
+                Ok(None) => return Err(protocol("has ended")),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_sub(clock::monotonic_ms());
+                    if left == 0 {
+                        return Err(protocol("does not answer"));
+                    }
+                    parent::wait(&[link.as_fd()], left as i32, &mut [false])?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take_batch(&mut self, entries: &[u8], fds: &mut [Option<OwnedFd>]) -> io::Result<()> {
+        for (piece, fd) in entries.chunks_exact(crate::wire::keeper::ENTRY).zip(fds) {
+            let entry = Entry::decode(piece).ok_or_else(|| protocol("sent half an entry"))?;
+            let fd = fd.take().ok_or_else(|| protocol("sent an entry without its descriptor"))?;
+            // A kind of another version stays where it is: the keeper's copy is not touched.
+            if let Some(kind) = Kind::from_number(entry.kind) {
+                self.table.insert((kind, entry.id), Held { slot: entry.slot, fd });
+            }
+        }
+        Ok(())
+    }
+
+    fn heed(&mut self, head: Head, fd: Option<OwnedFd>, news: &mut Vec<News>) {
+        match (head.verb, fd) {
+            (Verb::Welcome, _) => {
+                self.capacity = head.entry.slot;
+                self.keeper = head.entry.id;
+                self.keeper_pid = head.entry.pid;
+                self.manager = head.value;
+            }
+            (Verb::Exited, _) => news.push(News::Exits),
+            (Verb::Zygote, Some(fd)) => news.push(News::Zygote(Link::from_fd(fd))),
+            (Verb::Logger, Some(fd)) => news.push(News::Logger(Link::from_fd(fd))),
+            (Verb::Signal, _) => news.push(News::Signal(head.value as i32)),
+            (
+                Verb::Zygote
+                | Verb::Logger
+                | Verb::Batch
+                | Verb::Hello
+                | Verb::Give
+                | Verb::Put
+                | Verb::Drop
+                | Verb::Ready
+                | Verb::Finish,
+                _,
+            ) => log::warn!("the keeper sent a message that makes no sense here"),
+        }
+    }
+
+    /// Takes everything the keeper has said.
+    pub fn listen(&mut self, news: &mut Vec<News>) {
+        loop {
+            let Some(link) = &self.link else { return };
+            let mut bytes = [0; MESSAGE];
+            let mut fd = [None];
+            match link.receive(&mut bytes, &mut fd) {
+                Ok(Some(got)) => {
+                    let [fd] = fd;
+                    if let Some(head) = bytes.get(..got.bytes).and_then(Head::decode) {
+                        self.heed(head, fd, news);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(None) | Err(_) => {
+                    self.link = None;
+                    news.push(News::Ended);
+                    self.flush(); // nobody registers any more: what waits goes on as it is
+                }
+            }
+        }
+    }
+
+    /// The link's number, to be watched.
+    pub fn raw_link(&self) -> Option<RawFd> {
+        self.link.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Keeps a descriptor. Refused where the table is full: the number of slots follows from the limit on
+    /// open descriptors.
+    pub fn put(&mut self, kind: Kind, id: u64, pid: u32, fd: OwnedFd) -> io::Result<()> {
+        let slot = match self.table.remove(&(kind, id)) {
+            Some(held) => held.slot,
+            None => self.free_slot().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?,
+        };
+        let mut head = Head::plain(Verb::Put, 0);
+        head.entry = Entry { slot, kind: kind as u32, id, pid };
+        let sent_now = self.outbox.is_empty()
+            && self.link.as_ref().is_some_and(|link| link.send(&head.encode(), &[fd.as_fd()]).is_ok());
+        if !sent_now && self.link.is_some() {
+            self.outbox.push_back(Out::With(head, fds::duplicate(fd.as_fd())?));
+        }
+        self.table.insert((kind, id), Held { slot, fd });
+        Ok(())
+    }
+
+    /// Keeps it no longer.
+    pub fn drop(&mut self, kind: Kind, id: u64) {
+        if let Some(held) = self.table.remove(&(kind, id)) {
+            self.free.push(held.slot);
+            let mut head = Head::plain(Verb::Drop, 0);
+            head.entry.slot = held.slot;
+            self.say(head);
+        }
+    }
+
+    fn free_slot(&mut self) -> Option<u32> {
+        if let Some(slot) = self.free.pop() {
+            return Some(slot);
+        }
+        if self.next >= self.capacity {
+            return None;
+        }
+        self.next += 1;
+        Some(self.next - 1)
+    }
+
+    /// Slots that are not used.
+    pub fn room(&self) -> usize {
+        self.free.len() + self.capacity.saturating_sub(self.next) as usize
+    }
+
+    /// Our copy of a kept descriptor.
+    pub fn fd(&self, kind: Kind, id: u64) -> Option<BorrowedFd<'_>> {
+        self.table.get(&(kind, id)).map(|held| held.fd.as_fd())
+    }
+
+    /// The ids of a kind, in order.
+    pub fn ids(&self, kind: Kind) -> Vec<u64> {
+        self.table.range((kind, 0)..=(kind, u64::MAX)).map(|((_, id), _)| *id).collect()
+    }
+
+    /// Everything that is kept.
+    pub fn all(&self) -> impl Iterator<Item = (Kind, u64, &Held)> {
+        self.table.iter().map(|((kind, id), held)| (*kind, *id, held))
+    }
+
+    /// Opens a gate behind everything that has been said so far.
+    pub fn open_gate(&mut self, gate: OwnedFd) {
+        self.outbox.push_back(Out::Gate(gate));
+        self.flush();
+    }
+
+    /// Says that this manager works.
+    pub fn ready(&mut self) {
+        self.say(Head::plain(Verb::Ready, 0));
+    }
+
+    /// Says that all is done.
+    pub fn finish(&mut self, status: u8) {
+        self.say(Head::plain(Verb::Finish, status.into()));
+    }
+
+    fn say(&mut self, head: Head) {
+        self.outbox.push_back(Out::Plain(head));
+        self.flush();
+    }
+
+    /// Sends what waits, until the queue is full. True where all is sent.
+    pub fn flush(&mut self) -> bool {
+        while let Some(out) = self.outbox.front() {
+            let sent = match (out, &self.link) {
+                (Out::Gate(gate), _) => {
+                    // A child that is gone already needs no gate; its exit tells the rest.
+                    let _ = fds::write(gate.as_fd(), b"1");
+                    Ok(())
+                }
+                (Out::Plain(head), Some(link)) => link.send(&head.encode(), &[]),
+                (Out::With(head, fd), Some(link)) => link.send(&head.encode(), &[fd.as_fd()]),
+                (Out::Plain(_) | Out::With(..), None) => Ok(()), // the table itself is handed over later
+            };
+            match sent {
+                Err(error) if is_full(&error) => return false,
+                // A keeper that is gone is news of its own.
+                Ok(()) | Err(_) => drop(self.outbox.pop_front()),
+            }
+        }
+        true
+    }
+
+    /// Waits until all is sent, at most some milliseconds.
+    pub fn flush_within(&mut self, most_ms: u64) {
+        let deadline = clock::monotonic_ms() + most_ms;
+        while !self.flush() && clock::monotonic_ms() < deadline {
+            let _ = parent::wait(&[], 1, &mut []);
+        }
+    }
+}
+
+/// Whether a send failed only because the peer has not read yet.
+pub fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}

@@ -1,0 +1,132 @@
+//! PURE. Questions about accounts and their answers, between the manager and the process that may hang.
+
+use serde::{Deserialize, Serialize};
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// A user by name.
+    User(String),
+    /// A user by number, who needs no account.
+    Id(u32),
+    /// A group by name, or by a number in digits.
+    Group(String),
+}
+
+/// A user as the system knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Login name; the number in digits where there is no account.
+    pub name: String,
+    /// User number.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one included, in ascending order.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The user.
+    User(Account),
+    /// The group's number.
+    Group(u32),
+    /// There is no such account.
+    Missing,
+    /// The system could not say.
+    Failed(String),
+}
+
+impl Question {
+    /// As one word.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::User(name) => format!("user:{name}"),
+            Self::Id(id) => format!("id:{id}"),
+            Self::Group(name) => format!("group:{name}"),
+        }
+    }
+
+    /// From one word.
+    pub fn decode(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        match kind {
+            "user" => Some(Self::User(rest.to_owned())),
+            "id" => rest.parse().ok().map(Self::Id),
+            "group" => Some(Self::Group(rest.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl Answer {
+    /// As text without a newline or a tab outside of JSON.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::User(account) => {
+                let json = serde_json::to_string(account);
+                json.map_or_else(|error| format!("failed {error}"), |json| format!("user {json}"))
+            }
+            Self::Group(id) => format!("group {id}"),
+            Self::Missing => "missing".to_owned(),
+            Self::Failed(why) => format!("failed {}", why.replace(['\n', '\t'], " ")),
+        }
+    }
+
+    /// From text.
+    pub fn decode(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match kind {
+            "user" => serde_json::from_str(rest).ok().map(Self::User),
+            "group" => rest.parse().ok().map(Self::Group),
+            "missing" => Some(Self::Missing),
+            "failed" => Some(Self::Failed(rest.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// The questions and answers of whole lines; what is no such line is passed over.
+pub fn lines(text: &str) -> Vec<(Question, Answer)> {
+    text.split_inclusive('\n')
+        .filter_map(|line| {
+            let (question, answer) = line.strip_suffix('\n')?.split_once('\t')?;
+            Some((Question::decode(question)?, Answer::decode(answer)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_comes_back_and_half_a_line_does_not() {
+        let account = Account {
+            name: "web".into(),
+            uid: 7,
+            gid: 8,
+            groups: vec![8, 9],
+            home: "/srv/a\tb".into(),
+            shell: "/bin/sh".into(),
+        };
+        let pairs = [
+            (Question::User("web".into()), Answer::User(account)),
+            (Question::Id(7), Answer::Missing),
+            (Question::Group("a:b".into()), Answer::Group(5)),
+            (Question::Group("g".into()), Answer::Failed("no\nnetwork".replace('\n', " "))),
+        ];
+        let mut text = String::new();
+        for (question, answer) in &pairs {
+            text.push_str(&format!("{}\t{}\n", question.encode(), answer.encode()));
+        }
+        text.push_str("group:late\tgroup 1");
+        assert_eq!(lines(&text), pairs);
+    }
+}
