@@ -13,6 +13,17 @@ pub mod parent;
 pub mod process;
 pub mod slots;
 pub mod sockets;
+pub mod clone;
+pub mod errno;
+pub mod exec;
+pub mod fds;
+pub mod gate;
+pub mod identity;
+pub mod image;
+pub mod limits;
+pub mod link;
+pub mod memfd;
+pub mod signals;
 
 use std::io;
 

@@ -2,3 +2,4 @@
 pub mod accounts;
 pub mod keeper;
 pub mod state;
+pub mod zygote;
