@@ -19,16 +19,7 @@ pub(super) fn assume(image: &Image) -> Result<(), Failure> {
         Stage::Capabilities.of(identity::ambient_clear())?;
         return Stage::Capabilities.of(identity::set_capabilities(Sets::default()));
     };
-    match identity::set_groups(image.groups()) {
-        // Where a user namespace forbids it, it is good enough to have the right groups already.
-        Err(error)
-            if errno::of(&error) == errno::EPERM
-                && Stage::Groups.of(identity::groups_are(image.groups()))? =>
-        {
-            ()
-        }
-        result => Stage::Groups.of(result)?,
-    }
+    set_groups(image.groups())?;
     Stage::Group.of(identity::set_group(gid))?;
     drop_bounding(layout.bounding())?;
     if layout.ambient() != 0 {
@@ -42,6 +33,18 @@ pub(super) fn assume(image: &Image) -> Result<(), Failure> {
         Stage::Capabilities.with(number, identity::ambient_raise(number))?;
     }
     Stage::Capabilities.of(identity::keep_capabilities(false))
+}
+
+fn set_groups(groups: &[u32]) -> Result<(), Failure> {
+    match identity::set_groups(groups) {
+        // Where a user namespace forbids it, it is good enough to have the right groups already.
+        Err(error)
+            if errno::of(&error) == errno::EPERM && Stage::Groups.of(identity::groups_are(groups))? =>
+        {
+            Ok(())
+        }
+        result => Stage::Groups.of(result),
+    }
 }
 
 /// Root keeps what it has and the plan lets it; anybody else has what is granted, and can hand it on.

@@ -10,7 +10,7 @@ mod stage;
 pub mod words;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use stage::{CPUS, Check, NICE, NOWHERE, Stage};
 
@@ -38,7 +38,7 @@ pub struct Job<'a> {
     pub status: BorrowedFd<'a>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// To pass on, in order.
+    /// To pass on, in order; none of them at 0, 1 or 2.
     pub sockets: &'a [Option<OwnedFd>],
 }
 
@@ -96,7 +96,7 @@ fn prepare(job: &Job<'_>, image: &Image, status: BorrowedFd<'_>) -> Result<(), F
     pass_gate(job.gate)?;
     Stage::Signals.of(signals::default_all())?;
     Stage::Session.of(exec::new_session())?;
-    place_stdio(&job.stdio)?;
+    place_stdio(job)?;
     if let Some(score) = layout.oom_score_adj() {
         let tolerated = [errno::EACCES, errno::EPERM, errno::ENOENT];
         tolerate(status, Stage::Oom, &tolerated, limits::set_oom_score(score))?;
@@ -141,9 +141,13 @@ fn pass_gate(fd: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
-fn place_stdio(stdio: &[BorrowedFd<'_>; 3]) -> Result<(), Failure> {
+fn place_stdio(job: &Job<'_>) -> Result<(), Failure> {
+    // Sockets come later and would be overwritten here; the zygote never receives one below 3.
+    if job.sockets.iter().flatten().any(|socket| socket.as_raw_fd() < FIRST_SOCKET.cast_signed()) {
+        return Err(Stage::Stdio.failed(errno::EBADF, 0));
+    }
     // First all away from 0 to 2, as one may sit in the place of another.
-    let [input, output, error] = stdio.map(|fd| fds::duplicate_from(fd, 3));
+    let [input, output, error] = job.stdio.map(|fd| fds::duplicate_from(fd, 3));
     for (number, lifted) in (0..).zip([input, output, error]) {
         let lifted = Stage::Stdio.with(number, lifted)?;
         Stage::Stdio.with(number, exec::place(lifted.as_fd(), number.cast_signed()))?;
