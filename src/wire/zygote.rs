@@ -197,6 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_version_might_add_is_not_understood() {
+        assert_eq!(Spawn::decode(&message(SPAWN, 2, 0, 0, 1)), None);
+        assert_eq!(Spawn::decode(&message(SPAWN, 0, 0, 1, 1)), None);
+        assert_eq!(Reply::decode(&message(SPAWNED, 1, 0, 9, 1)), None);
+        assert_eq!(Reply::decode(&message(REFUSED, 0, 1, 9, 1)), None);
+        assert_eq!(Report::decode(&message(REPORT_MARK, 3, 1, 0, 0)), None);
+        assert_eq!(Report::decode(&message(REPORT_MARK, 1, 256, 0, 0)), None);
+        assert_eq!(Spawn::decode(&[SPAWN; MESSAGE_BYTES - 1]), None);
+    }
+
+    #[test]
     fn a_message_counts_its_descriptors() {
         assert_eq!(Spawn { request: 1, sockets: 3, cgroup: true }.fds(), 10);
         assert_eq!(Spawn { request: 1, sockets: 0, cgroup: false }.fds(), 6);
