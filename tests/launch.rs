@@ -272,6 +272,15 @@ fn user_a_program_that_is_being_written_is_tried_again_and_then_given_up() {
     assert_eq!(host.run(&plan(&[path.to_str().unwrap()])).failure, None);
 }
 
+/// Goes with the test, however that ends.
+struct Cgroup(std::path::PathBuf);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
 #[test]
 fn root_a_version_2_cgroup_is_entered_by_the_clone() {
     need_root();
@@ -280,6 +289,7 @@ fn root_a_version_2_cgroup_is_entered_by_the_clone() {
     let name = format!("supervise-test-{}", std::process::id());
     let path = Path::new(mount.split(' ').nth(4).unwrap()).join(&name);
     fs::create_dir(&path).unwrap();
+    let _cgroup = Cgroup(path.clone());
     let directory = File::open(&path).unwrap();
     let host = Host::start();
     let image = shell("grep ^0:: /proc/$$/cgroup").encode().unwrap();

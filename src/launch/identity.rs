@@ -55,14 +55,13 @@ fn wanted(image: &Image, uid: u32, permitted: u64) -> Sets {
 }
 
 fn drop_bounding(kept: u64) -> Result<(), Failure> {
-    for number in 0..NUMBERS {
-        match identity::bounding_has(number) {
-            Ok(true) if kept & (1 << number) == 0 => {
-                Stage::Bounding.with(number, identity::bounding_drop(number))?;
-            }
-            Ok(_) => (),
-            Err(error) if errno::of(&error) == errno::EINVAL => break,
-            Err(error) => return Err(Stage::Bounding.failed(errno::of(&error), number)),
+    for number in (0..NUMBERS).filter(|number| kept & (1 << number) == 0) {
+        let Err(error) = identity::bounding_drop(number) else { continue };
+        match errno::of(&error) {
+            errno::EINVAL => break,
+            // Without the right to drop it, it is good enough that somebody else has.
+            errno::EPERM if !Stage::Bounding.with(number, identity::bounding_has(number))? => (),
+            number_of_error => return Err(Stage::Bounding.failed(number_of_error, number)),
         }
     }
     Ok(())
@@ -100,14 +99,14 @@ fn verify_capabilities(wanted: Sets, bounding: u64, ambient: u64) -> Result<(), 
     for number in 0..NUMBERS {
         let bit = 1 << number;
         match identity::bounding_has(number) {
-            Ok(there) => {
-                hold(Check::Bounding, !there || bounding & bit != 0)?;
-                let there = Stage::Verify.of(identity::ambient_has(number))?;
-                hold(Check::Ambient, there == (ambient & bit != 0))?;
-            }
+            Ok(there) => hold(Check::Bounding, !there || bounding & bit != 0)?,
             Err(error) if errno::of(&error) == errno::EINVAL => break,
             Err(error) => return Err(Stage::Verify.failed(errno::of(&error), Check::Bounding as u32)),
         }
+    }
+    // The kernel keeps the ambient set inside the inheritable one, so there can be no others.
+    for number in (0..NUMBERS).filter(|number| ambient & (1 << number) != 0) {
+        hold(Check::Ambient, Stage::Verify.of(identity::ambient_has(number))?)?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! held any lock. It ends in an exec or an exit. The one pipe it writes to gets a report where a step fails,
 //! or where the system refuses something that no right depends on; its end without a failure means that the
 //! command is being executed.
+//!
+//! Dispositions of signals are at their default already: the zygote saw to that once for all its children.
 
 mod identity;
 mod stage;
@@ -94,7 +96,6 @@ fn launch(job: &Job<'_>) -> Failure {
 fn prepare(job: &Job<'_>, image: &Image, status: BorrowedFd<'_>) -> Result<(), Failure> {
     let layout = image.layout();
     pass_gate(job.gate)?;
-    Stage::Signals.of(signals::default_all())?;
     Stage::Session.of(exec::new_session())?;
     place_stdio(job)?;
     if let Some(score) = layout.oom_score_adj() {
@@ -211,7 +212,7 @@ fn limits_of(image: &Image) -> impl Iterator<Item = (Resource, u64, u64)> {
 
 /// Tries every place in order, as execvp(3) does, but never a shell. Returns only where all failed.
 fn execute(image: &Image) -> Failure {
-    if let Err(failure) = Stage::Exec.of(signals::unblock_all()) {
+    if let Err(failure) = Stage::Signals.of(signals::unblock_all()) {
         return failure;
     }
     let mut best = Stage::Exec.failed(errno::ENOENT, NOWHERE);

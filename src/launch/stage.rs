@@ -8,8 +8,6 @@ pub enum Stage {
     Plan = 1,
     /// Waits until the manager has written the child down. Nothing that lasts happens before.
     Gate,
-    /// Default dispositions: an ignored signal would stay ignored in the command.
-    Signals,
     /// A session without a terminal, before anything could open one.
     Session,
     /// Standard input, output and error.
@@ -40,6 +38,8 @@ pub enum Stage {
     Directory,
     /// No exec gives more rights from here on.
     NoNewPrivs,
+    /// No signal blocked any more; the zygote has them all blocked, and at their default, for its children.
+    Signals,
     /// The command.
     Exec,
 }
@@ -49,7 +49,6 @@ impl Stage {
     pub const ALL: [Self; 19] = [
         Self::Plan,
         Self::Gate,
-        Self::Signals,
         Self::Session,
         Self::Stdio,
         Self::Oom,
@@ -65,6 +64,7 @@ impl Stage {
         Self::Descriptors,
         Self::Directory,
         Self::NoNewPrivs,
+        Self::Signals,
         Self::Exec,
     ];
 
@@ -73,7 +73,7 @@ impl Stage {
         match self {
             Self::Plan => "reading the execution plan",
             Self::Gate => "waiting to be let through",
-            Self::Signals => "resetting signals",
+            Self::Signals => "unblocking signals",
             Self::Session => "starting a session",
             Self::Stdio => "arranging standard input and output",
             Self::Oom => "setting the out-of-memory score",

@@ -370,6 +370,12 @@ impl Layout {
     }
 }
 
+/// Has the checksum find out what the processor can do, once and for all children cloned later: asking takes
+/// instructions that a virtual machine traps, and would be the dearest step of a start.
+pub fn warm_up() {
+    std::hint::black_box(crc32fast::hash(std::hint::black_box(&[])));
+}
+
 const fn directory_word() -> usize {
     (3 + 11) * 4
 }

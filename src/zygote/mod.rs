@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use crate::launch::{self, Job};
-use crate::plan::MOST_SOCKETS;
+use crate::plan::{MOST_SOCKETS, image};
 use crate::sys::clone::{self, Half};
 use crate::sys::link::{Link, Received};
 use crate::sys::{errno, exec, fds, gate, signals};
@@ -90,8 +90,10 @@ fn start(parent: u32) -> io::Result<Option<Link>> {
 
 /// Serves the link until it ends. In a child this does not return: it becomes the command or exits.
 pub fn serve(link: Link, parent: u32) -> Ended {
+    image::warm_up();
     let mut zygote = Zygote { link, parent, malformed: 0, way: Way::default() };
-    let why = match signals::block_all() {
+    // Once here instead of for each child: a disposition is inherited, and an ignored one survives an exec.
+    let why = match signals::block_all().and_then(|()| signals::default_all()) {
         Ok(()) => zygote.turns(),
         Err(error) => End::Broken(errno::of(&error)),
     };

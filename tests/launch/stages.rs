@@ -38,7 +38,6 @@ fn fails(call: libc::c_long, first: Option<u32>, stage: Stage, detail: u32) {
 fn user_no_step_that_fails_lets_the_command_run() {
     fails(libc::SYS_pread64, None, Stage::Plan, 0);
     fails(libc::SYS_read, None, Stage::Gate, 0);
-    fails(libc::SYS_rt_sigaction, None, Stage::Signals, 0);
     fails(libc::SYS_setsid, None, Stage::Session, 0);
     fails(libc::SYS_dup2, None, Stage::Stdio, 0);
     fails(libc::SYS_prlimit64, None, Stage::Limits, Resource::Core as u32);
