@@ -24,6 +24,7 @@ pub mod limits;
 pub mod link;
 pub mod memfd;
 pub mod signals;
+pub mod peer;
 
 use std::io;
 

@@ -3,3 +3,10 @@ pub mod accounts;
 pub mod keeper;
 pub mod state;
 pub mod zygote;
+
+pub mod control;
+pub mod names;
+pub mod request;
+pub mod settings;
+pub mod varlink;
+pub mod verb;

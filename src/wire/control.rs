@@ -1,0 +1,646 @@
+//! PURE. The values of the control protocol: how services are, what came of operations, why not. Used by both
+//! sides of the socket. Never decides what a value is.
+//!
+//! Within a major version fields are added, never renamed. Every field is written, unknown ones as `null` or
+//! empty; a field that is missing reads as unknown, so that neighbouring versions understand each other.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::names::Unknown;
+use super::varlink::{Answer, Standard};
+use super::verb::{INTERFACE, Right};
+
+/// The most processes of a service that a reply lists.
+pub const MOST_PIDS: usize = 1024;
+/// The most instances of a service that a reply lists.
+pub const MOST_INSTANCES: usize = 256;
+/// The most sockets of a service that a reply lists.
+pub const MOST_SOCKETS: usize = 64;
+/// The most problems, names waited for, or lines of output that a reply lists.
+pub const MOST_LINES: usize = 32;
+/// The most bytes of one text of a reply, as JSON writes it.
+pub const MOST_TEXT: usize = 1024;
+/// The most bytes of the name and of the address of a socket, as JSON writes it.
+pub const MOST_ADDRESS: usize = 256;
+/// The most further failures that one error carries.
+pub const MOST_FAILURES: usize = 24;
+/// The longest reply, in bytes: a longer one is cut down to what matters.
+pub const MOST_SENT: usize = 160 * 1024;
+
+/// The state of a service, in the user's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nothing runs and nothing will.
+    #[default]
+    Stopped,
+    /// The sockets are held, nothing runs; the first connection starts it.
+    Listening,
+    /// Waits for other services.
+    Waiting,
+    /// On its way to ready.
+    Starting,
+    /// Ready.
+    Running,
+    /// Ready, and reading its configuration again or giving way to the next generation.
+    Reloading,
+    /// On its way down.
+    Stopping,
+    /// Ended, and starts again after a pause.
+    BackingOff,
+    /// Ended, or never began, and does not start again on its own.
+    Failed,
+    /// A task that succeeded.
+    Done,
+}
+
+impl State {
+    /// The word for it, as in `status` and in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Listening => "listening",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Reloading => "reloading",
+            Self::Stopping => "stopping",
+            Self::BackingOff => "backing-off",
+            Self::Failed => "failed",
+            Self::Done => "done",
+        }
+    }
+
+    /// Whether a service in this state is as wanted: `status NAME` exits with 0.
+    pub const fn is_as_wanted(self) -> bool {
+        match self {
+            Self::Listening | Self::Running | Self::Done => true,
+            Self::Stopped
+            | Self::Waiting
+            | Self::Starting
+            | Self::Reloading
+            | Self::Stopping
+            | Self::BackingOff
+            | Self::Failed => false,
+        }
+    }
+}
+
+/// The supervisor itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Supervisor {
+    /// The version of the program.
+    pub version: String,
+    /// The manager.
+    pub pid: i32,
+    /// The keeper: the process that the init sees.
+    pub keeper_pid: Option<i32>,
+    /// When the supervisor began, RFC 3339.
+    pub since: String,
+}
+
+/// Which generation an instance belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The one that serves.
+    #[default]
+    Current,
+    /// The one that has to prove itself.
+    Next,
+    /// The one that finishes what it has begun.
+    Draining,
+}
+
+impl Role {
+    /// The word for it, as in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Next => "next",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// One of a service's places.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Instance {
+    /// Which place, from 1.
+    pub instance: u32,
+    /// The generation that runs there.
+    pub generation: u64,
+    /// What that generation is to the service.
+    pub role: Role,
+    /// The main process.
+    pub pid: Option<i32>,
+    /// How it is.
+    pub state: State,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+}
+
+/// How a main process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exit {
+    /// The status it exited with.
+    pub code: Option<i32>,
+    /// The signal that ended it, a name without SIG.
+    pub signal: Option<String>,
+    /// What that means, in words.
+    pub meaning: String,
+}
+
+/// One socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Socket {
+    /// Its name in the unit.
+    pub name: String,
+    /// Its address as in a unit.
+    pub address: String,
+    /// Connections that wait to be accepted.
+    pub queue: Option<u64>,
+    /// How many may wait.
+    pub backlog: Option<u64>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub state: State,
+    /// What it waits for while `waiting`.
+    pub waiting_for: Vec<String>,
+    /// What its health check says; `None` without one, and before its first answer.
+    pub healthy: Option<bool>,
+    /// Main process of the first instance of the current generation.
+    pub pid: Option<i32>,
+    /// Every process of it.
+    pub pids: Vec<i32>,
+    /// The current generation, from 1; 0 before the first.
+    pub generation: u64,
+    /// Its places.
+    pub instances: Vec<Instance>,
+    /// Starts after the first of this generation.
+    pub restarts: u64,
+    /// When it came into this state, RFC 3339.
+    pub since: Option<String>,
+    /// How its main process last ended.
+    pub exit: Option<Exit>,
+    /// When it starts again, RFC 3339.
+    pub next_start: Option<String>,
+    /// What proves a new generation good.
+    pub gate: Option<String>,
+    /// Its sockets, in descriptor order.
+    pub sockets: Vec<Socket>,
+    /// Memory in use, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor time used, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// What it says of itself (`STATUS=`).
+    pub status_text: Option<String>,
+    /// How its processes are kept track of.
+    pub tracking: Option<String>,
+    /// What is wrong with its unit or its running, each with the remedy.
+    pub problems: Vec<String>,
+}
+
+impl Service {
+    /// Cuts long lists and texts to their limits, so that one reply stays far below the reply queue.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.pids.truncate(MOST_PIDS);
+        self.instances.truncate(MOST_INSTANCES);
+        self.sockets.truncate(MOST_SOCKETS);
+        for list in [&mut self.problems, &mut self.waiting_for] {
+            list.truncate(MOST_LINES);
+            list.iter_mut().for_each(cut);
+        }
+        for socket in &mut self.sockets {
+            cut_to(&mut socket.name, MOST_ADDRESS);
+            cut_to(&mut socket.address, MOST_ADDRESS);
+        }
+        [&mut self.gate, &mut self.status_text, &mut self.tracking].into_iter().flatten().for_each(cut);
+        if let Some(exit) = &mut self.exit {
+            cut(&mut exit.meaning);
+        }
+        self
+    }
+}
+
+fn cut(text: &mut String) {
+    cut_to(text, MOST_TEXT);
+}
+
+/// Cuts a text where JSON would need more than `most` bytes for it: what a service says of itself may be
+/// nothing but control characters, and those become six bytes each.
+fn cut_to(text: &mut String, most: usize) {
+    let mut length = 0;
+    let end = text.char_indices().find(|(_, character)| {
+        length += match character {
+            '"' | '\\' => 2,
+            '\0'..='\u{1f}' => 6,
+            other => other.len_utf8(),
+        };
+        length > most
+    });
+    if let Some((end, _)) = end {
+        text.truncate(end);
+    }
+}
+
+/// A reply to `Status`: one part of a stream, or all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReply {
+    /// In the first reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervisor>,
+    /// In each further reply, one.
+    pub services: Vec<Service>,
+}
+
+/// What came of an operation on one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcome {
+    /// The service.
+    pub name: String,
+    /// How it is now.
+    pub state: State,
+    /// Its main process.
+    pub pid: Option<i32>,
+    /// What the operator should know besides.
+    pub note: Option<String>,
+}
+
+/// A step of an operation that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// The service.
+    pub service: String,
+    /// What happens to it.
+    pub step: String,
+}
+
+/// A reply to `Start`, `Stop` and `Restart`: a step, or the outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OperationReply {
+    /// What came of it, one for each service.
+    pub services: Vec<Outcome>,
+    /// A step on the way there.
+    pub progress: Option<Progress>,
+}
+
+/// Why an operation failed on one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    /// The service.
+    pub service: String,
+    /// What was being done.
+    pub step: String,
+    /// Why that did not work.
+    pub reason: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// How the main process ended.
+    pub exit: Option<Exit>,
+    /// The last lines of its output.
+    pub output: Vec<String>,
+}
+
+impl Failure {
+    /// Cuts long lists and texts to their limits.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        // The last lines are the ones that tell.
+        let surplus = self.output.len().saturating_sub(MOST_LINES);
+        self.output.drain(..surplus);
+        self.output.iter_mut().for_each(cut);
+        [&mut self.service, &mut self.step, &mut self.reason].into_iter().for_each(cut);
+        self.hint.iter_mut().for_each(cut);
+        self.exit.iter_mut().for_each(|exit| cut(&mut exit.meaning));
+        self
+    }
+}
+
+/// The parameters of the error `Failed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The first service that failed.
+    #[serde(flatten)]
+    pub first: Failure,
+    /// Others of the same operation.
+    #[serde(default)]
+    pub others: Vec<Failure>,
+}
+
+impl Failed {
+    /// Cuts long lists and texts to their limits; only the first failure keeps its output.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.first = self.first.bounded();
+        self.others.truncate(MOST_FAILURES);
+        self.others =
+            self.others.into_iter().map(|other| Failure { output: Vec::new(), ..other }.bounded()).collect();
+        self
+    }
+}
+
+impl OperationReply {
+    /// Leaves the notes out, and the outcomes where even their names are too many, so that it can be sent.
+    fn shorter(&self) -> Self {
+        let plain = |outcome: &Outcome| Outcome { note: None, ..outcome.clone() };
+        // 96: the words around a name, a state and a pid at their longest.
+        let length: usize = self.services.iter().map(|outcome| outcome.name.len() + 96).sum();
+        let services = if length > MOST_SENT - 1024 { &[][..] } else { &self.services };
+        Self { services: services.iter().map(plain).collect(), progress: None }
+    }
+}
+
+/// An error of our own interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No service has that name, or none matches that glob.
+    NoSuchService(Unknown),
+    /// The peer lacks this right.
+    NotPermitted(Right),
+    /// The operation failed.
+    Failed(Box<Failed>),
+}
+
+/// One reply of the manager to one call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To `Status`.
+    Status(StatusReply),
+    /// To `Start`, `Stop` and `Restart`.
+    Operation(OperationReply),
+    /// An error of our own; always the last reply.
+    Refused(Refusal),
+    /// An error that every Varlink service has; always the last reply.
+    Standard(Standard),
+}
+
+impl Reply {
+    /// Whether this can only be the last reply to its call.
+    pub const fn is_error(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Operation(_) => false,
+            Self::Refused(_) | Self::Standard(_) => true,
+        }
+    }
+
+    /// The frame with its NUL. `continues` is ignored for errors.
+    pub fn encode(&self, continues: bool) -> Vec<u8> {
+        match self {
+            Self::Status(reply) => framed(None, reply, continues),
+            Self::Operation(reply) => {
+                let frame = framed(None, reply, continues);
+                if frame.len() <= MOST_SENT { frame } else { framed(None, &reply.shorter(), continues) }
+            }
+            Self::Refused(refusal) => refusal.encode(),
+            Self::Standard(error) => error.answer().encode(),
+        }
+    }
+}
+
+impl Refusal {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::NoSuchService(unknown) => {
+                let parameters = serde_json::json!({ "name": unknown.name, "near": unknown.near });
+                framed(Some("NoSuchService"), &parameters, false)
+            }
+            Self::NotPermitted(right) => {
+                framed(Some("NotPermitted"), &serde_json::json!({ "needs": right.word() }), false)
+            }
+            Self::Failed(failed) => framed(Some("Failed"), &failed.as_ref().clone().bounded(), false),
+        }
+    }
+
+    /// The error that a reply carries, where it is one of these.
+    pub fn read(answer: &Answer) -> Option<Self> {
+        let name = answer.error.as_deref()?.strip_prefix(INTERFACE)?.strip_prefix('.')?;
+        let text = |field: &str| answer.parameters.get(field).and_then(Value::as_str).map(str::to_owned);
+        match name {
+            "NoSuchService" => Some(Self::NoSuchService(Unknown { name: text("name")?, near: text("near") })),
+            "NotPermitted" => Some(Self::NotPermitted(match text("needs").as_deref() {
+                Some("status") => Right::Status,
+                Some("control") => Right::Control,
+                // A right that only a newer supervisor knows is more than these.
+                Some(_) | None => Right::Everything,
+            })),
+            "Failed" => serde_json::from_value(answer.parameters.clone()).ok().map(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// Serialises without building a tree first: `status` of a thousand services is a thousand of these.
+fn framed(error: Option<&str>, parameters: &impl Serialize, continues: bool) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Frame<'a, P> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        parameters: &'a P,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        continues: Option<bool>,
+    }
+    let frame = Frame {
+        error: error.map(|name| format!("{INTERFACE}.{name}")),
+        parameters,
+        continues: continues.then_some(true),
+    };
+    // String keys and no custom serialiser: there is nothing that could fail.
+    let mut bytes = serde_json::to_vec(&frame).unwrap_or_default();
+    bytes.push(0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verb::DESCRIPTION;
+    use super::*;
+
+    fn text(bytes: Vec<u8>) -> String {
+        let text = String::from_utf8(bytes).unwrap();
+        text.strip_suffix('\0').unwrap().to_owned()
+    }
+
+    #[test]
+    fn every_field_of_a_service_is_there_even_when_nothing_is_known() {
+        let service = Service { name: "web".into(), ..Service::default() };
+        let reply = Reply::Status(StatusReply { supervisor: None, services: vec![service] });
+        let expected = concat!(
+            r#"{"parameters":{"services":[{"name":"web","state":"stopped","waiting_for":[],"#,
+            r#""healthy":null,"pid":null,"pids":[],"generation":0,"instances":[],"restarts":0,"since":null,"#,
+            r#""exit":null,"next_start":null,"gate":null,"sockets":[],"memory_bytes":null,"#,
+            r#""cpu_seconds":null,"status_text":null,"tracking":null,"problems":[]}]},"continues":true}"#,
+        );
+        assert_eq!(text(reply.encode(true)), expected);
+    }
+
+    #[test]
+    fn the_interface_file_has_every_type_with_every_field_in_order() {
+        let fields = |name: &str| -> Vec<String> {
+            let (_, body) = DESCRIPTION.split_once(&format!("{name} (\n")).unwrap();
+            let (body, _) = body.split_once("\n)").unwrap();
+            body.lines().map(|line| line.trim().split(':').next().unwrap().to_owned()).collect()
+        };
+        // A map of serde_json sorts its keys; the text itself keeps the order of the fields.
+        fn keys(value: &impl Serialize) -> Vec<String> {
+            let text = serde_json::to_string(value).unwrap();
+            let (mut depth, mut keys) = (0, Vec::new());
+            for (index, piece) in text.split('"').enumerate() {
+                if index % 2 == 1 {
+                    let rest = &text[text.find(&format!("\"{piece}\":")).unwrap_or(text.len())..];
+                    if depth == 1 && rest.starts_with(&format!("\"{piece}\":")) {
+                        keys.push(piece.to_owned());
+                    }
+                } else {
+                    depth += piece.matches(['{', '[']).count() as i32;
+                    depth -= piece.matches(['}', ']']).count() as i32;
+                }
+            }
+            keys
+        }
+        assert_eq!(fields("type Supervisor"), keys(&Supervisor::default()));
+        assert_eq!(fields("type Exit"), keys(&Exit::default()));
+        assert_eq!(fields("type Instance"), keys(&Instance::default()));
+        assert_eq!(fields("type Socket"), keys(&Socket::default()));
+        assert_eq!(fields("type Service"), keys(&Service::default()));
+        assert_eq!(fields("type Outcome"), keys(&Outcome::default()));
+        assert_eq!(fields("type Progress"), keys(&Progress::default()));
+        assert_eq!(fields("type Failure"), keys(&Failure::default()));
+        assert_eq!(fields("error Failed"), keys(&Failed::default()));
+    }
+
+    #[test]
+    fn words_are_the_same_in_text_and_in_json() {
+        for state in [
+            State::Stopped,
+            State::Listening,
+            State::Waiting,
+            State::Starting,
+            State::Running,
+            State::Reloading,
+            State::Stopping,
+            State::BackingOff,
+            State::Failed,
+            State::Done,
+        ] {
+            assert_eq!(serde_json::to_value(state).unwrap(), Value::from(state.word()));
+            assert!(DESCRIPTION.contains(&format!("`{}`", state.word())));
+        }
+        for role in [Role::Current, Role::Next, Role::Draining] {
+            assert_eq!(serde_json::to_value(role).unwrap(), Value::from(role.word()));
+        }
+    }
+
+    #[test]
+    fn errors_read_back_as_they_were_written() {
+        let failure = Failure {
+            service: "web".into(),
+            step: "changing to the working directory".into(),
+            reason: "permission denied".into(),
+            hint: None,
+            exit: Some(Exit { code: Some(1), signal: None, meaning: "exited with status 1".into() }),
+            output: vec!["Traceback".into()],
+        };
+        for refusal in [
+            Refusal::NoSuchService(Unknown { name: "wbe".into(), near: Some("web".into()) }),
+            Refusal::NoSuchService(Unknown { name: "x".into(), near: None }),
+            Refusal::NotPermitted(Right::Control),
+            Refusal::NotPermitted(Right::Everything),
+            Refusal::Failed(Box::new(Failed {
+                first: failure.clone(),
+                others: vec![Failure { output: vec![], ..failure }],
+            })),
+        ] {
+            let bytes = Reply::Refused(refusal.clone()).encode(true);
+            let answer = Answer::decode(&bytes[..bytes.len() - 1]).unwrap();
+            assert!(!answer.continues, "an error went on");
+            assert_eq!(Refusal::read(&answer), Some(refusal));
+        }
+        let bytes = Reply::Refused(Refusal::NotPermitted(Right::Status)).encode(false);
+        let expected = r#"{"error":"io.supervise.Control.NotPermitted","parameters":{"needs":"status"}}"#;
+        assert_eq!(text(bytes), expected);
+    }
+
+    #[test]
+    fn a_reply_of_an_older_or_newer_version_is_understood() {
+        let older: StatusReply = serde_json::from_str(r#"{"services":[{"name":"web"}]}"#).unwrap();
+        assert_eq!(older.services, [Service { name: "web".into(), ..Service::default() }]);
+        let newer = r#"{"services":[{"name":"web","new":[1]}],"extra":{}}"#;
+        assert_eq!(serde_json::from_str::<StatusReply>(newer).unwrap(), older);
+    }
+
+    #[test]
+    fn the_longest_service_is_far_shorter_than_the_reply_queue() {
+        let long = "x".repeat(100_000);
+        let socket = Socket { name: long.clone(), address: long.clone(), queue: None, backlog: None };
+        let service = Service {
+            name: "x".repeat(63),
+            waiting_for: vec![long.clone(); 1000],
+            pids: vec![4_194_304; 100_000],
+            instances: vec![
+                Instance { since: Some("2026-11-23T03:12:45Z".into()), ..Instance::default() };
+                9999
+            ],
+            sockets: vec![socket; 1000],
+            tracking: Some("\u{1}".repeat(5000)),
+            exit: Some(Exit { code: None, signal: None, meaning: long.clone() }),
+            status_text: Some(long.clone()),
+            problems: vec![long; 1000],
+            ..Service::default()
+        };
+        let reply = StatusReply { supervisor: None, services: vec![service.bounded()] };
+        let bytes = Reply::Status(reply).encode(true).len();
+        assert!((120_000..=MOST_SENT).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn the_longest_error_and_the_longest_outcome_can_be_sent() {
+        let long = "\u{1}".repeat(5_000);
+        let exit = Some(Exit { code: None, signal: None, meaning: long.clone() });
+        let first = Failure {
+            service: long.clone(),
+            step: long.clone(),
+            reason: long.clone(),
+            hint: Some(long.clone()),
+            exit,
+            output: vec![long.clone(); 100],
+        };
+        let failed = Failed { others: vec![first.clone(); 500], first };
+        let bytes = Reply::Refused(Refusal::Failed(Box::new(failed))).encode(false).len();
+        assert!((120_000..=MOST_SENT).contains(&bytes), "{bytes}");
+        let outcome = Outcome { name: "x".repeat(63), note: Some("x".repeat(500)), ..Outcome::default() };
+        for (count, kept) in [(900, 900), (9000, 0)] {
+            let reply = OperationReply { services: vec![outcome.clone(); count], progress: None };
+            let bytes = Reply::Operation(reply).encode(false);
+            assert!(bytes.len() <= MOST_SENT, "{}", bytes.len());
+            let answer = Answer::decode(&bytes[..bytes.len() - 1]).unwrap();
+            assert_eq!(answer.parameters["services"].as_array().map(Vec::len), Some(kept));
+        }
+    }
+
+    #[test]
+    fn a_failure_keeps_its_last_lines() {
+        let output = (0..100).map(|line| line.to_string()).collect();
+        let failure = Failure { output, ..Failure::default() }.bounded();
+        assert_eq!(failure.output.len(), MOST_LINES);
+        assert_eq!(failure.output.last().map(String::as_str), Some("99"));
+    }
+}

@@ -1,0 +1,355 @@
+//! PURE. A call of a client to what it asks for, checked whole before anything is done. Never acts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+
+use super::control::{Refusal, Reply};
+use super::names::{MOST_NAME, MOST_NAMES, is_glob};
+use super::varlink::{Call, SERVICE, Standard};
+use super::verb::{DESCRIPTION, INTERFACE, Rights, Verb};
+
+/// How many globs a request may hold; bounds the work of matching them against all names.
+pub const MOST_GLOBS: usize = 16;
+
+/// The id a client draws for an operation, so that it can ask again after its connection broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OperationId(pub u128);
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{:032x}", self.0)
+    }
+}
+
+/// The text is not 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl FromStr for OperationId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() != 32 || !digits {
+            return Err(NotAnId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| NotAnId)
+    }
+}
+
+/// What an operation is to be done on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Names and globs; at least one.
+    pub names: Vec<String>,
+    /// The client's id of the operation.
+    pub operation: OperationId,
+    /// Whether the reply waits for the outcome.
+    pub wait: bool,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// How services are: these, or all where there is no name.
+    Status {
+        /// Names and globs.
+        names: Vec<String>,
+    },
+    /// Bring services up.
+    Start(Order),
+    /// Bring services down.
+    Stop(Order),
+    /// Put new processes in place of old ones.
+    Restart(Order),
+}
+
+impl Request {
+    /// The verb that this is a request of.
+    pub const fn verb(&self) -> Verb {
+        match self {
+            Self::Status { .. } => Verb::Status,
+            Self::Start(_) => Verb::Start,
+            Self::Stop(_) => Verb::Stop,
+            Self::Restart(_) => Verb::Restart,
+        }
+    }
+
+    /// The call that asks for it, with `more` set.
+    pub fn call(&self) -> Call {
+        let parameters = match self {
+            Self::Status { names } => json!({ "names": names }),
+            Self::Start(order) | Self::Stop(order) | Self::Restart(order) => json!({
+                "names": order.names,
+                "operation": order.operation.to_string(),
+                "wait": order.wait,
+            }),
+        };
+        let parameters = match parameters {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        Call { method: self.verb().full_method(), parameters, more: true, ..Call::default() }
+    }
+}
+
+/// What a call turns out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Understood {
+    /// Something for the manager.
+    Ask(Request),
+    /// Something that is answered at once, with this frame.
+    Answer(Vec<u8>),
+}
+
+/// What `call` of a peer with these `rights` asks for, or the answer to it.
+pub fn understand(call: &Call, rights: Rights) -> Understood {
+    match decode(call, rights) {
+        Ok(understood) => understood,
+        Err(reply) => Understood::Answer(reply.encode(false)),
+    }
+}
+
+fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
+    let (interface, method) = call.method.rsplit_once('.').unwrap_or(("", &call.method));
+    if call.upgrade {
+        return Err(Reply::Standard(Standard::MethodNotImplemented(call.method.clone())));
+    }
+    if interface == SERVICE {
+        return service(call, method).map(Understood::Answer);
+    }
+    if interface != INTERFACE {
+        return Err(Reply::Standard(Standard::InterfaceNotFound(interface.to_owned())));
+    }
+    let unknown = || Reply::Standard(Standard::MethodNotFound(call.method.clone()));
+    let verb = Verb::of_method(method).ok_or_else(unknown)?;
+    if !rights.include(verb.needs()) {
+        return Err(Reply::Refused(Refusal::NotPermitted(verb.needs())));
+    }
+    let request = match verb {
+        Verb::Status => {
+            only(call, &["names"])?;
+            Request::Status { names: names(call)? }
+        }
+        Verb::Start => Request::Start(order(call)?),
+        Verb::Stop => Request::Stop(order(call)?),
+        Verb::Restart => Request::Restart(order(call)?),
+    };
+    Ok(Understood::Ask(request))
+}
+
+/// The two methods of `org.varlink.service`.
+fn service(call: &Call, method: &str) -> Result<Vec<u8>, Reply> {
+    let parameters = match method {
+        "GetInfo" => {
+            only(call, &[])?;
+            json!({
+                "vendor": "supervise",
+                "product": "supervise",
+                "version": env!("CARGO_PKG_VERSION"),
+                "url": env!("CARGO_PKG_HOMEPAGE"),
+                "interfaces": [SERVICE, INTERFACE],
+            })
+        }
+        "GetInterfaceDescription" => {
+            only(call, &["interface"])?;
+            match call.parameters.get("interface").and_then(Value::as_str) {
+                Some(INTERFACE) => json!({ "description": DESCRIPTION }),
+                Some(SERVICE) => json!({ "description": SERVICE_DESCRIPTION }),
+                Some(other) => {
+                    return Err(Reply::Standard(Standard::InterfaceNotFound(other.to_owned())));
+                }
+                None => return Err(invalid("interface")),
+            }
+        }
+        _ => return Err(Reply::Standard(Standard::MethodNotFound(call.method.clone()))),
+    };
+    Ok(super::varlink::Answer::new(parameters, false).encode())
+}
+
+const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
+
+fn invalid(parameter: &str) -> Reply {
+    Reply::Standard(Standard::InvalidParameter(parameter.to_owned()))
+}
+
+/// A misspelt parameter must not be taken for a missing one.
+fn only(call: &Call, known: &[&str]) -> Result<(), Reply> {
+    match call.parameters.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(invalid(key)),
+        None => Ok(()),
+    }
+}
+
+fn order(call: &Call) -> Result<Order, Reply> {
+    only(call, &["names", "operation", "wait"])?;
+    let names = names(call)?;
+    if names.is_empty() {
+        return Err(invalid("names"));
+    }
+    let operation = call.parameters.get("operation").and_then(Value::as_str).unwrap_or_default();
+    let operation = operation.parse().map_err(|NotAnId| invalid("operation"))?;
+    let wait = match call.parameters.get("wait") {
+        None | Some(Value::Null) => true,
+        Some(Value::Bool(wait)) => *wait,
+        Some(_) => return Err(invalid("wait")),
+    };
+    Ok(Order { names, operation, wait })
+}
+
+fn names(call: &Call) -> Result<Vec<String>, Reply> {
+    let list = match call.parameters.get("names") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) if list.len() <= MOST_NAMES => list,
+        Some(_) => return Err(invalid("names")),
+    };
+    let fits = |name: &&str| !name.is_empty() && name.len() <= MOST_NAME;
+    let names: Option<Vec<String>> =
+        list.iter().map(|value| value.as_str().filter(fits).map(str::to_owned)).collect();
+    let names = names.ok_or_else(|| invalid("names"))?;
+    if names.iter().filter(|name| is_glob(name)).count() > MOST_GLOBS {
+        return Err(invalid("names"));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::varlink::Answer;
+    use super::super::verb::Right;
+    use super::*;
+
+    const ID: &str = "00112233445566778899aabbccddeeff";
+
+    fn asked(method: &str, parameters: Value, rights: Rights) -> Result<Request, Answer> {
+        let call = json!({ "method": method, "parameters": parameters });
+        let call = Call::decode(call.to_string().as_bytes()).unwrap();
+        match understand(&call, rights) {
+            Understood::Ask(request) => Ok(request),
+            Understood::Answer(bytes) => Err(Answer::decode(&bytes[..bytes.len() - 1]).unwrap()),
+        }
+    }
+
+    fn standard(method: &str, parameters: Value) -> Standard {
+        let answer = asked(method, parameters, Rights::EVERYTHING).unwrap_err();
+        Standard::read(&answer).unwrap()
+    }
+
+    #[test]
+    fn requests_read_back_as_they_were_written() {
+        let order = |wait| Order { names: vec!["web".into()], operation: ID.parse().unwrap(), wait };
+        for request in [
+            Request::Status { names: vec![] },
+            Request::Status { names: vec!["bagels-*".into()] },
+            Request::Start(order(true)),
+            Request::Stop(order(false)),
+            Request::Restart(order(true)),
+        ] {
+            let call = request.call();
+            assert_eq!(understand(&call, Rights::EVERYTHING), Understood::Ask(request));
+            assert!(call.more);
+        }
+    }
+
+    #[test]
+    fn an_id_is_128_bits_in_lower_case_hexadecimal() {
+        let id: OperationId = ID.parse().unwrap();
+        assert_eq!(id.to_string(), ID);
+        assert_eq!(OperationId(1).to_string().parse(), Ok(OperationId(1)));
+        for bad in ["", "1", &ID[1..], &format!("{ID}0"), &ID.to_uppercase(), &format!("+{}", &ID[1..])] {
+            assert_eq!(bad.parse::<OperationId>(), Err(NotAnId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_checked_whole() {
+        let start = "io.supervise.Control.Start";
+        for (parameters, wrong) in [
+            (json!({ "operation": ID }), "names"),
+            (json!({ "names": [], "operation": ID }), "names"),
+            (json!({ "names": "web", "operation": ID }), "names"),
+            (json!({ "names": ["web", 1], "operation": ID }), "names"),
+            (json!({ "names": [""], "operation": ID }), "names"),
+            (json!({ "names": ["x".repeat(MOST_NAME + 1)], "operation": ID }), "names"),
+            (json!({ "names": vec!["x"; MOST_NAMES + 1], "operation": ID }), "names"),
+            (json!({ "names": vec!["x*"; MOST_GLOBS + 1], "operation": ID }), "names"),
+            (json!({ "names": ["web"] }), "operation"),
+            (json!({ "names": ["web"], "operation": "x" }), "operation"),
+            (json!({ "names": ["web"], "operation": ID, "wait": 1 }), "wait"),
+            (json!({ "names": ["web"], "operation": ID, "wiat": true }), "wiat"),
+        ] {
+            assert_eq!(standard(start, parameters), Standard::InvalidParameter(wrong.into()));
+        }
+        assert_eq!(
+            standard("io.supervise.Control.Status", json!({ "name": [] })),
+            Standard::InvalidParameter("name".into())
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_told_apart() {
+        let no = json!({});
+        assert_eq!(
+            standard("io.supervise.Control.Fly", no.clone()),
+            Standard::MethodNotFound("io.supervise.Control.Fly".into())
+        );
+        assert_eq!(standard("org.x.Status", no.clone()), Standard::InterfaceNotFound("org.x".into()));
+        assert_eq!(standard("Status", no.clone()), Standard::InterfaceNotFound(String::new()));
+        assert_eq!(
+            standard("org.varlink.service.Fly", no),
+            Standard::MethodNotFound("org.varlink.service.Fly".into())
+        );
+        assert_eq!(
+            standard("org.varlink.service.GetInterfaceDescription", json!({ "interface": "a.b" })),
+            Standard::InterfaceNotFound("a.b".into())
+        );
+        let upgrade = Call { method: "io.supervise.Control.Status".into(), upgrade: true, ..Call::default() };
+        let Understood::Answer(bytes) = understand(&upgrade, Rights::EVERYTHING) else {
+            panic!("an upgrade was taken");
+        };
+        let answer = Answer::decode(&bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(
+            Standard::read(&answer),
+            Some(Standard::MethodNotImplemented("io.supervise.Control.Status".into()))
+        );
+    }
+
+    #[test]
+    fn the_service_describes_itself() {
+        let info = asked("org.varlink.service.GetInfo", json!({}), Rights::EVERYTHING).unwrap_err();
+        assert_eq!(info.parameters["interfaces"], json!([SERVICE, INTERFACE]));
+        for interface in [SERVICE, INTERFACE] {
+            let parameters = json!({ "interface": interface });
+            let method = "org.varlink.service.GetInterfaceDescription";
+            let answer = asked(method, parameters, Rights::EVERYTHING).unwrap_err();
+            let text = answer.parameters["description"].as_str().unwrap();
+            assert!(text.contains(&format!("\ninterface {interface}\n")), "{text}");
+        }
+    }
+
+    #[test]
+    fn rights_are_asked_before_parameters_are_looked_at() {
+        let rights = Rights::up_to(Right::Status);
+        let refused = asked("io.supervise.Control.Stop", json!({ "bad": 1 }), rights).unwrap_err();
+        assert_eq!(Refusal::read(&refused), Some(Refusal::NotPermitted(Right::Control)));
+        assert!(asked("io.supervise.Control.Status", json!({}), rights).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_parameters_make_the_decoder_panic(
+            method in "(io\\.supervise\\.Control|org\\.varlink\\.service|\\.)?\\.?(Status|Start|GetInfo|x)?",
+            key in "names|operation|wait|interface|x",
+            value in r#"(\[|\]|\{|\}|"|a|\*|1|,|:|null|true){0,12}"#,
+        ) {
+            let text = format!(r#"{{"method":"{method}","parameters":{{"{key}":{value}}}}}"#);
+            if let Ok(call) = Call::decode(text.as_bytes()) {
+                let _ = understand(&call, Rights::EVERYTHING);
+            }
+        }
+    }
+}
