@@ -5,8 +5,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 
 use super::retry;
 
@@ -25,6 +28,23 @@ pub fn credentials(socket: &impl AsFd) -> io::Result<Peer> {
     Ok(Peer { uid: found.uid(), gid: found.gid() })
 }
 
+/// A stream to the socket at `path`, non-blocking, close-on-exec; never waits (connect(2)).
+///
+/// Errors: ENOENT and ECONNREFUSED where nobody listens, EAGAIN where the queue is full, EACCES where this user
+/// may not, ENAMETOOLONG beyond 107 bytes.
+pub fn connected(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let address = UnixAddr::new(path)?;
+    loop {
+        match connect(fd.as_raw_fd(), &address) {
+            Ok(()) => return Ok(fd.into()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// Makes the kernel refuse descriptors that a peer tries to pass to this socket (SO_PASSRIGHTS, Linux 6.16).
 ///
 /// Errors: ENOPROTOOPT before that; descriptors are then closed by a read that has no place for them.
@@ -39,6 +59,15 @@ pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
     .map(drop)
 }
 
+/// Whether the peer has closed both directions, now (poll(2), POLLHUP and POLLERR).
+pub fn has_hung_up(socket: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    let over = PollFlags::POLLHUP | PollFlags::POLLERR;
+    // Without waiting there is no interruption; no answer means that nothing has happened.
+    poll(&mut asked, PollTimeout::ZERO).is_ok()
+        && asked.iter().any(|one| one.revents().is_some_and(|flags| flags.intersects(over)))
+}
+
 /// The effective user of this process (geteuid(2)).
 pub fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
@@ -46,7 +75,7 @@ pub fn own_uid() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
     use crate::sys::link::Link;
@@ -57,6 +86,31 @@ mod tests {
         assert_eq!(credentials(&ours).unwrap().uid, own_uid());
         assert_eq!(credentials(&ours).unwrap(), credentials(&theirs).unwrap());
         assert!(credentials(&std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn connecting_never_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let error = |path: &Path| connected(path).unwrap_err().raw_os_error();
+        assert_eq!(error(&path), Some(libc::ENOENT));
+        assert_eq!(error(Path::new(&"x".repeat(108))), Some(libc::ENAMETOOLONG));
+        let listener = UnixListener::bind(&path).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let first = connected(&path).unwrap();
+        assert_eq!(error(&path), Some(libc::EAGAIN));
+        assert_eq!(credentials(&first).unwrap().uid, own_uid());
+        drop(listener);
+        assert_eq!(error(&path), Some(libc::ECONNREFUSED));
+    }
+
+    #[test]
+    fn a_peer_that_has_closed_one_direction_has_not_hung_up() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!has_hung_up(&ours));
+        drop(theirs);
+        assert!(has_hung_up(&ours));
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl Frames {
         Ok(Some(frame))
     }
 
+    /// Whether [`Frames::take`] has a whole frame to give.
+    pub fn has_frame(&self) -> bool {
+        memchr::memchr(0, self.bytes.get(self.searched..).unwrap_or_default()).is_some()
+    }
+
     /// Whether no byte is held: no frame has begun that has not ended.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
