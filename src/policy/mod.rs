@@ -8,6 +8,7 @@
 //! from the state and from what is left in the world, which event was missed.
 
 pub mod backoff;
+mod operations;
 pub mod recover;
 pub mod service;
 pub mod world;

@@ -6,7 +6,7 @@ use super::service::{Service, Spec, Step};
 use super::{Action, Event, Mono, Run, ServiceId};
 
 /// Every service with its numbers, and the one source of incarnations.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct World {
     services: BTreeMap<ServiceId, Entry>,
     due: BTreeSet<(Mono, ServiceId)>,
@@ -14,7 +14,7 @@ pub struct World {
     closing: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     spec: Spec,
     service: Service,
