@@ -230,6 +230,8 @@ pub struct Step<'a> {
     pub spec: &'a Spec,
     /// Now.
     pub now: Mono,
+    /// The whole supervisor is stopping: nothing comes up any more.
+    pub closing: bool,
     /// The next unused incarnation.
     pub next_run: &'a mut Run,
     /// The actions, in order.
@@ -241,7 +243,7 @@ impl Service {
     pub fn step(&mut self, event: Event, step: &mut Step<'_>) {
         match event {
             Event::Boot => {
-                if step.spec.start_at_boot {
+                if step.spec.start_at_boot && !step.closing {
                     self.goal = Goal::Up;
                     self.bring_up(step);
                 }
@@ -278,6 +280,10 @@ impl Service {
         if self.outcome(operation).is_some() {
             return; // asked again after a broken connection
         }
+        if step.closing {
+            self.ask(operation, Want::Proven(self.last_run), Some(Outcome::Closing), step);
+            return;
+        }
         self.supersede(step, |want| matches!(want, Want::Gone));
         self.goal = Goal::Up;
         self.failures = 0;
@@ -311,6 +317,10 @@ impl Service {
 
     fn restart(&mut self, operation: Operation, step: &mut Step<'_>) {
         if self.outcome(operation).is_some() {
+            return;
+        }
+        if step.closing {
+            self.ask(operation, Want::Proven(self.last_run), Some(Outcome::Closing), step);
             return;
         }
         self.supersede(step, |want| matches!(want, Want::Gone));

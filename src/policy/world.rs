@@ -67,7 +67,8 @@ impl World {
     pub fn step(&mut self, id: ServiceId, event: Event, now: Mono, out: &mut Vec<Action>) -> bool {
         let Some(entry) = self.services.get_mut(&id) else { return false };
         let before = entry.service.clone();
-        let mut step = Step { spec: &entry.spec, now, next_run: &mut self.next_run, out };
+        let closing = self.closing;
+        let mut step = Step { spec: &entry.spec, now, closing, next_run: &mut self.next_run, out };
         entry.service.step(event, &mut step);
         let due = entry.service.deadline();
         if due != entry.due {
@@ -92,7 +93,9 @@ impl World {
         self.due.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
     }
 
-    /// Says that the supervisor is stopping; the caller then feeds `Close` to every service.
+    /// Says that the supervisor is stopping; the caller then feeds `Close` to every service. From here on
+    /// nothing comes up: an operation that wants it is answered with `Closing`. The caller keeps this fact
+    /// over its own death and says it again before the first event.
     pub fn close(&mut self) {
         self.closing = true;
     }
