@@ -9,7 +9,10 @@
 //!    ended, 9. the next phase in the state, 10. the registration dropped.
 //!
 //! The gate's only write end dies with the manager, so an incarnation that was not let through ends by
-//! itself and says so.
+//! itself and says so. In `Cloning` no gate has been opened, whatever is registered, so such an incarnation is
+//! lost even where it has not said so, or was killed before it could. `Lost` means that nothing is left: the
+//! caller keeps it back until that is so, which at a shut gate is soon, and feeds it in the place of `Gone`;
+//! the same for a report of a lost gate that comes after the recovery.
 
 use super::service::{Phase, Service};
 use super::{Action, End, Event, Exit, Run};
@@ -51,7 +54,8 @@ pub struct Missed {
 pub fn missed(service: &Service, found: Found) -> Missed {
     let mut missed = Missed::default();
     let Some(run) = service.run() else { return missed };
-    if !found.registered || found.launched == Launched::GateLost {
+    let past_gate = !matches!(service.phase, Phase::Cloning { .. });
+    if !past_gate || !found.registered || found.launched == Launched::GateLost {
         match service.phase {
             // Its end is known and its registration may be gone already; the rest of its tree may not.
             Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
@@ -80,7 +84,8 @@ pub fn missed(service: &Service, found: Found) -> Missed {
             }
         }
         Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
-        Phase::Cloning { .. } | Phase::Launching { .. } | Phase::Settling { .. } | Phase::Running { .. } => {}
+        Phase::Cloning { .. } => {} // lost, above
+        Phase::Launching { .. } | Phase::Settling { .. } | Phase::Running { .. } => {}
         Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
     }
     missed
