@@ -5,17 +5,27 @@ use super::{Action, End, Operation, Outcome, Run};
 
 impl Service {
     pub(super) fn ask(&mut self, operation: Operation, want: Want, known: Option<Outcome>, step: &mut Step<'_>) {
-        if self.asked.len() >= MOST_OPERATIONS {
-            let oldest = self.asked.iter().position(|asked| asked.outcome.is_some()).unwrap_or(0);
-            let dropped = self.asked.remove(oldest);
-            if dropped.outcome.is_none() {
-                step.out.push(Action::Answer(dropped.operation));
-            }
-        }
+        self.make_room(step);
         let outcome = known.map(|outcome| (outcome, step.now));
         self.asked.push(Asked { operation, want, outcome });
         if outcome.is_some() {
             step.out.push(Action::Answer(operation));
+        }
+    }
+
+    fn make_room(&mut self, step: &mut Step<'_>) {
+        while self.asked.len() >= MOST_OPERATIONS
+            && let Some(oldest) = self.asked.iter().position(|asked| asked.outcome.is_some())
+        {
+            self.asked.remove(oldest);
+        }
+        // All of them wait. The oldest gets its answer, and is remembered until the next one comes, so that
+        // it can be told what the answer is.
+        if self.asked.len() >= MOST_OPERATIONS
+            && let Some(oldest) = self.asked.first_mut()
+        {
+            oldest.outcome = Some((Outcome::Superseded, step.now));
+            step.out.push(Action::Answer(oldest.operation));
         }
     }
 

@@ -29,7 +29,8 @@ use super::{Action, End, Event, Exit, Mono, Operation, Outcome, Run};
 /// Milliseconds for which the outcome of an operation can be asked for again.
 pub const KEEP_OUTCOME_MS: u64 = 60_000;
 
-/// The most operations one service remembers; the oldest answered one makes room.
+/// The most operations one service remembers, and one more while it is being told; the oldest answered one
+/// makes room, where all wait the oldest is answered with `Superseded` first.
 pub const MOST_OPERATIONS: usize = 64;
 
 /// Milliseconds between KILLs of a tree that is still there; KILL is final, so this only covers forks that
