@@ -47,6 +47,17 @@ impl World {
         Some(entry.service)
     }
 
+    /// The next unused incarnation. The caller writes it down before it drops a removed service's state,
+    /// which is the only other place that knows how far the ids have come.
+    pub fn next_run(&self) -> Run {
+        self.next_run
+    }
+
+    /// Uses no incarnation below this one, see [`World::next_run`].
+    pub fn reserve(&mut self, next_run: Run) {
+        self.next_run = self.next_run.max(next_run);
+    }
+
     /// One service.
     pub fn get(&self, id: ServiceId) -> Option<&Service> {
         self.services.get(&id).map(|entry| &entry.service)
