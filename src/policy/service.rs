@@ -540,7 +540,10 @@ impl Service {
                 self.enter(Phase::BackingOff { until: step.now.after(ms) }, step.now);
                 self.tick(step); // a delay of nothing is over at once
             }
-            Next::Done => self.enter(Phase::Done, step.now),
+            Next::Done => {
+                self.failures = 0;
+                self.enter(Phase::Done, step.now);
+            }
             Next::Failed => self.enter(Phase::Failed, step.now),
         }
     }

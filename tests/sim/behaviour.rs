@@ -1,0 +1,163 @@
+//! PURE. How made-up commands behave, and the random numbers they are drawn from. Never acts.
+
+use supervise::policy::backoff::{Backoff, Policy};
+use supervise::policy::service::Spec;
+use supervise::policy::{End, Exit};
+
+/// SplitMix64: small, good enough, the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// 0 to `below` - 1.
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.next() % below.max(1)
+    }
+
+    /// True once in `of`.
+    pub fn once_in(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// What one incarnation does once its gate is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Behaviour {
+    /// Milliseconds of the steps before the command; None: they hang.
+    pub steps_ms: Option<u64>,
+    /// The steps end in a failure instead of the command.
+    pub fails: Option<End>,
+    /// Milliseconds after which the command ends by itself; None: it does not.
+    pub life_ms: Option<u64>,
+    /// How it ends by itself.
+    pub exit: Exit,
+    /// Milliseconds from TERM to the end; None: TERM is ignored.
+    pub term_ms: Option<u64>,
+    /// Processes it leaves behind that end a while after TERM.
+    pub workers: u8,
+    /// Processes it leaves behind that only KILL ends.
+    pub stubborn: u8,
+    /// How many KILLs a fork of its tree outruns.
+    pub racers: u8,
+}
+
+/// Milliseconds a worker takes to obey TERM.
+pub const WORKER_MS: u64 = 70;
+
+/// What the launch says of a step that failed.
+pub const STEP_FAILED: End = End::Launch { stage: 5, errno: 2, detail: 0 };
+
+/// Starts, lives, obeys.
+pub const GOOD: Behaviour = Behaviour {
+    steps_ms: Some(3),
+    fails: None,
+    life_ms: None,
+    exit: Exit::Code(0),
+    term_ms: Some(40),
+    workers: 0,
+    stubborn: 0,
+    racers: 0,
+};
+
+/// What becomes of a request to the zygote.
+#[derive(Clone, Copy, Debug)]
+pub struct Clone3 {
+    pub ms: u64,
+    pub refused: Option<i32>,
+}
+
+/// Where commands take their behaviour from.
+#[derive(Clone, Debug)]
+pub enum Commands {
+    /// Anything.
+    Wild(Random),
+    /// This sequence, counted by opened gates, then the last for ever; refusals of the first clones first.
+    Script { lives: Vec<Behaviour>, refusals: u32 },
+}
+
+impl Commands {
+    pub fn good() -> Self {
+        Self::Script { lives: vec![GOOD], refusals: 0 }
+    }
+
+    /// The `opened`-th life of a service.
+    pub fn life(&mut self, opened: usize, spec: &Spec) -> Behaviour {
+        match self {
+            Self::Script { lives, .. } => lives.get(opened).or(lives.last()).copied().unwrap_or(GOOD),
+            Self::Wild(random) => wild(random, spec),
+        }
+    }
+
+    /// The fate of the `asked`-th request.
+    pub fn clone3(&mut self, asked: u32) -> Clone3 {
+        match self {
+            Self::Script { refusals, .. } => Clone3 { ms: 1, refused: (asked < *refusals).then_some(EAGAIN) },
+            Self::Wild(random) => {
+                Clone3 { ms: random.below(4), refused: random.once_in(6).then_some(EAGAIN) }
+            }
+        }
+    }
+}
+
+/// No process now, as clone(2) puts it.
+pub const EAGAIN: i32 = 11;
+
+fn wild(random: &mut Random, spec: &Spec) -> Behaviour {
+    // What only a limit could end is for units that have that limit.
+    let limited_start = spec.start_timeout_ms.is_some();
+    let limited_stop = spec.stop_timeout_ms.is_some();
+    let hangs = limited_start && random.once_in(10);
+    Behaviour {
+        steps_ms: if hangs { None } else { Some(random.below(30)) },
+        fails: random.once_in(8).then_some(STEP_FAILED),
+        life_ms: if random.once_in(3) { None } else { Some(random.below(60_000) >> random.below(16)) },
+        exit: random.pick(&[Exit::Code(0), Exit::Code(1), Exit::Code(3), Exit::Signal(11)]),
+        term_ms: if limited_stop && random.once_in(5) { None } else { Some(random.below(3_000)) },
+        workers: random.below(3) as u8,
+        stubborn: if limited_stop && random.once_in(4) { 1 } else { 0 },
+        racers: if limited_stop && random.once_in(6) { random.below(3) as u8 } else { 0 },
+    }
+}
+
+/// The numbers of a unit without any of its own.
+pub const PLAIN: Spec = Spec {
+    start_at_boot: true,
+    backoff: Backoff {
+        policy: Policy::Always,
+        delay_ms: 250,
+        max_delay_ms: 30_000,
+        reset_after_ms: Some(30_000),
+        give_up_after: None,
+    },
+    stop_timeout_ms: Some(10_000),
+    start_timeout_ms: Some(60_000),
+    settle_ms: 1_000,
+};
+
+/// A unit that somebody might write.
+pub fn wild_spec(random: &mut Random) -> Spec {
+    Spec {
+        start_at_boot: !random.once_in(3),
+        backoff: Backoff {
+            policy: random.pick(&[Policy::Always, Policy::Always, Policy::OnFailure, Policy::Never]),
+            delay_ms: random.pick(&[250, 250, 0, 1]),
+            max_delay_ms: random.pick(&[30_000, 5_000, 250]),
+            reset_after_ms: random.pick(&[Some(30_000), Some(0), None]),
+            give_up_after: random.pick(&[None, None, Some(3), Some(1)]),
+        },
+        stop_timeout_ms: random.pick(&[Some(10_000), Some(1_000), Some(0), None]),
+        start_timeout_ms: random.pick(&[Some(60_000), Some(10), None]),
+        settle_ms: random.pick(&[1_000, 1_000, 0, 5_000]),
+    }
+}

@@ -1,0 +1,288 @@
+//! PURE. Scripted lives, told once without a death and then with one at every point where the manager can
+//! die, and with a second one soon after: whoever looks in the end must see no difference.
+
+use supervise::policy::backoff::{Backoff, Policy};
+use supervise::policy::service::{Goal, Phase, Spec};
+use supervise::policy::{Exit, Outcome, Run, ServiceId};
+
+use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
+use super::sim::{Ran, Sim, Stop, Verb, wrong};
+
+const ONE: ServiceId = ServiceId(0);
+
+/// What an operator does next.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// Milliseconds pass.
+    Pass(u64),
+    Ask(Verb),
+    Close,
+    /// The zygote ends, having made the process or not.
+    ZygoteEnds(bool),
+}
+
+struct Life {
+    name: &'static str,
+    spec: Spec,
+    lives: Vec<Behaviour>,
+    refusals: u32,
+    acts: Vec<Act>,
+    /// What the life without a death must come to, so that no life is a different one than it says.
+    ends: (Goal, Kind, u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Stopped,
+    Done,
+    Failed,
+    BackingOff,
+    Cloning,
+    Launching,
+    Settling,
+    Running,
+    Stopping,
+    Clearing,
+}
+
+fn kind(phase: Phase) -> Kind {
+    match phase {
+        Phase::Stopped => Kind::Stopped,
+        Phase::Done => Kind::Done,
+        Phase::Failed => Kind::Failed,
+        Phase::BackingOff { .. } => Kind::BackingOff,
+        Phase::Cloning { .. } => Kind::Cloning,
+        Phase::Launching { .. } => Kind::Launching,
+        Phase::Settling { .. } => Kind::Settling,
+        Phase::Running { .. } => Kind::Running,
+        Phase::Stopping { .. } => Kind::Stopping,
+        Phase::Clearing { .. } => Kind::Clearing,
+    }
+}
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    goal: Goal,
+    kind: Kind,
+    failures: u32,
+    generation: u32,
+    living: usize,
+    /// Lives that got as far as their gate's opening: no start is repeated, none left out.
+    opened: usize,
+    outcomes: Vec<Option<Outcome>>,
+}
+
+fn tell(life: &Life, fuses: &[u64], tracing: bool) -> (Sim, Result<Seen, Stop>) {
+    let commands = Commands::Script { lives: life.lives.clone(), refusals: life.refusals };
+    let mut sim = Sim::new(&[life.spec], commands);
+    sim.fuses = fuses.to_vec();
+    sim.tracing = tracing;
+    let seen = play(&mut sim, life).and_then(|()| look(&sim));
+    (sim, seen)
+}
+
+fn play(sim: &mut Sim, life: &Life) -> Ran {
+    sim.begin()?;
+    for act in &life.acts {
+        match act {
+            Act::Pass(ms) => sim.pass_until(sim.now.after(*ms))?,
+            Act::Ask(verb) => {
+                sim.ask(ONE, *verb);
+                sim.go()?;
+            }
+            Act::Close => sim.close()?,
+            Act::ZygoteEnds(after) => sim.kernel.end_zygote(*after),
+        }
+    }
+    sim.settle()
+}
+
+fn look(sim: &Sim) -> Result<Seen, Stop> {
+    let Some(service) = sim.service(ONE) else { return Err(Stop::Wrong("a service is lost".into())) };
+    let living = sim.kernel.processes.values().filter(|process| !process.empty()).count();
+    Ok(Seen {
+        goal: service.goal,
+        kind: kind(service.phase),
+        failures: service.failures,
+        generation: service.generation,
+        living,
+        opened: sim.opened.get(&ONE).copied().unwrap_or(0),
+        outcomes: sim.clients.iter().map(|client| client.answered).collect(),
+    })
+}
+
+fn crash(exit: Exit) -> Behaviour {
+    Behaviour { life_ms: Some(200), exit, ..GOOD }
+}
+
+fn with(policy: Policy, give_up_after: Option<u32>) -> Spec {
+    Spec { backoff: Backoff { policy, give_up_after, ..PLAIN.backoff }, ..PLAIN }
+}
+
+fn lives() -> Vec<Life> {
+    use Act::{Ask, Close, Pass, ZygoteEnds};
+    let manual = Spec { start_at_boot: false, ..PLAIN };
+    let stubborn = Behaviour { term_ms: None, workers: 2, stubborn: 1, racers: 3, ..GOOD };
+    let workers = Behaviour { life_ms: Some(3_000), workers: 2, stubborn: 1, exit: Exit::Code(1), ..GOOD };
+    let hangs = Behaviour { steps_ms: None, ..GOOD };
+    let fails = Behaviour { fails: Some(STEP_FAILED), ..GOOD };
+    let one = |b: Behaviour| vec![b, GOOD];
+    let up = |failures| (Goal::Up, Kind::Running, failures);
+    let down = |failures| (Goal::Down, Kind::Stopped, failures);
+    let life = |name, spec, lives, acts, ends| Life { name, spec, lives, refusals: 0, acts, ends };
+    let mut all = vec![
+        life("boot", PLAIN, vec![GOOD], vec![Pass(5_000)], up(0)),
+        life("start", manual, vec![GOOD], vec![Pass(500), Ask(Verb::Start), Pass(5_000)], up(0)),
+        life("stop", PLAIN, vec![GOOD], vec![Pass(5_000), Ask(Verb::Stop), Pass(5_000)], down(0)),
+        life("restart", PLAIN, vec![GOOD], vec![Pass(5_000), Ask(Verb::Restart), Pass(5_000)], up(0)),
+        life("stop at once", PLAIN, vec![GOOD], vec![Ask(Verb::Stop), Pass(5_000)], down(0)),
+        life("restart at once", PLAIN, vec![GOOD], vec![Ask(Verb::Restart), Pass(5_000)], up(0)),
+        life(
+            "restart while settling",
+            PLAIN,
+            vec![GOOD],
+            vec![Pass(500), Ask(Verb::Restart), Pass(5_000)],
+            up(0),
+        ),
+        life(
+            "crash loop",
+            PLAIN,
+            vec![crash(Exit::Code(1)), crash(Exit::Signal(11)), workers, GOOD],
+            vec![Pass(90_000)],
+            up(3),
+        ),
+        life(
+            "gives up",
+            with(Policy::Always, Some(3)),
+            vec![crash(Exit::Code(3))],
+            vec![Pass(60_000)],
+            (Goal::Up, Kind::Failed, 3),
+        ),
+        life(
+            "a task",
+            with(Policy::Never, None),
+            vec![crash(Exit::Code(0))],
+            vec![Pass(9_000)],
+            (Goal::Up, Kind::Done, 1),
+        ),
+        life(
+            "stubborn stop",
+            PLAIN,
+            vec![stubborn],
+            vec![Pass(5_000), Ask(Verb::Stop), Pass(30_000)],
+            down(0),
+        ),
+        life(
+            "stubborn restart",
+            PLAIN,
+            one(stubborn),
+            vec![Pass(5_000), Ask(Verb::Restart), Pass(30_000)],
+            up(0),
+        ),
+        life("stubborn workers", PLAIN, one(workers), vec![Pass(60_000)], up(1)),
+        life("exec failure", PLAIN, one(fails), vec![Pass(9_000)], up(1)),
+        life("failed start", manual, one(fails), vec![Ask(Verb::Start), Pass(9_000)], up(1)),
+        life("start timeout", PLAIN, one(hangs), vec![Pass(90_000)], up(1)),
+        life(
+            "failed restart",
+            PLAIN,
+            vec![GOOD, crash(Exit::Code(4)), GOOD],
+            vec![Pass(5_000), Ask(Verb::Restart), Pass(9_000)],
+            up(1),
+        ),
+        life("close", PLAIN, vec![stubborn], vec![Pass(5_000), Close, Pass(30_000)], down(0)),
+        life("close at once", PLAIN, vec![GOOD], vec![Close, Pass(5_000)], down(0)),
+        life(
+            "stop, start",
+            PLAIN,
+            vec![GOOD],
+            vec![Pass(5_000), Ask(Verb::Stop), Ask(Verb::Start), Pass(5_000)],
+            up(0),
+        ),
+        life(
+            "restart, stop",
+            PLAIN,
+            vec![GOOD],
+            vec![Pass(5_000), Ask(Verb::Restart), Ask(Verb::Stop), Pass(5_000)],
+            down(0),
+        ),
+        life(
+            "start, close, start",
+            manual,
+            vec![GOOD],
+            vec![Ask(Verb::Start), Pass(200), Close, Ask(Verb::Start), Pass(5_000)],
+            down(0),
+        ),
+        life("zygote ends", PLAIN, vec![GOOD], vec![ZygoteEnds(true), Pass(5_000)], up(0)),
+        life(
+            "zygote ends too",
+            manual,
+            vec![GOOD],
+            vec![Ask(Verb::Start), ZygoteEnds(false), Pass(5_000)],
+            up(0),
+        ),
+    ];
+    let refused = life("shortage", PLAIN, vec![GOOD], vec![Pass(9_000)], up(0));
+    all.push(Life { refusals: 4, ..refused });
+    all
+}
+
+fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {
+    let why = |seen: Result<Seen, Stop>| match seen {
+        Ok(seen) if seen == *wanted => None,
+        Ok(seen) => Some(format!("{seen:?}\n instead of {wanted:?}")),
+        Err(Stop::Died) => Some("died outside of a turn".into()),
+        Err(Stop::Wrong(why)) => Some(why),
+    };
+    if why(tell(life, fuses, false).1).is_some() {
+        let (sim, seen) = tell(life, fuses, true);
+        let told = why(seen).unwrap_or_default();
+        panic!("{}, deaths at {fuses:?}: {told}\n{}", life.name, sim.trace.join("\n"));
+    }
+}
+
+#[test]
+fn a_death_at_any_point_changes_nothing() {
+    for life in lives() {
+        let (sim, seen) = tell(&life, &[], false);
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(why) => panic!("{}: {why:?}", life.name),
+        };
+        assert_eq!((seen.goal, seen.kind, seen.failures), life.ends, "{}", life.name);
+        assert!(sim.points > 5, "{}: nothing to die at", life.name);
+        for first in 1..=sim.points {
+            judge(&life, &[first], &seen);
+            for second in 1..=8 {
+                judge(&life, &[first, first + second], &seen);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_is_up_as_soon_as_it_can_be() {
+    // However many times it has crashed: back within the longest delay, the launch and `settle`.
+    for crashes in 1..12 {
+        let mut lives = vec![crash(Exit::Code(1)); crashes];
+        lives.push(GOOD);
+        let mut sim = Sim::new(&[PLAIN], Commands::Script { lives, refusals: 0 });
+        let ran = up_in_time(&mut sim, crashes);
+        assert!(ran.is_ok(), "{crashes} crashes: {ran:?}");
+    }
+}
+
+fn up_in_time(sim: &mut Sim, crashes: usize) -> Ran {
+    sim.begin()?;
+    let ended = |sim: &Sim| sim.service(ONE).map(|service| service.failures) == Some(crashes as u32);
+    while !ended(sim) {
+        let Some(next) = sim.next() else { return wrong("nothing happens any more") };
+        sim.pass_until(next)?;
+    }
+    let launch_ms = 10;
+    sim.pass_until(sim.now.after(PLAIN.backoff.max_delay_ms + launch_ms + PLAIN.settle_ms))?;
+    sim.check_up()?;
+    let newest = sim.service(ONE).map(|service| service.last_run);
+    if newest == Some(Run(crashes as u64 + 1)) { Ok(()) } else { wrong(format!("{newest:?}")) }
+}

@@ -1,0 +1,23 @@
+//! PURE. Policy and recovery in a made-up kernel: processes, keeper, zygote and manager without a thread, a
+//! clock or a sleep. After every event the whole is asked whether it still keeps its promises, above all
+//! whether anything waits that nothing will wake. Never touches the real system.
+//!
+//! - `walk`: long random lives of a few services, with every fault there is. A failing one names its seed;
+//!   `SIM_SEED=n` plays that one again, `SIM_WALKS=n` and `SIM_EVENTS=n` say how many and how long.
+//! - `paths`: every short sequence of inputs from every phase; `SIM_DEPTH=n` says how short.
+//! - `death`: scripted lives, told once without and then with the manager's death at every point.
+//! - `flood`: what the walks are too gentle for.
+//!
+//! A failure ends with the trace of everything that was fed and done.
+
+#![allow(missing_docs, clippy::panic)]
+
+mod behaviour;
+mod checks;
+mod death;
+mod flood;
+mod kernel;
+mod paths;
+mod shell;
+mod sim;
+mod walk;
