@@ -120,112 +120,86 @@ fn with(policy: Policy, give_up_after: Option<u32>) -> Spec {
     Spec { backoff: Backoff { policy, give_up_after, ..PLAIN.backoff }, ..PLAIN }
 }
 
-fn lives() -> Vec<Life> {
-    use Act::{Ask, Close, Pass, ZygoteEnds};
-    let manual = Spec { start_at_boot: false, ..PLAIN };
-    let stubborn = Behaviour { term_ms: None, workers: 2, stubborn: 1, racers: 3, ..GOOD };
-    let workers = Behaviour { life_ms: Some(3_000), workers: 2, stubborn: 1, exit: Exit::Code(1), ..GOOD };
+const START: Act = Act::Ask(Verb::Start);
+const STOP: Act = Act::Ask(Verb::Stop);
+const RESTART: Act = Act::Ask(Verb::Restart);
+
+const fn up(failures: u32) -> (Goal, Kind, u32) {
+    (Goal::Up, Kind::Running, failures)
+}
+
+const DOWN: (Goal, Kind, u32) = (Goal::Down, Kind::Stopped, 0);
+
+fn life(name: &'static str, lives: &[Behaviour], acts: &[Act], ends: (Goal, Kind, u32)) -> Life {
+    Life { name, spec: PLAIN, lives: lives.to_vec(), refusals: 0, acts: acts.to_vec(), ends }
+}
+
+fn manual(life: Life) -> Life {
+    Life { spec: Spec { start_at_boot: false, ..PLAIN }, ..life }
+}
+
+fn obedient() -> Vec<Life> {
+    let good = &[GOOD];
+    let (ms, soon) = (Act::Pass(5_000), Act::Pass(500));
+    vec![
+        life("boot", good, &[ms], up(0)),
+        manual(life("start", good, &[soon, START, ms], up(0))),
+        life("stop", good, &[ms, STOP, ms], DOWN),
+        life("restart", good, &[ms, RESTART, ms], up(0)),
+        life("stop at once", good, &[STOP, ms], DOWN),
+        life("restart at once", good, &[RESTART, ms], up(0)),
+        life("restart while settling", good, &[soon, RESTART, ms], up(0)),
+        life("stop, start", good, &[ms, STOP, START, ms], up(0)),
+        life("restart, stop", good, &[ms, RESTART, STOP, ms], DOWN),
+        life("restart twice", good, &[ms, RESTART, RESTART, ms, START], up(0)),
+        life("close at once", good, &[Act::Close, ms], DOWN),
+        manual(life("start, close, start", good, &[START, soon, Act::Close, START, ms], DOWN)),
+        life("the zygote ends after a clone", good, &[Act::ZygoteEnds(true), ms], up(0)),
+        manual(life("the zygote ends before it", good, &[START, Act::ZygoteEnds(false), ms], up(0))),
+        Life { refusals: 4, ..life("shortage", good, &[ms], up(0)) },
+    ]
+}
+
+fn stubborn() -> Vec<Life> {
+    let deaf = Behaviour { term_ms: None, workers: 2, stubborn: 1, racers: 3, ..GOOD };
+    let dies = Behaviour { life_ms: Some(3_000), workers: 2, stubborn: 1, exit: Exit::Code(1), ..GOOD };
+    let (ms, long) = (Act::Pass(5_000), Act::Pass(40_000));
+    vec![
+        life("stubborn stop", &[deaf], &[ms, STOP, long], DOWN),
+        life("stubborn restart", &[deaf, GOOD], &[ms, RESTART, long], up(0)),
+        life("stubborn workers", &[dies, GOOD], &[long], up(1)),
+        life("stop among stubborn workers", &[dies], &[ms, STOP, long], DOWN),
+        life("close", &[deaf], &[ms, Act::Close, long], DOWN),
+    ]
+}
+
+fn failing() -> Vec<Life> {
     let hangs = Behaviour { steps_ms: None, ..GOOD };
     let fails = Behaviour { fails: Some(STEP_FAILED), ..GOOD };
-    let one = |b: Behaviour| vec![b, GOOD];
-    let up = |failures| (Goal::Up, Kind::Running, failures);
-    let down = |failures| (Goal::Down, Kind::Stopped, failures);
-    let life = |name, spec, lives, acts, ends| Life { name, spec, lives, refusals: 0, acts, ends };
-    let mut all = vec![
-        life("boot", PLAIN, vec![GOOD], vec![Pass(5_000)], up(0)),
-        life("start", manual, vec![GOOD], vec![Pass(500), Ask(Verb::Start), Pass(5_000)], up(0)),
-        life("stop", PLAIN, vec![GOOD], vec![Pass(5_000), Ask(Verb::Stop), Pass(5_000)], down(0)),
-        life("restart", PLAIN, vec![GOOD], vec![Pass(5_000), Ask(Verb::Restart), Pass(5_000)], up(0)),
-        life("stop at once", PLAIN, vec![GOOD], vec![Ask(Verb::Stop), Pass(5_000)], down(0)),
-        life("restart at once", PLAIN, vec![GOOD], vec![Ask(Verb::Restart), Pass(5_000)], up(0)),
-        life(
-            "restart while settling",
-            PLAIN,
-            vec![GOOD],
-            vec![Pass(500), Ask(Verb::Restart), Pass(5_000)],
+    let one = crash(Exit::Code(1));
+    let (ms, long) = (Act::Pass(9_000), Act::Pass(90_000));
+    let gives_up = life("gives up", &[one], &[long], (Goal::Up, Kind::Failed, 3));
+    let task = life("a task", &[crash(Exit::Code(0))], &[ms], (Goal::Up, Kind::Done, 0));
+    vec![
+        life("crash loop", &[one, crash(Exit::Signal(11)), one, GOOD], &[long], up(3)),
+        Life { spec: with(Policy::Always, Some(3)), ..gives_up },
+        Life { spec: with(Policy::Never, None), ..task },
+        life("exec failure", &[fails, GOOD], &[ms], up(1)),
+        manual(life("failed start", &[fails, GOOD], &[START, ms], up(1))),
+        manual(life(
+            "failed start, started again",
+            &[fails, GOOD],
+            &[START, Act::Pass(100), START, ms],
             up(0),
-        ),
-        life(
-            "crash loop",
-            PLAIN,
-            vec![crash(Exit::Code(1)), crash(Exit::Signal(11)), workers, GOOD],
-            vec![Pass(90_000)],
-            up(3),
-        ),
-        life(
-            "gives up",
-            with(Policy::Always, Some(3)),
-            vec![crash(Exit::Code(3))],
-            vec![Pass(60_000)],
-            (Goal::Up, Kind::Failed, 3),
-        ),
-        life(
-            "a task",
-            with(Policy::Never, None),
-            vec![crash(Exit::Code(0))],
-            vec![Pass(9_000)],
-            (Goal::Up, Kind::Done, 1),
-        ),
-        life(
-            "stubborn stop",
-            PLAIN,
-            vec![stubborn],
-            vec![Pass(5_000), Ask(Verb::Stop), Pass(30_000)],
-            down(0),
-        ),
-        life(
-            "stubborn restart",
-            PLAIN,
-            one(stubborn),
-            vec![Pass(5_000), Ask(Verb::Restart), Pass(30_000)],
-            up(0),
-        ),
-        life("stubborn workers", PLAIN, one(workers), vec![Pass(60_000)], up(1)),
-        life("exec failure", PLAIN, one(fails), vec![Pass(9_000)], up(1)),
-        life("failed start", manual, one(fails), vec![Ask(Verb::Start), Pass(9_000)], up(1)),
-        life("start timeout", PLAIN, one(hangs), vec![Pass(90_000)], up(1)),
-        life(
-            "failed restart",
-            PLAIN,
-            vec![GOOD, crash(Exit::Code(4)), GOOD],
-            vec![Pass(5_000), Ask(Verb::Restart), Pass(9_000)],
-            up(1),
-        ),
-        life("close", PLAIN, vec![stubborn], vec![Pass(5_000), Close, Pass(30_000)], down(0)),
-        life("close at once", PLAIN, vec![GOOD], vec![Close, Pass(5_000)], down(0)),
-        life(
-            "stop, start",
-            PLAIN,
-            vec![GOOD],
-            vec![Pass(5_000), Ask(Verb::Stop), Ask(Verb::Start), Pass(5_000)],
-            up(0),
-        ),
-        life(
-            "restart, stop",
-            PLAIN,
-            vec![GOOD],
-            vec![Pass(5_000), Ask(Verb::Restart), Ask(Verb::Stop), Pass(5_000)],
-            down(0),
-        ),
-        life(
-            "start, close, start",
-            manual,
-            vec![GOOD],
-            vec![Ask(Verb::Start), Pass(200), Close, Ask(Verb::Start), Pass(5_000)],
-            down(0),
-        ),
-        life("zygote ends", PLAIN, vec![GOOD], vec![ZygoteEnds(true), Pass(5_000)], up(0)),
-        life(
-            "zygote ends too",
-            manual,
-            vec![GOOD],
-            vec![Ask(Verb::Start), ZygoteEnds(false), Pass(5_000)],
-            up(0),
-        ),
-    ];
-    let refused = life("shortage", PLAIN, vec![GOOD], vec![Pass(9_000)], up(0));
-    all.push(Life { refusals: 4, ..refused });
-    all
+        )),
+        life("start timeout", &[hangs, GOOD], &[long], up(1)),
+        life("restart of a hanging start", &[hangs, GOOD], &[ms, RESTART, ms], up(0)),
+        life("failed restart", &[GOOD, crash(Exit::Code(4)), GOOD], &[ms, RESTART, ms], up(1)),
+    ]
+}
+
+fn lives() -> Vec<Life> {
+    [obedient(), stubborn(), failing()].into_iter().flatten().collect()
 }
 
 fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {
