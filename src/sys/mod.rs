@@ -16,6 +16,8 @@ pub mod sockets;
 pub mod clone;
 pub mod errno;
 pub mod exec;
+pub mod confine;
+pub mod dirs;
 pub mod fds;
 pub mod gate;
 pub mod identity;
@@ -25,6 +27,10 @@ pub mod link;
 pub mod memfd;
 pub mod signals;
 pub mod peer;
+pub mod slots;
+pub mod sockets;
+pub mod pipes;
+pub mod poller;
 
 use std::io;
 

@@ -1,0 +1,127 @@
+//! ROOT. What a helper process of ours gives up for good when it starts: identity, capabilities, life without
+//! its parent. Never anything that can be taken back.
+//!
+//! Sources: capabilities(7), prctl(2), credentials(7).
+
+use std::io;
+
+use super::retry;
+
+fn prctl(operation: libc::c_int, argument: libc::c_ulong) -> io::Result<libc::c_long> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: the operations used in this module take numbers and touch no memory.
+    retry(|| unsafe { libc::prctl(operation, argument, none, none, none) }.into())
+}
+
+fn refused() -> io::Error {
+    io::Error::from_raw_os_error(libc::EPERM)
+}
+
+/// Has the kernel kill this process when its parent ends; false where `parent` is not the parent any more.
+///
+/// To be called after every change of identity, which clears it.
+pub fn die_with(parent: u32) -> io::Result<bool> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
+    // SAFETY: getppid touches no memory and cannot fail.
+    Ok(u32::try_from(unsafe { libc::getppid() }).is_ok_and(|now| now == parent))
+}
+
+/// Becomes `uid` and `gid`, real, effective and saved, without supplementary groups, and makes sure of it.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: no groups, so the pointer is not read.
+    retry(|| unsafe { libc::setgroups(0, std::ptr::null()) }.into())?;
+    // SAFETY: setresgid takes numbers alone.
+    retry(|| unsafe { libc::setresgid(gid, gid, gid) }.into())?;
+    // SAFETY: setresuid takes numbers alone.
+    retry(|| unsafe { libc::setresuid(uid, uid, uid) }.into())?;
+    let (mut real, mut effective, mut saved) = (0, 0, 0);
+    // SAFETY: the three places are alive across the call.
+    retry(|| unsafe { libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved) }.into())?;
+    let uids = [real, effective, saved];
+    // SAFETY: the three places are alive across the call.
+    retry(|| unsafe { libc::getresgid(&raw mut real, &raw mut effective, &raw mut saved) }.into())?;
+    let gids = [real, effective, saved];
+    // SAFETY: setresuid takes numbers alone; -1 leaves a value as it is.
+    let back = uid != 0 && unsafe { libc::setresuid(u32::MAX, 0, u32::MAX) } == 0;
+    if uids != [uid; 3] || gids != [gid; 3] || back {
+        return Err(refused());
+    }
+    Ok(())
+}
+
+/// Removes every capability from the bounding set, as far as this process may. To be called while it still
+/// has its privileges; a process without CAP_SETPCAP has nothing to gain from it and keeps the set.
+pub fn empty_bounding_set() -> io::Result<()> {
+    for capability in 0..64 {
+        match prctl(libc::PR_CAPBSET_DROP, capability) {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL) => return Ok(()), // one past the kernel's last
+                Some(libc::EPERM) => return Ok(()),
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct CapSets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// _LINUX_CAPABILITY_VERSION_3: two of each set, of 32 bits.
+const CAP_VERSION: u32 = 0x2008_0522;
+
+/// Gives up every capability and the way to any, through an executable too (no_new_privs), and makes sure.
+pub fn drop_capabilities() -> io::Result<()> {
+    match prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong) {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {} // older than ambient capabilities
+        Err(error) => return Err(error),
+    }
+    let mut header = CapHeader { version: CAP_VERSION, pid: 0 };
+    let mut sets = [CapSets::default(); 2];
+    // SAFETY: header and sets have the layout of capset(2) version 3 and are alive across the call.
+    retry(|| unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })?;
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    // SAFETY: header and sets have the layout of capget(2) version 3 and are alive across the call.
+    retry(|| unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
+    let held = sets != [CapSets::default(); 2];
+    if held || prctl(libc::PR_GET_NO_NEW_PRIVS, 0)? != 1 { Err(refused()) } else { Ok(()) }
+}
+
+/// Ignores the signals by which a terminal or a shutdown addresses a whole group of processes, and the one
+/// for a file at its limit, so that the call fails with EFBIG instead.
+pub fn ignore_group_signals() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE, libc::SIGXFSZ] {
+        // SAFETY: SIG_IGN is no code of ours; these signals exist and can be ignored.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one and says what it is.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is alive across the call.
+    retry(|| unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }.into())?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is alive across the call.
+    retry(|| unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }.into())?;
+    Ok(limit.rlim_max)
+}
+
+/// The effective uid of this process.
+pub fn effective_uid() -> u32 {
+    // SAFETY: geteuid touches no memory and cannot fail.
+    unsafe { libc::geteuid() }
+}
