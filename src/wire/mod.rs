@@ -10,3 +10,6 @@ pub mod request;
 pub mod settings;
 pub mod varlink;
 pub mod verb;
+pub mod zygote;
+pub mod cri;
+pub mod logger;

@@ -1,0 +1,298 @@
+//! PURE. The messages between manager and logger, and the size of the logger's memory. Never sends one.
+//!
+//! Each message is [`MESSAGE_BYTES`] long, numbers little-endian: version, kind, output, length of the name,
+//! a time in milliseconds (4 bytes), the stream (8), the name (64, rest zero). An `Add` travels with one
+//! descriptor, the read end of the stream's pipe; nothing else travels with any.
+
+use std::fmt;
+
+use super::cri::Which;
+
+/// The version this side speaks.
+pub const VERSION: u8 = 1;
+
+/// Every message has this size.
+pub const MESSAGE_BYTES: usize = 80;
+
+/// The size of the memfd that the keeper makes for the logger, with `sys::memfd::fixed`, and hands to each
+/// new one: what the last one was doing when it died.
+pub const STATE_BYTES: usize = 36 * 1024;
+
+/// The longest name of a service.
+pub const LONGEST_NAME: usize = 63;
+
+/// A service's name: `[a-z0-9][a-z0-9._-]{0,62}`, so one that is always safe as a file name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    length: u8,
+    bytes: [u8; LONGEST_NAME],
+}
+
+impl Name {
+    /// The name, if it is one.
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let first = name.first()?;
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if !plain(first) || !name.iter().all(|byte| plain(byte) || b"._-".contains(byte)) {
+            return None;
+        }
+        let mut bytes = [0; LONGEST_NAME];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { length: u8::try_from(name.len()).ok()?, bytes })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "`{self}`")
+    }
+}
+
+/// What the manager tells the logger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read the pipe that comes with this. A stream that is known already is left as it is, so that all of
+    /// them can be sent again after a restart of either side.
+    Add {
+        /// Never used again for another pipe, across restarts of the manager.
+        stream: u64,
+        /// Whose log it goes to; many streams may share one.
+        service: Name,
+        /// Which word stands in the entries.
+        which: Which,
+    },
+    /// Forget the stream. What is still in its pipe stays there.
+    Remove {
+        /// As in `Add`.
+        stream: u64,
+    },
+    /// Read every stream to its end, then exit; after this many milliseconds write what is there and exit.
+    Drain {
+        /// Milliseconds from now.
+        within_ms: u32,
+    },
+}
+
+/// What the logger tells the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The pipe has ended and everything that was in it is written. The logger has forgotten the stream.
+    Closed {
+        /// As in `Add`.
+        stream: u64,
+    },
+    /// An `Add` arrived without its descriptor (a full table), or the stream could not be watched: send it
+    /// again later.
+    Lost {
+        /// As in `Add`.
+        stream: u64,
+    },
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Not [`MESSAGE_BYTES`] long.
+    Length,
+    /// Of another version.
+    Version,
+    /// A kind, an output or a name that does not exist.
+    Content,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Refused::Length => "a message of the wrong length",
+            Refused::Version => "a message of another version",
+            Refused::Content => "a message with unknown content",
+        })
+    }
+}
+
+const ADD: u8 = 1;
+const REMOVE: u8 = 2;
+const DRAIN: u8 = 3;
+const CLOSED: u8 = 129;
+const LOST: u8 = 130;
+
+/// The fields every message has, before anyone asks what they mean.
+struct Frame {
+    kind: u8,
+    which: u8,
+    name_length: u8,
+    time_ms: u32,
+    stream: u64,
+    name: [u8; 64],
+}
+
+impl Frame {
+    const fn new(kind: u8) -> Self {
+        Self { kind, which: 0, name_length: 0, time_ms: 0, stream: 0, name: [0; 64] }
+    }
+
+    fn encode(&self) -> [u8; MESSAGE_BYTES] {
+        let mut out = [0; MESSAGE_BYTES];
+        let head = [VERSION, self.kind, self.which, self.name_length];
+        let fields = head.into_iter().chain(self.time_ms.to_le_bytes()).chain(self.stream.to_le_bytes());
+        out.iter_mut().zip(fields.chain(self.name)).for_each(|(place, byte)| *place = byte);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+        let bytes: &[u8; MESSAGE_BYTES] = bytes.try_into().map_err(|_| Refused::Length)?;
+        let [version, kind, which, name_length, rest @ ..] = bytes;
+        if *version != VERSION {
+            return Err(Refused::Version);
+        }
+        let (time_ms, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
+        let (stream, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
+        let name = *rest.first_chunk().ok_or(Refused::Length)?;
+        Ok(Self {
+            kind: *kind,
+            which: *which,
+            name_length: *name_length,
+            time_ms: u32::from_le_bytes(*time_ms),
+            stream: u64::from_le_bytes(*stream),
+            name,
+        })
+    }
+}
+
+impl Order {
+    /// The bytes of the message.
+    pub fn encode(&self) -> [u8; MESSAGE_BYTES] {
+        match *self {
+            Order::Add { stream, service, which } => {
+                let mut frame = Frame { stream, ..Frame::new(ADD) };
+                frame.which = match which {
+                    Which::Stdout => 1,
+                    Which::Stderr => 2,
+                };
+                frame.name_length = service.length;
+                frame.name.iter_mut().zip(service.bytes).for_each(|(place, byte)| *place = byte);
+                frame
+            }
+            Order::Remove { stream } => Frame { stream, ..Frame::new(REMOVE) },
+            Order::Drain { within_ms } => Frame { time_ms: within_ms, ..Frame::new(DRAIN) },
+        }
+        .encode()
+    }
+
+    /// The message in `bytes`, which may come from anyone.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+        let frame = Frame::decode(bytes)?;
+        let stream = frame.stream;
+        match frame.kind {
+            ADD => {
+                let which = match frame.which {
+                    1 => Which::Stdout,
+                    2 => Which::Stderr,
+                    _ => return Err(Refused::Content),
+                };
+                let name = frame.name.get(..usize::from(frame.name_length)).ok_or(Refused::Content)?;
+                let service = Name::new(name).ok_or(Refused::Content)?;
+                Ok(Order::Add { stream, service, which })
+            }
+            REMOVE => Ok(Order::Remove { stream }),
+            DRAIN => Ok(Order::Drain { within_ms: frame.time_ms }),
+            _ => Err(Refused::Content),
+        }
+    }
+}
+
+impl Report {
+    /// The bytes of the message.
+    pub fn encode(&self) -> [u8; MESSAGE_BYTES] {
+        match *self {
+            Report::Closed { stream } => Frame { stream, ..Frame::new(CLOSED) },
+            Report::Lost { stream } => Frame { stream, ..Frame::new(LOST) },
+        }
+        .encode()
+    }
+
+    /// The message in `bytes`, which may come from anyone.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+        let frame = Frame::decode(bytes)?;
+        match frame.kind {
+            CLOSED => Ok(Report::Closed { stream: frame.stream }),
+            LOST => Ok(Report::Lost { stream: frame.stream }),
+            _ => Err(Refused::Content),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn add(name: &str) -> Order {
+        Order::Add { stream: 7, service: Name::new(name.as_bytes()).unwrap(), which: Which::Stderr }
+    }
+
+    #[test]
+    fn orders_and_reports_come_back_as_they_were() {
+        let longest = "a".repeat(LONGEST_NAME);
+        let orders =
+            [add("web"), add(&longest), Order::Remove { stream: 3 }, Order::Drain { within_ms: 900 }];
+        for order in orders {
+            assert_eq!(Order::decode(&order.encode()), Ok(order));
+            assert_eq!(Report::decode(&order.encode()), Err(Refused::Content));
+        }
+        for report in [Report::Closed { stream: u64::MAX }, Report::Lost { stream: 1 }] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report));
+            assert_eq!(Order::decode(&report.encode()), Err(Refused::Content));
+        }
+    }
+
+    #[test]
+    fn a_name_that_could_leave_its_directory_is_refused() {
+        for bad in ["", ".", "..", "a/b", "/", "-a", ".a", "A", "a b", "a\0", "ä", &"a".repeat(64)] {
+            assert_eq!(Name::new(bad.as_bytes()), None, "{bad}");
+        }
+        let mut bytes = add("web").encode();
+        bytes[17] = b'/';
+        assert_eq!(Order::decode(&bytes), Err(Refused::Content));
+        bytes[3] = 200;
+        assert_eq!(Order::decode(&bytes), Err(Refused::Content));
+    }
+
+    #[test]
+    fn another_length_or_version_is_refused() {
+        let mut bytes = add("web").encode();
+        assert_eq!(Order::decode(&bytes[..MESSAGE_BYTES - 1]), Err(Refused::Length));
+        bytes[0] = 2;
+        assert_eq!(Order::decode(&bytes), Err(Refused::Version));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = (Order::decode(&bytes), Report::decode(&bytes));
+        }
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_meaning(mut bytes in proptest::array::uniform32(any::<u8>()), kind in 1..4u8) {
+            bytes[0] = VERSION;
+            bytes[1] = kind;
+            let mut message = [0; MESSAGE_BYTES];
+            message[..32].copy_from_slice(&bytes);
+            if let Ok(order) = Order::decode(&message) {
+                prop_assert_eq!(Order::decode(&order.encode()), Ok(order));
+            }
+        }
+    }
+}
