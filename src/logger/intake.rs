@@ -1,0 +1,421 @@
+//! LOG. One step: bytes of one pipe to entries in one file, exactly once. Never waits, never holds bytes from
+//! one step to the next.
+//!
+//! A step looks into the pipe without taking anything (tee), writes the entries, and only then takes out the
+//! bytes they were made of. `state` says how a successor finishes what a killed logger began.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use memchr::{memchr_iter, memrchr};
+
+use crate::sys::dirs::Identity;
+use crate::sys::{fds, pipes, poller};
+use crate::wire::cri::{self, Framed, LONGEST_ENTRY, Stamp, Tail, Which};
+use crate::wire::logger::Name;
+
+use super::shelf::{Shelf, Target, Trouble, Written};
+use super::state::{Dropped, Record, State, Unfinished};
+
+/// Bytes looked at in one step, and so the most that one service gets before the next has its turn.
+const LOOK_BYTES: usize = 64 * 1024;
+/// Room for the entries of one step: lines of 60 bytes and more pass without a second step.
+const OUT_BYTES: usize = 128 * 1024;
+/// One slot of a pipe.
+const PAGE_BYTES: usize = 4096;
+/// Steps in a row that must end without half a line before a stream's signal is switched off again.
+const CALM_STEPS: u8 = 8;
+
+const _: () = assert!(OUT_BYTES >= 2 * LONGEST_ENTRY);
+
+/// A pipe and what is known of it.
+#[derive(Debug)]
+pub struct Stream {
+    /// The manager's number for it.
+    pub id: u64,
+    /// Whose log.
+    pub service: Name,
+    /// No writer is left.
+    pub hung_up: bool,
+    /// It stands in the queue.
+    pub queued: bool,
+    /// It waits, with this many bytes of an unfinished line in its pipe.
+    pub parked: Option<usize>,
+    pipe: OwnedFd,
+    which: Which,
+    capacity: usize,
+    owed: u64,
+    tail: bool,
+    signals: bool,
+    calm: u8,
+}
+
+impl Stream {
+    /// Errors: EBADF where `pipe` is none.
+    pub fn new(id: u64, service: Name, which: Which, pipe: OwnedFd, owed: u64) -> io::Result<Self> {
+        let capacity = pipes::capacity(pipe.as_fd())?;
+        let signals = pipes::raises_sigio(pipe.as_fd())?;
+        if signals {
+            // A predecessor switched it on and never got to switch it off: the signals are ours now.
+            pipes::raise_sigio(pipe.as_fd(), true)?;
+        }
+        let (hung_up, queued, parked, tail, calm) = (false, false, None, false, 0);
+        Ok(Self { id, service, hung_up, queued, parked, pipe, which, capacity, owed, tail, signals, calm })
+    }
+
+    /// The pipe.
+    pub fn pipe(&self) -> &OwnedFd {
+        &self.pipe
+    }
+
+    /// Whether bytes came since it was parked.
+    pub fn has_news(&self) -> bool {
+        let news = |seen: usize| pipes::available(self.pipe.as_fd()).map_or(true, |now| now != seen);
+        self.parked.is_some_and(news)
+    }
+
+    /// Leaves the pipe as it was found.
+    pub fn release(&mut self) {
+        if self.signals {
+            self.signals = false;
+            let _ = pipes::raise_sigio(self.pipe.as_fd(), false);
+        }
+    }
+}
+
+/// What a step says about the next one of the same stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There may be more.
+    Again,
+    /// Not before something comes.
+    Wait,
+    /// The kernel had no memory for it: a little later.
+    Later,
+    /// There will never be more, and everything is written.
+    Closed,
+}
+
+enum Look {
+    Nothing,
+    End,
+    /// So many bytes stand at the start of `raw`; whether the pipe has no room for more (known only where the
+    /// stream was left with half a line).
+    Bytes(usize, bool),
+}
+
+/// The buffers and the files.
+#[derive(Debug)]
+pub struct Intake {
+    /// What a successor will want to know.
+    pub state: State,
+    /// Where entries go.
+    pub shelf: Shelf,
+    raw: Box<[u8]>,
+    out: Box<[u8]>,
+    look: OwnedFd,
+    glass: OwnedFd,
+    glass_bytes: usize,
+}
+
+impl Intake {
+    /// With the buffers every step uses; nothing else here grows with what comes.
+    pub fn new(state: State, shelf: Shelf) -> io::Result<Self> {
+        let (look, glass) = fds::pipe(0)?;
+        let glass_bytes = pipes::capacity(glass.as_fd())?;
+        let (raw, out) = (vec![0; LOOK_BYTES].into(), vec![0; OUT_BYTES].into());
+        Ok(Self { state, shelf, raw, out, look, glass, glass_bytes })
+    }
+
+    /// Brings a predecessor's last step to an end. Every part of it may be done again after another death.
+    pub fn recover(&mut self) -> io::Result<Option<Trouble>> {
+        let mut trouble = None;
+        match self.state.unfinished()? {
+            Unfinished::Nothing => {}
+            Unfinished::Consuming(record, rest) => {
+                self.state.keep_count(record.dropped);
+                self.state.owe(record.stream, rest);
+            }
+            Unfinished::Writing(record) => {
+                match self.shelf.settle(&record.service, record.file, record.before, record.length) {
+                    Ok(Written::All) => {
+                        self.state.keep_count(record.dropped);
+                        self.state.owe(record.stream, record.taken);
+                    }
+                    Ok(Written::Nothing) => {} // everything is still in the pipe
+                    Err(error) => trouble = Some(error),
+                }
+            }
+        }
+        self.state.finish();
+        Ok(trouble)
+    }
+
+    /// One step for one stream.
+    pub fn step(&mut self, stream: &mut Stream, now: Instant) -> Next {
+        stream.parked = None;
+        self.try_step(stream, now).unwrap_or(Next::Later)
+    }
+
+    fn try_step(&mut self, stream: &mut Stream, now: Instant) -> io::Result<Next> {
+        if stream.owed > 0 {
+            self.pay(stream)?;
+            return Ok(Next::Again);
+        }
+        let (seen, full) = match self.look(stream)? {
+            Look::Nothing => return self.rest(stream),
+            Look::End => return Ok(Next::Closed),
+            Look::Bytes(seen, full) => (seen, full),
+        };
+        let stamp = stamp();
+        let ended = stream.hung_up && pipes::available(stream.pipe.as_fd())? == seen;
+        let first = self.announce(&stream.service, &stamp);
+        let tail = if ended { Tail::End } else { Tail::Hold };
+        let mut framed = self.frame(stream, first, seen, &stamp, tail);
+        if framed.taken == 0 {
+            let no_room =
+                if stream.capacity <= PAGE_BYTES || seen == 1 { Tail::Empty } else { Tail::Squeeze };
+            if full {
+                framed = self.frame(stream, first, seen, &stamp, no_room);
+            } else if !stream.tail {
+                stream.tail = true;
+                return Ok(Next::Again);
+            } else if self.listens(stream) {
+                // Everything from here on raises a signal, and nothing came since the look.
+                if pipes::available(stream.pipe.as_fd())? != seen {
+                    return Ok(Next::Again);
+                }
+                stream.parked = Some(seen);
+                return Ok(Next::Wait);
+            } else {
+                // A writer could fill this pipe unheard, so it must not be left with half a line in it.
+                framed = self.frame(stream, first, seen, &stamp, Tail::Empty);
+            }
+        }
+        self.put_away(stream, first, framed, &stamp, now)?;
+        stream.tail = framed.taken < seen;
+        if !stream.hung_up && pipes::available(stream.pipe.as_fd())? == 0 {
+            return self.rest(stream);
+        }
+        Ok(Next::Again)
+    }
+
+    /// The pipe is empty: whatever comes next wakes the poller.
+    fn rest(&mut self, stream: &mut Stream) -> io::Result<Next> {
+        stream.tail = false;
+        stream.calm = stream.calm.saturating_add(1);
+        if stream.signals && stream.calm >= CALM_STEPS {
+            stream.release();
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Whether every write to this pipe raises a signal from now on.
+    fn listens(&mut self, stream: &mut Stream) -> bool {
+        stream.calm = 0;
+        if !stream.signals {
+            stream.signals = pipes::raise_sigio(stream.pipe.as_fd(), true).is_ok();
+        }
+        stream.signals
+    }
+
+    fn look(&mut self, stream: &mut Stream) -> io::Result<Look> {
+        if stream.tail {
+            stream.capacity = pipes::capacity(stream.pipe.as_fd())?; // its writer may change it
+        }
+        let want = stream.capacity.min(LOOK_BYTES);
+        if want != self.glass_bytes {
+            // Where it cannot be had, a smaller one shows less at a time and seems full too early.
+            self.glass_bytes = pipes::set_capacity(self.glass.as_fd(), want).unwrap_or(self.glass_bytes);
+        }
+        let count = match pipes::tee(stream.pipe.as_fd(), self.glass.as_fd(), LOOK_BYTES) {
+            Ok(0) => return Ok(Look::End),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Look::Nothing),
+            Err(error) => return Err(error),
+        };
+        let full = stream.tail && (self.glass_bytes > want || !poller::writable_now(self.glass.as_fd())?);
+        let mut filled = 0;
+        while filled < count {
+            let place = self.raw.get_mut(filled..count).unwrap_or_default();
+            match fds::read(self.look.as_fd(), place) {
+                Ok(more) if more > 0 => filled += more,
+                outcome => {
+                    // What is left in there must never pass for a look into another pipe.
+                    (self.look, self.glass) = fds::pipe(0)?;
+                    self.glass_bytes = pipes::capacity(self.glass.as_fd())?;
+                    outcome?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+        Ok(Look::Bytes(count, full))
+    }
+
+    /// The entry about lines that could not be written, at the start of `out`: its length, 0 for none.
+    fn announce(&mut self, service: &Name, stamp: &Stamp) -> usize {
+        match self.shelf.dropped(service) {
+            0 => 0,
+            count => {
+                let text = format!("dropped {count} lines\n");
+                cri::frame(text.as_bytes(), Which::Stderr, stamp, Tail::Hold, &mut self.out).written
+            }
+        }
+    }
+
+    fn frame(&mut self, stream: &Stream, first: usize, seen: usize, stamp: &Stamp, tail: Tail) -> Framed {
+        let input = self.raw.get(..seen).unwrap_or_default();
+        let out = self.out.get_mut(first..).unwrap_or_default();
+        cri::frame(input, stream.which, stamp, tail, out)
+    }
+
+    /// Writes the entries in `out` and takes the bytes they were made of out of the pipe.
+    fn put_away(
+        &mut self,
+        stream: &Stream,
+        first: usize,
+        framed: Framed,
+        stamp: &Stamp,
+        now: Instant,
+    ) -> io::Result<()> {
+        self.write(stream.id, &stream.service, first, framed, stamp, now)?;
+        self.consume(stream, framed.taken);
+        self.state.finish();
+        Ok(())
+    }
+
+    /// The first half of a step: afterwards its entries are settled, in the file or dropped and counted.
+    fn write(
+        &mut self,
+        stream: u64,
+        service: &Name,
+        first: usize,
+        framed: Framed,
+        stamp: &Stamp,
+        now: Instant,
+    ) -> io::Result<()> {
+        let length = first + framed.written;
+        let before = self.shelf.dropped(service);
+        let nowhere = Target { identity: Identity::default(), size: 0 };
+        let (target, no_file) = match self.shelf.target(service, length as u64, stamp, now) {
+            Ok(target) => (target, None),
+            Err(trouble) => (nowhere, Some(trouble)),
+        };
+        let reported = if first > 0 { self.count(service, 0) } else { None };
+        let mut record = Record {
+            stream,
+            service: *service,
+            taken: framed.taken as u64,
+            file: target.identity,
+            before: target.size,
+            length: length as u64,
+            dropped: reported,
+        };
+        if let Some(trouble) = no_file {
+            self.shelf.complain(service, &trouble, now);
+            record.dropped = self.count(service, before.saturating_add(framed.entries));
+            self.state.begin_settled(&record)?;
+            self.shelf.set_dropped(service, before.saturating_add(framed.entries));
+            return Ok(());
+        }
+        self.state.begin(&record)?;
+        let count = match self.shelf.append(service, self.out.get(..length).unwrap_or_default()) {
+            Ok(()) if first > 0 => 0,
+            Ok(()) => before,
+            Err((done, trouble)) => {
+                self.shelf.complain(service, &trouble, now);
+                let kept = self.keep_whole_entries(service, target.size, done, now);
+                if first > 0 && kept > 0 {
+                    framed.entries.saturating_sub(kept - 1)
+                } else {
+                    before.saturating_add(framed.entries.saturating_sub(kept))
+                }
+            }
+        };
+        let dropped = if count == before { None } else { self.count(service, count) };
+        self.state.settle(dropped);
+        self.shelf.set_dropped(service, count);
+        Ok(())
+    }
+
+    /// After a write that ended in the middle: cuts off what follows the last whole entry and says how many
+    /// of them there are.
+    fn keep_whole_entries(&mut self, service: &Name, size: u64, done: u64, now: Instant) -> u64 {
+        let done = self.out.get(..usize::try_from(done).unwrap_or(0)).unwrap_or_default();
+        let whole = memrchr(b'\n', done).map_or(0, |at| at + 1);
+        let kept = memchr_iter(b'\n', done).count() as u64;
+        if whole < done.len()
+            && let Err(trouble) = self.shelf.cut(service, size.saturating_add(whole as u64))
+        {
+            self.shelf.complain(service, &trouble, now);
+        }
+        kept
+    }
+
+    fn count(&mut self, service: &Name, count: u64) -> Option<Dropped> {
+        self.state.drop_slot(service).map(|slot| Dropped { slot, count })
+    }
+
+    /// Takes `count` bytes out of the pipe, counted where a successor can read it.
+    fn consume(&mut self, stream: &Stream, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            match pipes::splice_to_offset(stream.pipe.as_fd(), self.state.counter(), left) {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                // Gone already: a service of our own uid can read from its own pipe.
+                Ok(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // No memory for the counter's file. Bytes that are written must go all the same; a death
+                // just now could write them twice.
+                Err(_) => return self.pour_away(stream, left),
+            }
+        }
+    }
+
+    fn pour_away(&mut self, stream: &Stream, mut left: usize) {
+        while left > 0 && pipes::available(stream.pipe.as_fd()).is_ok_and(|now| now > 0) {
+            let place = self.raw.get_mut(..left.min(LOOK_BYTES)).unwrap_or_default();
+            match fds::read(stream.pipe.as_fd(), place) {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                _ => return,
+            }
+        }
+    }
+
+    /// Takes out what a predecessor wrote already.
+    fn pay(&mut self, stream: &mut Stream) -> io::Result<()> {
+        let record = Record {
+            stream: stream.id,
+            service: stream.service,
+            taken: stream.owed,
+            file: Identity::default(),
+            before: 0,
+            length: 0,
+            dropped: None,
+        };
+        self.state.begin_settled(&record)?;
+        self.state.owe(stream.id, 0);
+        self.consume(stream, usize::try_from(stream.owed).unwrap_or(usize::MAX));
+        stream.owed = 0;
+        self.state.finish();
+        Ok(())
+    }
+
+    /// Tries to report dropped lines of services that have not written since.
+    pub fn report_dropped(&mut self, now: Instant) {
+        for service in self.shelf.with_dropped() {
+            let stamp = stamp();
+            let first = self.announce(&service, &stamp);
+            if self.write(0, &service, first, Framed::default(), &stamp, now).is_ok() {
+                self.state.finish();
+            }
+        }
+    }
+}
+
+fn stamp() -> Stamp {
+    // A clock before 1970 writes 1970: the line counts more than its time.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Stamp::new(now.as_secs(), now.subsec_nanos())
+}

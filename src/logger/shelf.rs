@@ -1,0 +1,392 @@
+//! LOG. The log files: `DIR/NAME/current` of each service and the older ones beside it. Never follows a link,
+//! never writes where another user could, never decides which bytes.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::sys::dirs::{self, Dir, Facts, Identity};
+use crate::sys::{confine, fds};
+use crate::wire::cri::Stamp;
+use crate::wire::logger::Name;
+
+use super::say::{reason, say};
+
+/// The file that grows.
+const CURRENT: &CStr = c"current";
+const FILE_MODE: u32 = 0o640;
+const DIR_MODE: u32 = 0o755;
+/// How often a written file is looked up by its name, to see whether it still has it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often one service's trouble is told again.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// When a file gives way to a new one, and how many old ones stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// The size in bytes that `current` does not pass, a single write apart.
+    pub most_bytes: u64,
+    /// Older files kept.
+    pub keep: usize,
+}
+
+/// What failed, on which file, and what to do about it.
+#[derive(Debug)]
+pub struct Trouble {
+    doing: &'static str,
+    file: &'static str,
+    error: io::Error,
+    hint: Option<String>,
+}
+
+impl Trouble {
+    fn new(doing: &'static str, file: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self { doing, file, error, hint: None }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.doing, reason(&self.error))
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    fd: OwnedFd,
+    looked_up: Instant,
+    used: u64,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    streams: usize,
+    open: Option<Open>,
+    dropped: u64,
+    said: Option<Instant>,
+    rotate_after: Option<Instant>,
+}
+
+/// Where the next bytes of a service go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Which file.
+    pub identity: Identity,
+    /// Its size now.
+    pub size: u64,
+}
+
+/// How a file looks to someone who knows what was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// All of it is there.
+    All,
+    /// A part was, and has been cut off.
+    Nothing,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Shelf {
+    path: PathBuf,
+    root: Option<Dir>,
+    services: BTreeMap<Name, Service>,
+    rotation: Rotation,
+    most_open: usize,
+    open: usize,
+    uses: u64,
+}
+
+impl Shelf {
+    /// The files below `path`, at most `most_open` of them open at a time. Opens nothing yet.
+    pub fn new(path: PathBuf, most_open: usize, rotation: Rotation) -> Self {
+        let most_open = most_open.max(1);
+        Self { path, root: None, services: BTreeMap::new(), rotation, most_open, open: 0, uses: 0 }
+    }
+
+    /// One more stream of this service; `dropped` lines of it are known to be unreported.
+    pub fn join(&mut self, name: Name, dropped: u64) {
+        let service = self.services.entry(name).or_insert_with(|| Service { dropped, ..Service::default() });
+        service.streams += 1;
+    }
+
+    /// One stream less. With the last one the file is closed; the count of dropped lines stays until it is
+    /// reported.
+    pub fn leave(&mut self, name: &Name) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.streams = service.streams.saturating_sub(1);
+        if service.streams == 0 {
+            let silent = service.dropped == 0;
+            self.close(name);
+            if silent {
+                self.services.remove(name);
+            }
+        }
+    }
+
+    /// Lines dropped and not reported yet.
+    pub fn dropped(&self, name: &Name) -> u64 {
+        self.services.get(name).map_or(0, |service| service.dropped)
+    }
+
+    /// Sets that count.
+    pub fn set_dropped(&mut self, name: &Name, count: u64) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.dropped = count;
+            if count == 0 && service.streams == 0 {
+                self.close(name);
+                self.services.remove(name);
+            }
+        }
+    }
+
+    /// Whether any service has such a count.
+    pub fn has_dropped(&self) -> bool {
+        self.services.values().any(|service| service.dropped > 0)
+    }
+
+    /// The services that have such a count.
+    pub fn with_dropped(&self) -> Vec<Name> {
+        self.services.iter().filter(|(_, service)| service.dropped > 0).map(|(name, _)| *name).collect()
+    }
+
+    /// Tells the operator, once a minute for each service.
+    pub fn complain(&mut self, name: &Name, trouble: &Trouble, now: Instant) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.said.is_some_and(|said| now.duration_since(said) < SAY_EVERY) {
+            return;
+        }
+        service.said = Some(now);
+        let path = self.path.join(name.as_str()).join(trouble.file);
+        let hint = trouble.hint.as_deref().unwrap_or("lines are dropped and counted until this works again");
+        say(&format!("log of `{name}`: {}: {trouble}\nhint: {hint}", path.display()));
+    }
+
+    fn close(&mut self, name: &Name) {
+        if self.services.get_mut(name).and_then(|service| service.open.take()).is_some() {
+            self.open -= 1;
+        }
+    }
+
+    fn close_oldest(&mut self) {
+        let used = |(name, service): (&Name, &Service)| Some((service.open.as_ref()?.used, *name));
+        if let Some((_, oldest)) = self.services.iter().filter_map(used).min() {
+            self.close(&oldest);
+        }
+    }
+
+    /// The file for `length` more bytes: opened, made again where it was removed, changed for a new one where
+    /// it would grow too long.
+    pub fn target(
+        &mut self,
+        name: &Name,
+        length: u64,
+        stamp: &Stamp,
+        now: Instant,
+    ) -> Result<Target, Trouble> {
+        let mut facts = match self.still_there(name, now) {
+            Some(facts) => facts,
+            None => self.open(name, now)?,
+        };
+        let due = facts.size > 0 && facts.size.saturating_add(length) > self.rotation.most_bytes;
+        let service = self.services.get_mut(name).filter(|_| due);
+        if let Some(service) = service.filter(|service| service.rotate_after.is_none_or(|after| now >= after))
+        {
+            service.rotate_after = now.checked_add(SAY_EVERY);
+            match self.rotate(name, stamp) {
+                Ok(()) => self.services.entry(*name).or_default().rotate_after = None,
+                // A file that is too long is better than none.
+                Err(trouble) => say(&format!("log of `{name}`: {trouble}")),
+            }
+            facts = match self.still_there(name, now) {
+                Some(facts) => facts,
+                None => self.open(name, now)?,
+            };
+        }
+        Ok(Target { identity: facts.identity, size: facts.size })
+    }
+
+    /// The open file, unless it has lost its name.
+    fn still_there(&mut self, name: &Name, now: Instant) -> Option<Facts> {
+        self.uses += 1;
+        let uses = self.uses;
+        let open = self.services.get_mut(name)?.open.as_mut()?;
+        open.used = uses;
+        let mut facts = dirs::facts(open.fd.as_fd()).ok().filter(|facts| facts.links > 0);
+        if facts.is_some() && now.duration_since(open.looked_up) >= LOOK_EVERY {
+            open.looked_up = now;
+            let path = CString::new(format!("{name}/current")).ok()?;
+            let named = self.root.as_ref()?.facts_of(&path);
+            facts = facts.filter(|facts| named.is_ok_and(|named| named.identity == facts.identity));
+        }
+        if facts.is_none() {
+            self.close(name);
+        }
+        facts
+    }
+
+    fn open(&mut self, name: &Name, now: Instant) -> Result<Facts, Trouble> {
+        self.close(name);
+        while self.open >= self.most_open {
+            self.close_oldest();
+        }
+        let (fd, facts) = match self.open_below(name) {
+            Err(trouble) if self.makes_room(&trouble.error) => self.open_below(name)?,
+            outcome => outcome?,
+        };
+        if let Some(service) = self.services.get_mut(name) {
+            service.open = Some(Open { fd, looked_up: now, used: self.uses });
+            self.open += 1;
+        }
+        Ok(facts)
+    }
+
+    /// Whether something was done about this error, so that another try is worth it.
+    fn makes_room(&mut self, error: &io::Error) -> bool {
+        match error.kind() {
+            // The whole log directory is gone: it is looked up by its path again.
+            io::ErrorKind::NotFound => self.root.take().is_some(),
+            // EMFILE and ENFILE: a few descriptors of our own are less needed.
+            _ if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                (0..4).for_each(|_| self.close_oldest());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn root(&mut self) -> Result<&Dir, Trouble> {
+        let trouble = Trouble::new("opening the log directory", "");
+        if self.root.is_none() {
+            make_root(&self.path).map_err(&trouble)?;
+            let path =
+                CString::new(self.path.as_os_str().as_bytes()).map_err(|error| trouble(error.into()))?;
+            self.root = Some(Dir::open(&path).map_err(&trouble)?);
+        }
+        self.root.as_ref().ok_or_else(|| trouble(io::ErrorKind::NotFound.into()))
+    }
+
+    fn enter(&mut self, name: &Name, make: bool) -> Result<Dir, Trouble> {
+        let below = CString::new(name.as_str()).map_err(|error| Trouble::new("opening", "")(error.into()))?;
+        let root = self.root()?;
+        if make {
+            root.make(&below, DIR_MODE).map_err(Trouble::new("making the directory", ""))?;
+        }
+        let dir = root.enter(&below).map_err(Trouble::new("opening the directory", ""))?;
+        let facts = dir.facts().map_err(Trouble::new("opening the directory", ""))?;
+        let us = confine::effective_uid();
+        if facts.owner != us || facts.mode & 0o022 != 0 {
+            let path = self.path.join(name.as_str());
+            let path = path.display();
+            let hint = format!("run `chown -R {us} {path} && chmod go-w {path}`");
+            let error = io::Error::other("another user can write there");
+            return Err(Trouble { doing: "opening the directory", file: "", error, hint: Some(hint) });
+        }
+        Ok(dir)
+    }
+
+    fn open_below(&mut self, name: &Name) -> Result<(OwnedFd, Facts), Trouble> {
+        let trouble = Trouble::new("opening", "current");
+        let dir = self.enter(name, true)?;
+        let fd = dir.append(CURRENT, FILE_MODE).map_err(&trouble)?;
+        let facts = dirs::facts(fd.as_fd()).map_err(&trouble)?;
+        if !facts.regular || facts.links != 1 {
+            return Err(trouble(io::Error::other("not an ordinary file with one name")));
+        }
+        Ok((fd, facts))
+    }
+
+    fn rotate(&mut self, name: &Name, stamp: &Stamp) -> Result<(), Trouble> {
+        let trouble = Trouble::new("renaming `current`", "current");
+        let dir = self.enter(name, false)?;
+        let time: Vec<u8> = stamp.as_bytes().iter().copied().filter(|byte| !b"-:".contains(byte)).collect();
+        let old = CString::new([time.as_slice(), b".log"].concat()).map_err(|error| trouble(error.into()))?;
+        dir.rename(CURRENT, &old).map_err(&trouble)?;
+        self.close(name);
+        let mut old = dir.names(is_old).map_err(Trouble::new("listing", ""))?;
+        old.sort();
+        for name in old.iter().rev().skip(self.rotation.keep) {
+            dir.remove(name).map_err(Trouble::new("removing an old file", ""))?;
+        }
+        Ok(())
+    }
+
+    /// Appends to the file that [`Shelf::target`] gave last for this service. On failure: how many bytes got
+    /// there all the same, and why not all.
+    pub fn append(&mut self, name: &Name, mut bytes: &[u8]) -> Result<(), (u64, Trouble)> {
+        let trouble = Trouble::new("writing", "current");
+        let mut done = 0;
+        let Some(open) = self.services.get(name).and_then(|service| service.open.as_ref()) else {
+            return Err((0, trouble(io::ErrorKind::NotFound.into())));
+        };
+        while !bytes.is_empty() {
+            match fds::write(open.fd.as_fd(), bytes) {
+                Ok(0) => return Err((done, trouble(io::ErrorKind::WriteZero.into()))),
+                Ok(count) => {
+                    done += count as u64;
+                    bytes = bytes.get(count..).unwrap_or_default();
+                }
+                Err(error) => return Err((done, trouble(error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts that file off at `size`.
+    pub fn cut(&mut self, name: &Name, size: u64) -> Result<(), Trouble> {
+        let trouble = Trouble::new("cutting off half a line", "current");
+        match self.services.get(name).and_then(|service| service.open.as_ref()) {
+            Some(open) => dirs::truncate(open.fd.as_fd(), size).map_err(trouble),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a predecessor's write of `length` bytes to the file `identity`, of the size `before`, came
+    /// through. What is there of half a write is cut off.
+    pub fn settle(
+        &mut self,
+        name: &Name,
+        identity: Identity,
+        before: u64,
+        length: u64,
+    ) -> Result<Written, Trouble> {
+        let trouble = Trouble::new("looking at the last write", "current");
+        let Ok(dir) = self.enter(name, false) else { return Ok(Written::Nothing) };
+        let file = match dir.append_existing(CURRENT) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Written::Nothing),
+            Err(error) => return Err(trouble(error)),
+        };
+        let facts = dirs::facts(file.as_fd()).map_err(&trouble)?;
+        if facts.identity != identity || facts.size <= before {
+            return Ok(Written::Nothing);
+        }
+        if facts.size >= before.saturating_add(length) {
+            return Ok(Written::All);
+        }
+        dirs::truncate(file.as_fd(), before).map_err(&trouble)?;
+        Ok(Written::Nothing)
+    }
+}
+
+/// `20261123T031245.123456789Z.log`, perhaps compressed.
+fn is_old(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".gz").unwrap_or(name);
+    let shape = b"ddddddddTdddddd.dddddddddZ.log";
+    let fits = |(byte, want): (&u8, &u8)| if *want == b'd' { byte.is_ascii_digit() } else { byte == want };
+    name.len() == shape.len() && name.iter().zip(shape).all(fits)
+}
+
+/// Makes the log directory where there is none; true if it did.
+pub fn make_root(path: &std::path::Path) -> io::Result<bool> {
+    if path.is_dir() {
+        return Ok(false);
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map(|()| true)
+}
