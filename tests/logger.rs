@@ -45,6 +45,8 @@ struct Keeper {
     poller: Poller,
     limit: &'static str,
     parent: u32,
+    through: &'static [&'static str],
+    user: &'static [&'static str],
 }
 
 impl Keeper {
@@ -64,6 +66,8 @@ impl Keeper {
             poller,
             limit: "",
             parent: std::process::id(),
+            through: &[],
+            user: &[],
         }
     }
 
@@ -75,9 +79,11 @@ impl Keeper {
         let child = Command::new("sh")
             .args(["-c", &script])
             .arg(self.dir.path().join("stderr"))
+            .args(self.through)
             .args([env!("CARGO_BIN_EXE_supervise"), "logger", "--log-dir"])
             .arg(&self.logs)
             .args(["--parent", &self.parent.to_string()])
+            .args(self.user)
             .stdin(as_stdio(&self.link))
             .stdout(as_stdio(&self.state))
             .stderr(as_stdio(&self.counter))
@@ -111,20 +117,26 @@ impl Keeper {
 
     /// Reports that are there now; closed streams are forgotten.
     fn reports(&mut self) {
+        while self.report() {}
+    }
+
+    fn report(&mut self) -> bool {
         let mut bytes = [0; MESSAGE_BYTES];
-        while let Ok(Some(got)) = self.manager.as_ref().unwrap().receive(&mut bytes, &mut []) {
+        if let Ok(Some(got)) = self.manager.as_ref().unwrap().receive(&mut bytes, &mut []) {
             match Report::decode(&bytes[..got.bytes]).unwrap() {
                 Report::Closed { stream } => drop(self.streams.remove(&stream)),
                 Report::Lost { stream } => panic!("stream {stream} was lost"),
             }
+            return true;
         }
+        false
     }
 
     fn wait_closed(&mut self, stream: u64) {
         while self.streams.contains_key(&stream) {
             self.poller.wait(Some(PATIENCE)).unwrap();
             assert!(self.poller.ready().next().is_some(), "no report of stream {stream}: {}", self.stderr());
-            self.reports();
+            self.report();
         }
     }
 
@@ -381,11 +393,26 @@ fn a_writer_that_fills_a_pipe_with_half_a_line_in_it_is_heard() {
 }
 
 #[test]
+fn a_full_pipe_gives_way_to_the_next_stream_after_each_step() {
+    let mut keeper = Keeper::new();
+    let mut flood = keeper.add(1, "flood", Which::Stdout);
+    let room = pipes::set_capacity(keeper.streams[&1].1.as_fd(), 1 << 20).unwrap();
+    flood.write_all(&b"0123456789\n".repeat(room / 11 - 1000)).unwrap();
+    drop(flood);
+    keeper.add(2, "quiet", Which::Stdout).write_all(b"x\n").unwrap();
+    let child = keeper.start();
+    keeper.wait_closed(2);
+    assert!(keeper.streams.contains_key(&1), "one line waited for a megabyte of another service");
+    keeper.wait_closed(1);
+    assert!(keeper.end(child).success());
+}
+
+#[test]
 fn a_flood_starves_nobody_and_half_a_line_wakes_nobody() {
     let mut keeper = Keeper::new();
     let child = keeper.start();
     let half = keeper.add(1, "half", Which::Stdout);
-    (&half).write_all(b"half a line").unwrap();
+    (&half).write_all(b"half").unwrap();
     let mut flood = keeper.add(2, "flood", Which::Stdout);
     let stop = Arc::new(AtomicBool::new(false));
     let writer = std::thread::spawn({
@@ -399,6 +426,7 @@ fn a_flood_starves_nobody_and_half_a_line_wakes_nobody() {
     for stream in 10..40 {
         keeper.through(stream, "quiet", b"x\n");
     }
+    (&half).write_all(b" a line").unwrap(); // to a stream that was waiting with the first half
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
     keeper.wait_closed(2);
@@ -489,5 +517,32 @@ fn it_holds_no_rights() {
         (0o640, fs::metadata("/proc/self").unwrap().uid())
     );
     assert_eq!(fs::metadata(keeper.logs.join("web")).unwrap().permissions().mode() & 0o777, 0o755);
+    assert!(keeper.end(child).success());
+}
+
+#[test]
+fn it_becomes_the_user_it_is_told_to() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("NOT TESTED: a change of user, which takes root");
+        return;
+    }
+    let mut keeper = Keeper::new();
+    keeper.through = &["setpriv", "--groups", "4,5"];
+    keeper.user = &["--uid", "65533", "--gid", "65532"];
+    fs::set_permissions(keeper.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let child = keeper.start();
+    keeper.through(1, "web", b"one\n");
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(field("Uid:"), ["65533"; 4].join("\t"));
+    assert_eq!(field("Gid:"), ["65532"; 4].join("\t"));
+    assert_eq!((field("Groups:"), field("CapEff:")), (String::new(), "0000000000000000".to_owned()));
+    assert_eq!(field("CapBnd:"), "0000000000000000");
+    for path in [keeper.logs.clone(), keeper.logs.join("web"), keeper.logs.join("web/current")] {
+        let facts = fs::metadata(&path).unwrap();
+        assert_eq!((facts.uid(), facts.gid()), (65533, 65532), "{}", path.display());
+    }
     assert!(keeper.end(child).success());
 }

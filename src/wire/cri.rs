@@ -315,6 +315,17 @@ mod tests {
         assert_eq!(parse(b"1969-12-31T23:59:59.999999999Z stdout F x"), None);
     }
 
+    #[test]
+    fn the_days_around_each_turn_of_a_century_are_right() {
+        for year in [1972, 2000, 2100, 2200, 2300, 2400, 9998] {
+            let start = days_of(year - 1, 12, 1).unwrap();
+            for day in start..start + 430 {
+                let theirs = jiff::Timestamp::from_second((day * DAY_SECONDS) as i64).unwrap();
+                assert_eq!(format!("{theirs:.9}").as_bytes(), Stamp::new(day * DAY_SECONDS, 0).as_bytes());
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn stamps_agree_with_a_library_of_dates(seconds in 0..=LAST_SECOND, nanos in 0..1_000_000_000u32) {
