@@ -1,0 +1,560 @@
+//! PURE. One TOML value into one typed value, by the shape that the key table gives. Never knows of other keys.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::account::{self, Account};
+use super::address::Listen;
+use super::command::{self, Command};
+use super::fault::{CommandFault, Fault, ValueFault};
+use super::keys::{Key, Preset, Shape, Since};
+use super::model::{Environment, is_variable};
+use super::nearest::nearest;
+use super::signal::Signal;
+use super::source::Source;
+use super::{COMMAND_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, forms};
+
+/// A value that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Texts(Vec<String>),
+    Path(PathBuf),
+    Flag(bool),
+    Number(i64),
+    /// None for `"off"`.
+    Count(Option<u32>),
+    /// Milliseconds; None for `"off"`.
+    Duration(Option<u64>),
+    /// Bytes; None for `"unlimited"`.
+    Size(Option<u64>),
+    Mode(u32),
+    Signal(Signal),
+    Choice(&'static str),
+    /// With each descriptor that it asks for and where.
+    Command(Command, Vec<(String, Range<usize>)>),
+    Environment(Environment),
+    Account(Account),
+    Accounts(Vec<Account>),
+    Address(Listen),
+}
+
+/// A TOML value by its type, or the text of a preset.
+enum Raw<'a> {
+    Text(&'a str),
+    /// None where it does not fit; with its text.
+    Integer(Option<i64>, String),
+    Float,
+    Flag(bool),
+    Date,
+    List(&'a [Spanned<DeValue<'a>>]),
+    Table(&'a DeTable<'a>),
+    Empty,
+}
+
+impl Raw<'_> {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a string",
+            Self::Integer(..) => "an integer",
+            Self::Float => "a fraction",
+            Self::Flag(_) => "a boolean",
+            Self::Date => "a date",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+            Self::Empty => "nothing",
+        }
+    }
+}
+
+/// The reader of one value: which key, where, and whom to tell what is wrong.
+pub(super) struct Reader<'a> {
+    pub key: &'static Key,
+    pub span: Range<usize>,
+    pub source: &'a Source<'a>,
+    pub note: &'a mut dyn FnMut(Range<usize>, Fault),
+}
+
+/// The value that stands for a key that nobody wrote; None where nothing does.
+pub(super) fn preset(key: &'static Key) -> Option<Value> {
+    let Preset::Is(text) = key.preset else { return None };
+    let raw = if let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Raw::Text(inner)
+    } else if let Ok(flag) = text.parse() {
+        Raw::Flag(flag)
+    } else if let Ok(number) = text.parse() {
+        Raw::Integer(Some(number), text.to_owned())
+    } else {
+        Raw::Empty
+    };
+    Reader { key, span: 0..0, source: &Source::new("", ""), note: &mut |_, _| {} }.read(&raw)
+}
+
+/// Reads what somebody wrote. None where it is wrong, which has been told.
+pub(super) fn read(reader: &mut Reader<'_>, value: &DeValue<'_>) -> Option<Value> {
+    reader.read(&raw_of(value))
+}
+
+fn raw_of<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
+    match value {
+        DeValue::String(text) => Raw::Text(text),
+        DeValue::Integer(integer) => {
+            Raw::Integer(i64::from_str_radix(integer.as_str(), integer.radix()).ok(), integer.to_string())
+        }
+        DeValue::Float(_) => Raw::Float,
+        DeValue::Boolean(flag) => Raw::Flag(*flag),
+        DeValue::Datetime(_) => Raw::Date,
+        DeValue::Array(items) => Raw::List(items),
+        DeValue::Table(table) => Raw::Table(table),
+    }
+}
+
+impl Reader<'_> {
+    fn read(&mut self, raw: &Raw<'_>) -> Option<Value> {
+        match self.key.shape {
+            Shape::Text => self.text(raw).map(Value::Text),
+            Shape::Texts | Shape::Names => self.texts(raw).map(Value::Texts),
+            Shape::Path => self.path(raw).map(Value::Path),
+            Shape::Flag => match raw {
+                Raw::Flag(flag) => Some(Value::Flag(*flag)),
+                Raw::Text(word) if matches!(*word, "true" | "false") => {
+                    self.unfit(raw, Some("write it without quotes"))
+                }
+                _ => self.unfit(raw, None),
+            },
+            Shape::Number(least, most) => self.number(raw, least, most).map(Value::Number),
+            Shape::Count => match raw {
+                Raw::Text("off") => Some(Value::Count(None)),
+                _ => {
+                    let count = self.number(raw, 1, u32::MAX.into())?;
+                    u32::try_from(count).ok().map(|count| Value::Count(Some(count)))
+                }
+            },
+            Shape::Duration(least_ms) => self.duration(raw, least_ms, false),
+            Shape::DurationOrOff(least_ms) => self.duration(raw, least_ms, true),
+            Shape::Size => self.size(raw).map(Value::Size),
+            Shape::Mode => self.mode(raw).map(Value::Mode),
+            Shape::Signal => self.signal(raw).map(Value::Signal),
+            Shape::Choice(choices) => self.choice(raw, choices).map(Value::Choice),
+            Shape::Command => self.command(raw),
+            Shape::Environment => self.environment(raw).map(Value::Environment),
+            Shape::Account => self.account(raw).map(Value::Account),
+            Shape::Accounts => self.accounts(raw).map(Value::Accounts),
+            Shape::Address => self.address(raw).map(Value::Address),
+            // No key of these shapes can be used yet; a test keeps it so.
+            Shape::Commands | Shape::Form(_) => self.unfit(raw, None),
+        }
+    }
+
+    fn tell<T>(&mut self, fault: impl Into<Fault>) -> Option<T> {
+        self.tell_at(self.span.clone(), fault)
+    }
+
+    fn tell_at<T>(&mut self, span: Range<usize>, fault: impl Into<Fault>) -> Option<T> {
+        (self.note)(span, fault.into());
+        None
+    }
+
+    fn name(&self) -> String {
+        self.key.name.to_owned()
+    }
+
+    /// The type is wrong.
+    fn unfit<T>(&mut self, raw: &Raw<'_>, remedy: Option<&str>) -> Option<T> {
+        let (wants, remedy) = (wants(self.key.shape).to_owned(), remedy.map(str::to_owned));
+        self.tell(ValueFault::Type { key: self.name(), wants, got: raw.kind(), remedy })
+    }
+
+    /// The type is right and the form is wrong.
+    fn misshapen<T>(&mut self, word: &str, wants: &str, remedy: &str) -> Option<T> {
+        let (word, wants, remedy) = (word.to_owned(), wants.to_owned(), remedy.to_owned());
+        self.tell(ValueFault::Form { key: self.name(), word, wants, remedy })
+    }
+
+    /// A string without NUL; None after telling.
+    fn string<'r>(&mut self, raw: &Raw<'r>) -> Option<&'r str> {
+        match raw {
+            Raw::Text(text) if text.contains('\0') => self.tell(ValueFault::Nul { key: self.name() }),
+            Raw::Text(text) => Some(text),
+            _ => self.unfit(raw, None),
+        }
+    }
+
+    /// The strings of a list, each with where it is; None after telling of the first that is none.
+    fn strings<'r>(&mut self, items: &'r [Spanned<DeValue<'_>>]) -> Option<Vec<(&'r str, Range<usize>)>> {
+        let mut strings = Vec::new();
+        for item in items {
+            let DeValue::String(text) = item.get_ref() else {
+                let (key, wants) = (self.name(), "a list of strings".to_owned());
+                let got = raw_of(item.get_ref()).kind();
+                return self.tell_at(item.span(), ValueFault::Type { key, wants, got, remedy: None });
+            };
+            if text.contains('\0') {
+                return self.tell_at(item.span(), ValueFault::Nul { key: self.name() });
+            }
+            strings.push((text.as_ref(), item.span()));
+        }
+        Some(strings)
+    }
+
+    fn text(&mut self, raw: &Raw<'_>) -> Option<String> {
+        let text = self.string(raw)?;
+        self.for_people(text, self.span.clone())
+    }
+
+    fn for_people(&mut self, text: &str, span: Range<usize>) -> Option<String> {
+        if text.len() > TEXT_BYTES_MAX {
+            return self.tell_at(span, ValueFault::Long { key: self.name(), bytes: text.len() });
+        }
+        if text.chars().any(char::is_control) {
+            return self.tell_at(span, ValueFault::Control { key: self.name() });
+        }
+        Some(text.to_owned())
+    }
+
+    fn texts(&mut self, raw: &Raw<'_>) -> Option<Vec<String>> {
+        match raw {
+            Raw::Empty => Some(Vec::new()),
+            Raw::List(items) if items.len() > LIST_MAX => self.tell(ValueFault::Many { key: self.name() }),
+            Raw::List(items) => {
+                let strings = self.strings(items)?;
+                strings.into_iter().map(|(text, span)| self.for_people(text, span)).collect()
+            }
+            _ => self.text(raw).map(|text| vec![text]),
+        }
+    }
+
+    fn path(&mut self, raw: &Raw<'_>) -> Option<PathBuf> {
+        let path = self.string(raw)?;
+        if !path.starts_with('/') {
+            return self.misshapen(
+                path,
+                "an absolute path",
+                "write it from the root on, such as `/srv/bagels`",
+            );
+        }
+        if path.len() >= PATH_BYTES_MAX {
+            return self.misshapen(path, "a path that fits", "the kernel has room for 4095 bytes");
+        }
+        Some(path.into())
+    }
+
+    fn number(&mut self, raw: &Raw<'_>, least: i64, most: i64) -> Option<i64> {
+        match raw {
+            Raw::Integer(Some(number), _) if (least..=most).contains(number) => Some(*number),
+            Raw::Integer(_, word) => {
+                self.tell(ValueFault::Range { key: self.name(), word: word.clone(), least, most })
+            }
+            Raw::Text(word) if word.parse::<i64>().is_ok() => {
+                self.unfit(raw, Some("write it without quotes"))
+            }
+            _ => self.unfit(raw, None),
+        }
+    }
+
+    fn duration(&mut self, raw: &Raw<'_>, least_ms: u64, off: bool) -> Option<Value> {
+        if let Raw::Integer(Some(number @ 0..), _) = raw {
+            return self.unfit(raw, Some(&format!("write `\"{number}s\"`")));
+        }
+        let word = self.string(raw)?;
+        if off && word == "off" {
+            return Some(Value::Duration(None));
+        }
+        match forms::duration_ms(word) {
+            Some(ms) if ms < least_ms => self.tell(ValueFault::Short { key: self.name(), least_ms, off }),
+            Some(ms) => Some(Value::Duration(Some(ms))),
+            None => self.misshapen(word, "a duration", &duration_remedy(word, off)),
+        }
+    }
+
+    fn size(&mut self, raw: &Raw<'_>) -> Option<Option<u64>> {
+        match raw {
+            Raw::Integer(Some(bytes @ 0..), _) => Some(u64::try_from(*bytes).ok()),
+            Raw::Integer(_, word) => self.tell(ValueFault::Range {
+                key: self.name(),
+                word: word.clone(),
+                least: 0,
+                most: i64::MAX,
+            }),
+            _ => match self.string(raw)? {
+                "unlimited" => Some(None),
+                word => match forms::size_bytes(word) {
+                    Some(bytes) => Some(Some(bytes)),
+                    None => {
+                        self.misshapen(word, "a size", "write it such as `\"64K\"`, `\"10M\"` or `\"1G\"`")
+                    }
+                },
+            },
+        }
+    }
+
+    fn mode(&mut self, raw: &Raw<'_>) -> Option<u32> {
+        let example = match self.key.preset {
+            Preset::Is(text) | Preset::Unset(text) | Preset::Required(text) => text,
+        };
+        let remedy = format!("write it such as `{example}`");
+        if let Raw::Integer(..) = raw {
+            return self.unfit(raw, Some(&remedy));
+        }
+        let word = self.string(raw)?;
+        forms::mode(word).or_else(|| self.misshapen(word, "an octal mode", &remedy))
+    }
+
+    fn signal(&mut self, raw: &Raw<'_>) -> Option<Signal> {
+        if let Raw::Integer(..) = raw {
+            return self.unfit(raw, Some("write its name, such as `\"TERM\"`"));
+        }
+        let word = self.string(raw)?;
+        match Signal::named(word) {
+            Some(Signal::STOP) => self.tell(ValueFault::Endless { key: self.name(), word: word.to_owned() }),
+            Some(signal) => Some(signal),
+            None => {
+                let upper = word.to_uppercase();
+                let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+                let meant = Signal::names().find(|name| *name == short);
+                let remedy = match meant.or_else(|| nearest(short, Signal::names()).map(|(name, _)| name)) {
+                    Some(name) => format!("did you mean `\"{name}\"`?"),
+                    None => "write its name, such as `\"TERM\"`".to_owned(),
+                };
+                self.misshapen(word, "a signal's name", &remedy)
+            }
+        }
+    }
+
+    fn choice(&mut self, raw: &Raw<'_>, choices: &'static [(&'static str, Since)]) -> Option<&'static str> {
+        let found = |word: &str| choices.iter().find(|(choice, _)| *choice == word);
+        let braced = || choices.iter().find(|(choice, _)| choice.starts_with('{'));
+        let chosen = match raw {
+            Raw::Table(_) => braced(),
+            _ => found(self.string(raw)?).filter(|(choice, _)| !choice.starts_with('{')),
+        };
+        match (chosen, raw) {
+            (Some((word, Since::Now)), _) => Some(word),
+            (Some((word, Since::Later)), _) => {
+                self.tell(ValueFault::NotYet { key: self.name(), word: (*word).to_owned() })
+            }
+            (None, Raw::Text(word)) => {
+                let known =
+                    || choices.iter().filter(|(_, since)| *since == Since::Now).map(|(word, _)| *word);
+                let meant =
+                    nearest(word, choices.iter().map(|(word, _)| *word)).map(|(word, _)| word.to_owned());
+                let known = known().map(str::to_owned).collect();
+                self.tell(ValueFault::Choice { key: self.name(), word: (*word).to_owned(), known, meant })
+            }
+            (None, _) => self.unfit(raw, None),
+        }
+    }
+
+    fn command(&mut self, raw: &Raw<'_>) -> Option<Value> {
+        let words: Vec<(String, Range<usize>)> = match raw {
+            Raw::List(items) => {
+                let words = self.strings(items)?;
+                words.into_iter().map(|(word, span)| (word.to_owned(), span)).collect()
+            }
+            _ => {
+                let text = self.string(raw)?;
+                match command::split(text) {
+                    Ok(words) => words.into_iter().map(|word| (word, self.span.clone())).collect(),
+                    Err((part, fault)) => {
+                        // Only where the file has the string as it stands is a part of one a part of the other.
+                        let whole = self.source.inside(&self.span, text);
+                        let exact = whole.start + part.start..whole.start + part.end;
+                        let span = if whole.len() == text.len() { exact } else { self.span.clone() };
+                        return self.tell_at(span, fault);
+                    }
+                }
+            }
+        };
+        let bytes: usize = words.iter().map(|(word, _)| word.len() + 1).sum();
+        match words.first() {
+            None => return self.tell(CommandFault::Empty),
+            Some((program, _)) if program.is_empty() => return self.tell(CommandFault::NoProgram),
+            Some(_) if bytes > COMMAND_BYTES_MAX => return self.tell(CommandFault::Long { bytes }),
+            Some(_) => {}
+        }
+        let (mut command, mut asked, mut right) = (Command::default(), Vec::new(), true);
+        for (word, span) in words {
+            let (word, faults) = command::pieces(&word);
+            for (text, fault) in faults {
+                right = false;
+                self.tell_at::<()>(self.source.inside(&span, &text), fault);
+            }
+            for piece in &word.pieces {
+                if let command::Piece::Fd(name) = piece {
+                    asked.push((name.clone(), self.source.inside(&span, &format!("{{fd:{name}}}"))));
+                }
+            }
+            command.argv.push(word);
+        }
+        right.then_some(Value::Command(command, asked))
+    }
+
+    fn environment(&mut self, raw: &Raw<'_>) -> Option<Environment> {
+        let table = match raw {
+            Raw::Empty => return Some(Environment::default()),
+            Raw::Table(table) => table,
+            _ => return self.unfit(raw, Some("write `environment = { NAME = \"value\" }`")),
+        };
+        let (mut environment, mut right) = (Environment::default(), true);
+        for (name, value) in *table {
+            let fault: Option<Fault> = self.variable(name.get_ref(), value.get_ref()).map(Into::into);
+            match (fault, value.get_ref()) {
+                (None, DeValue::String(text)) => {
+                    environment.0.insert(name.get_ref().to_string(), text.to_string());
+                }
+                (None, _) => {}
+                (Some(fault), _) => {
+                    right = false;
+                    self.tell_at::<()>(name.span(), fault);
+                }
+            }
+        }
+        right.then_some(environment)
+    }
+
+    /// What is wrong with a variable, in words that do not show its value.
+    fn variable(&self, name: &str, value: &DeValue<'_>) -> Option<ValueFault> {
+        if self.key.table.key(name).is_some() {
+            return Some(ValueFault::EnvironmentKey { name: name.to_owned() });
+        }
+        if !is_variable(name) {
+            return Some(ValueFault::EnvironmentName { name: name.to_owned() });
+        }
+        match value {
+            DeValue::String(text) if text.contains('\0') => Some(ValueFault::Nul { key: name.to_owned() }),
+            DeValue::String(_) => None,
+            _ => Some(ValueFault::Type {
+                key: name.to_owned(),
+                wants: "a string".to_owned(),
+                got: raw_of(value).kind(),
+                remedy: Some("put the value in quotes".to_owned()),
+            }),
+        }
+    }
+
+    fn account(&mut self, raw: &Raw<'_>) -> Option<Account> {
+        match raw {
+            Raw::Integer(number, word) => match number.and_then(Account::numbered) {
+                Some(account) => Some(account),
+                None => self.tell(ValueFault::AccountNumber { key: self.name(), word: word.clone() }),
+            },
+            _ => {
+                let word = self.string(raw)?;
+                match Account::named(word) {
+                    Some(account) => Some(account),
+                    None if account::numeric(word) => {
+                        self.misshapen(word, "the name of an account", "write a number without quotes")
+                    }
+                    None => self.misshapen(
+                        word,
+                        "the name of an account",
+                        "write the name of an account, or a number without quotes",
+                    ),
+                }
+            }
+        }
+    }
+
+    fn accounts(&mut self, raw: &Raw<'_>) -> Option<Vec<Account>> {
+        let Raw::List(items) = raw else {
+            return self.unfit(raw, Some("write a list, such as `[\"media\"]`"));
+        };
+        if items.len() > LIST_MAX {
+            return self.tell(ValueFault::Many { key: self.name() });
+        }
+        let whole = self.span.clone();
+        let mut accounts = Vec::new();
+        for item in *items {
+            self.span = item.span();
+            accounts.push(self.account(&raw_of(item.get_ref())));
+        }
+        self.span = whole;
+        accounts.into_iter().collect()
+    }
+
+    fn address(&mut self, raw: &Raw<'_>) -> Option<Listen> {
+        match raw {
+            Raw::Integer(_, word) => self.unfit(raw, Some(&format!("did you mean `\":{word}\"`?"))),
+            Raw::Text(word) => match Listen::parse(word) {
+                Ok(listen) => Some(listen),
+                Err(fault) => self.tell(fault),
+            },
+            _ => self.unfit(raw, None),
+        }
+    }
+}
+
+/// PATH_MAX with its NUL.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// What a key of this shape takes.
+pub(super) const fn wants(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Text => "a string",
+        Shape::Texts => "a string or a list of strings",
+        Shape::Names => "a list of strings",
+        Shape::Path => "an absolute path",
+        Shape::Flag => "`true` or `false`",
+        Shape::Number(..) => "a whole number",
+        Shape::Count => "a whole number or `\"off\"`",
+        Shape::Duration(_) => "a duration",
+        Shape::DurationOrOff(_) => "a duration or `\"off\"`",
+        Shape::Size => "a size or `\"unlimited\"`",
+        Shape::Mode => "an octal mode in quotes",
+        Shape::Signal => "a signal's name",
+        Shape::Choice(_) => "a word in quotes",
+        Shape::Command => "a list of strings, or one string",
+        Shape::Commands => "a list of commands",
+        Shape::Environment => "a table of strings",
+        Shape::Account => "a name or a number",
+        Shape::Accounts => "a list of names or numbers",
+        Shape::Address => "an address in quotes",
+        Shape::Form(form) => form,
+    }
+}
+
+/// What to write in the place of a word that is no duration.
+fn duration_remedy(word: &str, off: bool) -> String {
+    let digits = word.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let whole = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let unit = match word.get(digits.len()..).unwrap_or_default().trim() {
+        "" | "sec" | "secs" | "second" | "seconds" | "S" => Some("s"),
+        "m" | "M" | "mins" | "minute" | "minutes" => Some("min"),
+        "hr" | "H" | "hour" | "hours" => Some("h"),
+        "msec" | "millis" => Some("ms"),
+        _ => None,
+    };
+    match (whole, unit, off) {
+        (true, Some(unit), _) => format!("did you mean `\"{digits}{unit}\"`?"),
+        (_, _, true) => {
+            "write it such as `\"250ms\"`, `\"10s\"`, `\"5min\"`, `\"1h\"` or `\"off\"`".to_owned()
+        }
+        (_, _, false) => "write it such as `\"250ms\"`, `\"10s\"`, `\"5min\"` or `\"1h\"`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::keys::KEYS;
+
+    #[test]
+    fn every_default_of_the_table_reads() {
+        for key in KEYS.iter().filter(|key| key.since == Since::Now) {
+            match key.preset {
+                Preset::Is(_) => assert!(preset(key).is_some(), "{} in {}", key.name, key.table.header()),
+                Preset::Unset(_) | Preset::Required(_) => assert!(preset(key).is_none()),
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_that_can_be_used_has_a_shape_that_is_not_read() {
+        for key in KEYS.iter().filter(|key| key.since == Since::Now) {
+            assert!(!matches!(key.shape, Shape::Commands | Shape::Form(_)), "{}", key.name);
+        }
+    }
+}
