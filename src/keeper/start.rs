@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 
 use super::children::{Child, Role};
 use super::serve::Keeper;
-use crate::logger;
+use crate::sys::parent::Helper;
 use crate::sys::slots::Slots;
 use crate::sys::{clock, fds, memfd, parent};
 use crate::wire::keeper::{Carried, Entry, Kind, exits};
+use crate::wire::logger::STATE_BYTES;
 
 /// The keeper's own slots.
 pub const EXITS_SLOT: u32 = 0;

@@ -1,0 +1,112 @@
+//! USER. One connection to a supervisor: whom it reaches, calls out, replies in. Never waits, never believes a
+//! socket of a stranger.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::sys::peer;
+use crate::wire::varlink::{Answer, Frames, MOST_REPLY};
+
+/// Why there is no connection, or no longer one.
+#[derive(Debug)]
+pub enum Fault {
+    /// Nobody listens there.
+    Absent(io::Error),
+    /// Too many are waiting already.
+    Busy,
+    /// This user may not.
+    Denied,
+    /// The one who listens is this user, neither root nor ours.
+    Untrusted(u32),
+    /// It hung up.
+    Broken,
+    /// What it says is no Varlink.
+    Garbled,
+    /// Something else: what was being done, and the system's reason.
+    Other(&'static str, io::Error),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    frames: Frames,
+}
+
+impl Connection {
+    /// Connects, and looks who is there: root and the own user are believed.
+    pub fn open(control: &Path, own_uid: u32) -> Result<Self, Fault> {
+        let stream = connected(control).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ECONNREFUSED | libc::ENOTDIR) => Fault::Absent(error),
+            Some(libc::EAGAIN) => Fault::Busy,
+            Some(libc::EACCES | libc::EPERM) => Fault::Denied,
+            Some(_) | None => Fault::Other("connecting to the supervisor", error),
+        })?;
+        let peer = peer::credentials(&stream).map_err(|error| Fault::Other("asking who listens", error))?;
+        if peer.uid != 0 && peer.uid != own_uid {
+            return Err(Fault::Untrusted(peer.uid));
+        }
+        Ok(Self { stream, frames: Frames::new(MOST_REPLY) })
+    }
+
+    /// Has the poll watch it.
+    pub fn watch(&self, registry: &Registry, token: Token) -> Result<(), Fault> {
+        let watched = registry.register(&mut SourceFd(&self.stream.as_raw_fd()), token, Interest::READABLE);
+        watched.map_err(|error| Fault::Other("watching the connection", error))
+    }
+
+    /// Sends a call, the first of this connection: it fits the kernel's buffer (unix(7), SO_SNDBUF).
+    pub fn send(&mut self, frame: &[u8]) -> Result<(), Fault> {
+        self.stream.write_all(frame).map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected => Fault::Broken,
+            _ => Fault::Other("asking the supervisor", error),
+        })
+    }
+
+    /// The next reply, if a whole one has come.
+    pub fn next(&mut self) -> Result<Option<Answer>, Fault> {
+        loop {
+            if let Some(frame) = self.frames.take().map_err(|_| Fault::Garbled)? {
+                return Answer::decode(&frame).map(Some).map_err(|_| Fault::Garbled);
+            }
+            let mut bytes = [0; 32 * 1024];
+            let room = self.frames.room().min(bytes.len());
+            match self.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
+                Ok(0) => return Err(Fault::Broken),
+                Ok(count) => {
+                    let fresh = bytes.get(..count).unwrap_or_default();
+                    self.frames.push(fresh).map_err(|_| Fault::Garbled)?;
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock => return Ok(None),
+                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return Err(Fault::Broken),
+                    _ => return Err(Fault::Other("reading the supervisor's reply", error)),
+                },
+            }
+        }
+    }
+}
+
+/// A path that is too long for an address is reached through a descriptor of its directory.
+fn connected(control: &Path) -> io::Result<UnixStream> {
+    match peer::connected(control) {
+        Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+            let (Some(parent), Some(name)) = (control.parent(), control.file_name()) else {
+                return Err(error);
+            };
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let directory = File::options().read(true).custom_flags(flags).open(parent)?;
+            let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+            peer::connected(&short)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,189 @@
+//! USER. Everything about one service on one page: what is known, in the order in which one asks.
+
+use super::span;
+use super::table::{next_start, tone};
+use super::text::{Paint, Tone, shown};
+use crate::wire::control::{Exit, Instance, Service, Socket};
+
+/// The page; `now` in seconds since 1970.
+pub fn page(service: &Service, now: i64, paint: Paint) -> String {
+    let since = |since: &Option<String>| {
+        since
+            .as_deref()
+            .and_then(|since| span::between(since, now))
+            .map(|long| format!(" for {}", span::long(long)))
+    };
+    let health = match service.healthy {
+        Some(true) => ", healthy",
+        Some(false) => ", unhealthy",
+        None => "",
+    };
+    let name = paint.tint(Tone::Head, &shown(&service.name));
+    let state = paint.tint(tone(service.state), service.state.word());
+    let mut page = Page(format!("{name}: {state}{}{health}\n", since(&service.since).unwrap_or_default()));
+    page.list("waits for", service.waiting_for.iter().map(|name| shown(name)));
+    page.one("main process", service.pid.map(|pid| pid.to_string()));
+    let others = service.pids.iter().filter(|pid| Some(**pid) != service.pid);
+    let others: Vec<String> = others.map(i32::to_string).collect();
+    page.one("other processes", (!others.is_empty()).then(|| others.join(" ")));
+    if service.generation > 0 {
+        page.one("generation", Some(service.generation.to_string()));
+        page.one("restarts", Some(service.restarts.to_string()));
+    }
+    if service.instances.len() > 1 {
+        page.list(
+            "instances",
+            service
+                .instances
+                .iter()
+                .map(|one| format!("{}{}", instance(one), since(&one.since).unwrap_or_default())),
+        );
+    }
+    page.list("sockets", service.sockets.iter().map(socket));
+    page.one("gate", service.gate.as_deref().map(shown));
+    page.one("memory", service.memory_bytes.map(span::size));
+    page.one("processor time", service.cpu_seconds.map(|seconds| format!("{seconds:.1}s")));
+    page.one("says", service.status_text.as_deref().map(shown));
+    page.one("last ended", service.exit.as_ref().map(ended));
+    page.one("starts again", service.next_start.as_deref().and_then(|at| next_start(at, now)));
+    page.one("kept track by", service.tracking.as_deref().map(shown));
+    page.list("problems", service.problems.iter().flat_map(|problem| problem.lines()).map(shown));
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn one(&mut self, label: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.0 += &format!("  {label:<16} {value}\n");
+        }
+    }
+
+    /// One line each, the label before the first.
+    fn list(&mut self, label: &str, values: impl Iterator<Item = String>) {
+        for (index, value) in values.enumerate() {
+            self.one(if index == 0 { label } else { "" }, Some(value));
+        }
+    }
+}
+
+fn instance(instance: &Instance) -> String {
+    let pid = instance.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+    format!(
+        "{}: generation {}, {}{pid}, {}",
+        instance.instance,
+        instance.generation,
+        instance.role.word(),
+        instance.state.word()
+    )
+}
+
+fn socket(socket: &Socket) -> String {
+    let queue = match (socket.queue, socket.backlog) {
+        (Some(queue), Some(backlog)) => format!(", {queue} of {backlog} waiting"),
+        (Some(queue), None) => format!(", {queue} waiting"),
+        (None, Some(_) | None) => String::new(),
+    };
+    format!("{} {}{queue}", shown(&socket.name), shown(&socket.address))
+}
+
+fn ended(exit: &Exit) -> String {
+    let by = match (exit.code, exit.signal.as_deref()) {
+        _ if !exit.meaning.is_empty() => return shown(&exit.meaning),
+        (Some(code), _) => format!("with status {code}"),
+        (None, Some(signal)) => format!("by signal {}", shown(signal)),
+        (None, None) => "nobody knows how".to_owned(),
+    };
+    by
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::{Role, State};
+
+    #[test]
+    fn a_page_has_what_is_known() {
+        let instance = |number, role, pid| Instance {
+            instance: number,
+            generation: 2,
+            role,
+            pid: Some(pid),
+            state: State::Running,
+            since: Some("1970-01-01T00:00:00Z".into()),
+        };
+        let service = Service {
+            name: "web".into(),
+            state: State::Running,
+            waiting_for: vec![],
+            healthy: Some(true),
+            pid: Some(10),
+            pids: vec![10, 11, 12],
+            generation: 2,
+            instances: vec![instance(1, Role::Current, 10), instance(2, Role::Draining, 12)],
+            restarts: 3,
+            since: Some("1970-01-01T00:00:00Z".into()),
+            exit: Some(Exit { code: Some(1), signal: None, meaning: "exited with status 1".into() }),
+            next_start: None,
+            gate: Some("private probe".into()),
+            sockets: vec![
+                Socket { name: "http".into(), address: ":80".into(), queue: Some(1), backlog: Some(4096) },
+                Socket { name: "x".into(), address: "@x".into(), queue: None, backlog: None },
+            ],
+            memory_bytes: Some(12_897_485),
+            cpu_seconds: Some(4.25),
+            status_text: Some("ready\u{7}".into()),
+            tracking: Some("cgroup".into()),
+            problems: vec!["one\nhint: do".into(), "two".into()],
+        };
+        let expected = "\
+web: running for 3min, healthy
+  main process     10
+  other processes  11 12
+  generation       2
+  restarts         3
+  instances        1: generation 2, current, pid 10, running for 3min
+                   2: generation 2, draining, pid 12, running for 3min
+  sockets          http :80, 1 of 4096 waiting
+                   x @x
+  gate             private probe
+  memory           12.3M
+  processor time   4.2s
+  says             ready\\x07
+  last ended       exited with status 1
+  kept track by    cgroup
+  problems         one
+                   hint: do
+                   two
+";
+        assert_eq!(page(&service, 180, Paint::new(false)), expected);
+    }
+
+    #[test]
+    fn a_page_of_something_of_which_nothing_is_known_is_one_line() {
+        let service = Service { name: "web".into(), ..Service::default() };
+        assert_eq!(page(&service, 0, Paint::new(false)), "web: stopped\n");
+    }
+
+    #[test]
+    fn a_page_says_why_nothing_runs() {
+        let service = Service {
+            name: "web".into(),
+            state: State::BackingOff,
+            waiting_for: vec!["db".into(), "mq".into()],
+            exit: Some(Exit { code: None, signal: Some("KILL".into()), meaning: String::new() }),
+            next_start: Some("1970-01-01T00:00:09Z".into()),
+            healthy: Some(false),
+            ..Service::default()
+        };
+        let expected = "\
+web: backing-off, unhealthy
+  waits for        db
+                   mq
+  last ended       by signal KILL
+  starts again     in 4s
+";
+        assert_eq!(page(&service, 5, Paint::new(false)), expected);
+    }
+}

@@ -1,0 +1,162 @@
+//! USER. The beginning of `run`: the runtime directory, its lock, what a dead keeper left, and then the
+//! keeper in place of this process. Never reads a unit.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::exit::Exit;
+use super::trouble::{self, Trouble, reason};
+use crate::plan::Resource;
+use crate::sys::link::Link;
+use crate::sys::{clock, fds, files, limits, lock, memfd, parent, peer, sockets};
+use crate::wire::handover::{keeper_arguments, lock_in, socket_in};
+use crate::wire::keeper::{BATCH, Carried, ENTRY, Entry, HEAD, Head, Kind, MESSAGE, Verb};
+use crate::wire::settings::Settings;
+
+/// The keeper's slot of the runtime directory's lock.
+const LOCK_SLOT: u32 = 3;
+/// Milliseconds for which a manager that has lost its keeper is looked for, while the lock is held and its
+/// holder is dead.
+const HANDOVER_MS: u64 = 5_000;
+/// Milliseconds that it has for each answer.
+const ANSWER_MS: u64 = 5_000;
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::plain(Exit::Failed, reason(&error))
+    }
+}
+
+/// Becomes the keeper; only returns where that fails.
+pub fn start(settings: &Settings) -> ExitCode {
+    match try_start(settings) {
+        Ok(never) => match never {},
+        Err(refused) => trouble::tell(&refused),
+    }
+}
+
+fn try_start(settings: &Settings) -> Result<Infallible, Trouble> {
+    fds::fill_standard()?;
+    // Whatever a sloppy parent left open is nobody's business below.
+    fds::close_on_exec_from(3)?;
+    let (soft, _) = limits::limit(Resource::Nofile)?;
+    let carried = claim(settings)?;
+    let mut table = Vec::new();
+    for (entry, fd) in &carried {
+        fds::set_cloexec(fd.as_fd(), false)?;
+        table.push(Carried { entry: *entry, fd: fd.as_raw_fd() });
+    }
+    let table = memfd::sealed(c"supervise-carried", &Carried::encode_all(&table))?;
+    fds::set_cloexec(table.as_fd(), false)?;
+    let arguments = keeper_arguments(table.as_raw_fd(), soft, settings);
+    let keeper = parent::Helper::of(arguments, std::env::vars_os())?;
+    let binary = parent::own_binary()?;
+    Err(keeper.replace(binary.as_fd()).into())
+}
+
+/// The lock, or everything that a dead keeper's manager still has. Nothing at all where there can be no
+/// runtime directory: then there is no control socket either, and that is said once.
+fn claim(settings: &Settings) -> Result<Vec<(Entry, OwnedFd)>, Trouble> {
+    let directory = &settings.runtime_dir;
+    let mode = if files::effective_user() == 0 { 0o755 } else { 0o700 };
+    if let Err(error) = files::make_directory(directory, mode) {
+        let reason = reason(&error);
+        eprintln!(
+            "supervise: no runtime directory at {}: {reason}; running without a control socket",
+            directory.display()
+        );
+        return Ok(Vec::new());
+    }
+    let path = lock_in(directory);
+    let said = |error: io::Error| {
+        Trouble::plain(Exit::Failed, format!("taking the lock {}: {}", path.display(), reason(&error)))
+            .hint("another user's supervisor? give this one its own `--runtime-dir`")
+    };
+    if let Some(file) = files::try_lock(&path).map_err(said)? {
+        lock::claim(file.as_fd())?;
+        let entry = Entry { slot: LOCK_SLOT, kind: Kind::Lock as u32, id: 0, pid: 0 };
+        return Ok(vec![(entry, file.into())]);
+    }
+    take_over(directory, &path)
+}
+
+/// Somebody holds the lock: a living keeper is not to be disturbed; a manager that has lost its keeper hands
+/// everything over.
+fn take_over(directory: &Path, path: &Path) -> Result<Vec<(Entry, OwnedFd)>, Trouble> {
+    let deadline = clock::monotonic_ms() + HANDOVER_MS;
+    loop {
+        if let Some(pid) = lock::living_holder(path) {
+            let text = format!("a supervisor (pid {pid}) already runs in {}", directory.display());
+            return Err(Trouble::plain(Exit::Failed, text)
+                .hint("`supervise status` shows what it does; another one needs its own `--runtime-dir`"));
+        }
+        match take_from(&socket_in(directory)) {
+            Ok(taken) => {
+                for (entry, fd) in &taken {
+                    if entry.kind == Kind::Lock as u32 {
+                        lock::claim(fd.as_fd())?;
+                    }
+                }
+                return Ok(taken);
+            }
+            Err(error) if clock::monotonic_ms() >= deadline => {
+                let text = format!(
+                    "the lock {} is held, and nobody hands over what a dead supervisor left: {}",
+                    path.display(),
+                    reason(&error)
+                );
+                return Err(Trouble::plain(Exit::Failed, text).hint("`fuser` on the lock names who holds it"));
+            }
+            Err(_) => parent::wait(&[], 20, &mut [])?,
+        }
+    }
+}
+
+fn take_from(path: &Path) -> io::Result<Vec<(Entry, OwnedFd)>> {
+    let connection = sockets::connect_unix(path, libc::SOCK_SEQPACKET)?;
+    let who = peer::credentials(&connection)?;
+    if who.uid != 0 && who.uid != files::effective_user() {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    let link = Link::from_fd(connection);
+    let mut taken = Vec::new();
+    let mut from = Some(0);
+    while let Some(slot) = from {
+        let mut head = Head::plain(Verb::Give, 0);
+        head.entry.slot = slot;
+        link.send(&head.encode(), &[])?;
+        let next = take_batch(&link, &mut taken)?;
+        from = (next != 0).then_some(next);
+    }
+    link.send(&Head::plain(Verb::Ready, 0).encode(), &[])?;
+    // The other side ends now; what it had is ours alone when its end is seen.
+    wait_for(link.as_fd(), ANSWER_MS)?;
+    Ok(taken)
+}
+
+fn take_batch(link: &Link, taken: &mut Vec<(Entry, OwnedFd)>) -> io::Result<u32> {
+    let wrong = || io::Error::other("it said something that makes no sense");
+    wait_for(link.as_fd(), ANSWER_MS)?;
+    let mut bytes = [0; MESSAGE];
+    let mut places: [Option<OwnedFd>; BATCH] = [const { None }; BATCH];
+    let got = link.receive(&mut bytes, &mut places)?.ok_or_else(|| io::Error::other("it has ended"))?;
+    let head = bytes.get(..got.bytes).and_then(Head::decode).ok_or_else(wrong)?;
+    if head.verb != Verb::Batch {
+        return Err(wrong());
+    }
+    let entries = bytes.get(HEAD..got.bytes).unwrap_or_default();
+    for (piece, place) in entries.chunks_exact(ENTRY).zip(&mut places) {
+        let entry = Entry::decode(piece).ok_or_else(wrong)?;
+        taken.push((entry, place.take().ok_or_else(wrong)?));
+    }
+    Ok(head.entry.slot)
+}
+
+fn wait_for(fd: BorrowedFd<'_>, most_ms: u64) -> io::Result<()> {
+    let mut ready = [false];
+    parent::wait(&[fd], most_ms as i32, &mut ready)?;
+    if ready == [true] { Ok(()) } else { Err(io::Error::from(io::ErrorKind::TimedOut)) }
+}

@@ -1,0 +1,122 @@
+//! USER. `supervise status`: a table, everything about one service, or JSON; and the exit status that says
+//! whether all is as wanted.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::ask::{Ending, Event, ask};
+use super::exit::Exit;
+use super::text::{self, Paint};
+use super::trouble::{self, Trouble};
+use super::{page, table};
+use crate::wire::control::StatusReply;
+use crate::wire::names::is_glob;
+use crate::wire::request::Request;
+use crate::wire::varlink::Answer;
+use crate::wire::verb::Verb;
+
+/// Asks and prints.
+pub fn show(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
+    match shown(control, names, json) {
+        Ok(exit) => exit.into(),
+        Err(troubles) => trouble::tell_all(&troubles),
+    }
+}
+
+fn shown(control: &Path, names: Vec<String>, as_json: bool) -> Result<Exit, Vec<Trouble>> {
+    let named = !names.is_empty();
+    let one = matches!(&names[..], [name] if !is_glob(name));
+    let mut parts: Vec<Value> = Vec::new();
+    let ending = ask(control, &Request::Status { names }, false, &mut |event| match event {
+        Event::Answer(answer) => parts.push(answer.parameters),
+        Event::Again => parts.clear(),
+        Event::Silent => {
+            if trouble::is_watched() {
+                eprintln!("waiting for the supervisor");
+            }
+        }
+    });
+    match ending.map_err(|trouble| vec![trouble])? {
+        Ending::Last(Answer { error: None, parameters, .. }) => parts.push(parameters),
+        Ending::Last(answer) => {
+            if as_json {
+                print_json(&answer).map_err(|trouble| vec![trouble])?;
+            }
+            return Err(trouble::of_answer(&answer, Verb::Status));
+        }
+        Ending::Detached => return Ok(Exit::Detached),
+    }
+    let merged = merged(parts);
+    let unreadable = |_| {
+        let trouble = Trouble::plain(Exit::Failed, "the supervisor's reply cannot be understood");
+        vec![
+            trouble.hint("it may be of another version: `supervise status --json` prints the reply as it is"),
+        ]
+    };
+    let print = |text: &str| trouble::print(text).map_err(|trouble| vec![trouble]);
+    if as_json {
+        print(&pretty(&merged))?;
+    }
+    let reply: StatusReply = serde_json::from_value(merged).map_err(unreadable)?;
+    if !as_json {
+        let (paint, now) = (Paint::for_stdout(), jiff::Timestamp::now().as_second());
+        match &reply.services[..] {
+            [service] if one => print(&page::page(service, now, paint))?,
+            services => print(&table::table(services, now, paint))?,
+        }
+    }
+    let as_wanted = reply.services.iter().all(|service| service.state.is_as_wanted());
+    Ok(if named && !as_wanted { Exit::NotAsWanted } else { Exit::Done })
+}
+
+/// The parts of a stream as the one reply they are parts of; what a newer supervisor adds to it stays.
+fn merged(parts: Vec<Value>) -> Value {
+    let mut whole = json!({ "supervisor": null, "services": [] });
+    for part in parts {
+        let Value::Object(fields) = part else { continue };
+        for (key, value) in fields {
+            match (whole.get_mut(&key), value) {
+                (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
+                (_, Value::Null) => {}
+                (Some(place), value) => *place = value,
+                (None, value) => {
+                    if let Value::Object(whole) = &mut whole {
+                        whole.insert(key, value);
+                    }
+                }
+            }
+        }
+    }
+    whole
+}
+
+/// JSON for people and programs, safe for a terminal.
+pub fn pretty(value: &Value) -> String {
+    text::json(&format!("{value:#}\n"))
+}
+
+/// An error reply, as it came.
+pub fn print_json(answer: &Answer) -> Result<(), Trouble> {
+    trouble::print(&pretty(&json!({ "error": answer.error, "parameters": answer.parameters })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_stream_become_one_reply() {
+        let parts = vec![
+            json!({ "supervisor": { "pid": 1 }, "services": [] }),
+            json!({ "services": [{ "name": "a" }], "later": 1 }),
+            json!({ "supervisor": null, "services": [{ "name": "b" }] }),
+        ];
+        let expected = json!({
+            "supervisor": { "pid": 1 }, "services": [{ "name": "a" }, { "name": "b" }], "later": 1
+        });
+        assert_eq!(merged(parts), expected);
+        assert_eq!(merged(vec![]), json!({ "supervisor": null, "services": [] }));
+    }
+}
