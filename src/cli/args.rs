@@ -53,13 +53,15 @@ pub fn definition() -> Command {
                 .value_name("DIR")
                 .value_parser(value_parser!(PathBuf))
                 .global(true)
-                .help("Its runtime directory [SUPERVISE_RUNTIME_DIR]"),
+                .display_order(100)
+                .help("Runtime directory in use [SUPERVISE_RUNTIME_DIR]"),
         )
         .arg(
             Arg::new("user")
                 .long("user")
                 .action(ArgAction::SetTrue)
                 .global(true)
+                .display_order(101)
                 .help("Your own supervisor instead of the system's"),
         )
         .subcommand(run())

@@ -89,13 +89,12 @@ fn socket(socket: &Socket) -> String {
 }
 
 fn ended(exit: &Exit) -> String {
-    let by = match (exit.code, exit.signal.as_deref()) {
-        _ if !exit.meaning.is_empty() => return shown(&exit.meaning),
+    match (exit.code, exit.signal.as_deref()) {
+        _ if !exit.meaning.is_empty() => shown(&exit.meaning),
         (Some(code), _) => format!("with status {code}"),
         (None, Some(signal)) => format!("by signal {}", shown(signal)),
         (None, None) => "nobody knows how".to_owned(),
-    };
-    by
+    }
 }
 
 #[cfg(test)]

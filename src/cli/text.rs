@@ -75,7 +75,7 @@ impl Paint {
         use std::io::IsTerminal;
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self(!plain && !dumb && std::io::stdout().is_terminal())
+        Self::new(!plain && !dumb && std::io::stdout().is_terminal())
     }
 
     /// The text in that tone.

@@ -61,8 +61,11 @@ fn one(glob: &[char], at: usize, character: char) -> Option<usize> {
     }
 }
 
-/// The ranges of the set that begins at `at`, whether it is negated, and where the pattern goes on.
-fn set(glob: &[char], at: usize) -> Option<(Vec<(char, char)>, bool, usize)> {
+/// The ranges of a set, whether it is negated, and where the pattern goes on after it.
+type Set = (Vec<(char, char)>, bool, usize);
+
+/// The set that begins at `at`, if it ends.
+fn set(glob: &[char], at: usize) -> Option<Set> {
     let negated = glob.get(at + 1) == Some(&'!');
     let first = at + 1 + usize::from(negated);
     // A `]` that comes first belongs to the set.

@@ -1,0 +1,216 @@
+//! ROOT. The limits: what one client, or many, can make the server hold, and for how long.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn a_gigabyte_without_an_end_is_hung_up_on_and_never_held() {
+    let mut world = World::new();
+    let mut client = world.connect();
+    let chunk = vec![b'x'; 1024 * 1024];
+    client.set_nonblocking(true).unwrap();
+    let (mut sent, mut most) = (0, 0);
+    while sent < 1 << 30 {
+        match client.write(&chunk) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+                break;
+            }
+        }
+        world.settle();
+        most = most.max(world.control.places.iter().flatten().map(Client::held).sum());
+    }
+    assert!(sent < 1024 * 1024, "{sent} bytes were taken");
+    assert!(most <= MOST_CALL + 1, "{most} bytes were held");
+    assert_eq!((world.clients(), world.heard.len()), (0, 0));
+}
+
+#[test]
+fn one_who_never_reads_is_held_back_and_then_hung_up_on() {
+    let mut world = World::new();
+    let mut client = world.connect();
+    client.write_all(&status(&[]).encode()).unwrap();
+    let (session, _) = world.asked();
+    let mut sent = 0;
+    while world.reply(session, &service("a"), false) == Room::Now {
+        sent += 1;
+        assert!(sent < 100_000, "nobody said that it is enough");
+    }
+    world.settle();
+    assert_eq!(world.heard, [], "room was promised where there is none");
+    assert_eq!(world.control.deadline(), Some(world.now.after(WRITE_MS)));
+    world.pass(WRITE_MS - 1);
+    assert_eq!(world.clients(), 1);
+    world.pass(1);
+    assert_eq!((world.clients(), &world.heard[..]), (0, &[Heard::Gone(session)][..]));
+    assert_eq!(world.control.deadline(), None, "a wake-up is left behind");
+    assert!(is_closed(&mut client));
+}
+
+#[test]
+fn one_who_asks_without_reading_is_not_heard_for_ever() {
+    let mut world = World::new();
+    let mut client = world.connect();
+    client.set_nonblocking(true).unwrap();
+    let describe = Call {
+        method: format!("{SERVICE}.GetInterfaceDescription"),
+        parameters: serde_json::json!({ "interface": SERVICE }).as_object().unwrap().clone(),
+        ..Call::default()
+    };
+    let bytes = describe.encode().repeat(1000);
+    for _ in 0..1000 {
+        while client.write(&bytes).is_ok() {}
+        world.settle();
+    }
+    let held: usize = world.control.places.iter().flatten().map(Client::held).sum();
+    assert!(held <= 2 * MOST_QUEUED, "{held} bytes are held");
+    world.pass(WRITE_MS);
+    assert_eq!(world.clients(), 0);
+}
+
+#[test]
+fn silence_and_half_a_call_end_after_their_time() {
+    let mut world = World::new();
+    let (mut silent, mut half, mut whole) = (world.connect(), world.connect(), world.connect());
+    half.write_all(b"{\"method\":").unwrap();
+    whole.write_all(&start("a").encode()).unwrap();
+    let (session, _) = world.asked();
+    world.pass(FIRST_BYTE_MS.min(CALL_MS) - 1);
+    assert_eq!(world.clients(), 3);
+    world.pass(1);
+    assert!(is_closed(&mut silent) && is_closed(&mut half));
+    assert_eq!((world.clients(), world.heard.len()), (1, 0));
+    world.pass(1_000_000);
+    assert_eq!(world.reply(session, &outcome("a"), true), Room::Now, "one who waits was hung up on");
+    assert_eq!(answers(&mut whole, 1).len(), 1);
+    world.pass(1_000_000);
+    assert_eq!(world.clients(), 1, "an idle connection that had spoken was closed");
+    assert_eq!(world.control.deadline(), None, "an idle connection wakes the loop");
+}
+
+#[test]
+fn three_hundred_clients_get_what_places_there_are_and_the_next_ones_when_those_leave() {
+    let mut world = World::new();
+    let mut clients: Vec<UnixStream> = Vec::new();
+    for _ in 0..300 {
+        clients.push(world.connect());
+        world.settle();
+    }
+    assert_eq!(world.clients(), MOST_CLIENTS);
+    assert!(clients[MOST_CLIENTS..].iter_mut().all(is_closed));
+    clients.clear();
+    world.settle();
+    assert_eq!(world.clients(), 0);
+    let mut client = world.connect();
+    client.write_all(&start("a").encode()).unwrap();
+    world.asked();
+}
+
+#[test]
+fn a_burst_in_the_queue_is_taken_whole_though_each_turn_takes_some() {
+    let mut world = World::new();
+    let clients: Vec<UnixStream> = (0..120).map(|_| world.connect()).collect();
+    world.settle();
+    assert_eq!(world.clients(), clients.len());
+}
+
+#[test]
+fn strangers_take_few_places_each_and_never_the_last_ones() {
+    let mut world = World::new();
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(stranger(&mut world, 1000));
+    }
+    assert_eq!(world.clients(), MOST_PER_UID);
+    for uid in 1001..1030 {
+        for _ in 0..40 {
+            clients.push(stranger(&mut world, uid));
+        }
+    }
+    assert_eq!(world.clients(), MOST_CLIENTS - RESERVED);
+    let mut ours = world.connect();
+    ours.write_all(&start("a").encode()).unwrap();
+    world.asked();
+    assert_eq!(world.clients(), MOST_CLIENTS - RESERVED + 1);
+}
+
+#[test]
+fn without_a_free_descriptor_nobody_is_accepted_and_nothing_spins() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // The limit is the whole process's, and other tests run beside this one: so it happens in a child.
+    const MARK: &str = "SUPERVISE_TEST_WITHOUT_DESCRIPTORS";
+    if std::env::var_os(MARK).is_none() {
+        let name =
+            "manager::control::tests::limits::without_a_free_descriptor_nobody_is_accepted_and_nothing_spins";
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--test-threads=1"])
+            .env(MARK, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&run.stdout).into_owned();
+        assert!(run.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let mut world = World::new();
+    let mut client = world.connect();
+    client.write_all(&start("a").encode()).unwrap();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+    world.settle();
+    assert_eq!(world.clients(), 0);
+    assert_eq!(world.control.deadline(), Some(world.now.after(ACCEPT_PAUSE_MS)));
+    assert!(!world.control.has_ready(), "the loop would spin");
+    world.pass(ACCEPT_PAUSE_MS);
+    assert_eq!((world.clients(), world.control.has_ready()), (0, false));
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(1024), hard).unwrap();
+    world.pass(ACCEPT_PAUSE_MS);
+    world.asked();
+    assert_eq!(world.control.deadline(), None);
+}
+
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(vec![0]),
+        Just(start("web").encode()),
+        Just(Call { more: false, ..status(&[]) }.encode()),
+        Just(Call { oneway: true, ..status(&["x"]) }.encode()),
+        Just(Call { method: format!("{SERVICE}.GetInfo"), ..Call::default() }.encode()),
+        proptest::collection::vec(any::<u8>(), 0..50),
+        Just(b"{\"method\":\"".to_vec()),
+        Just(vec![b'['; 3000]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_client_makes_the_server_panic_spin_or_keep_it(
+        pieces in proptest::collection::vec((piece(), any::<bool>()), 0..30),
+        leaves: bool,
+    ) {
+        let mut world = World::new();
+        let mut client = world.connect();
+        client.set_nonblocking(true).unwrap();
+        for (bytes, answered) in pieces {
+            let _ = client.write(&bytes);
+            world.settle();
+            for heard in std::mem::take(&mut world.heard) {
+                if let Heard::Asked { session, .. } = heard && answered {
+                    world.reply(session, &outcome("web"), true);
+                }
+            }
+            world.settle();
+        }
+        if leaves {
+            drop(client);
+            world.settle();
+            prop_assert_eq!(world.clients(), 0);
+        }
+    }
+}
