@@ -1,10 +1,9 @@
 //! ROOT. The keeper's beginning: signals, tables, and what was carried here from before. The last place of
 //! the keeper that allocates.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::Ordering;
 
 use super::children::{Child, Role};
@@ -87,7 +86,7 @@ pub fn start(given: Given) -> io::Result<Keeper> {
     protect_from_oom();
     let places = slots.len() / SLOTS_PER_EXIT;
     own(&mut slots, EXITS_SLOT, Kind::Exits, || memfd::fixed(c"supervise-exits", exits::bytes(places)))?;
-    own(&mut slots, LOG_STATE_SLOT, Kind::LogState, || memfd::fixed(c"supervise-log", logger::STATE_BYTES))?;
+    own(&mut slots, LOG_STATE_SLOT, Kind::LogState, || memfd::fixed(c"supervise-log", STATE_BYTES))?;
     own(&mut slots, LOG_CURSOR_SLOT, Kind::LogCursor, || memfd::create(c"supervise-log-cursor"))?;
     let exits = map_exits(&slots)?;
     let me = std::process::id().to_string();
@@ -96,13 +95,6 @@ pub fn start(given: Given) -> io::Result<Keeper> {
     logger.push(given.log_dir);
     let mut manager = strings(&["supervise", "manager", "--soft-nofile", &soft]);
     manager.extend(given.manager);
-    let environment = std::env::vars_os()
-        .map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            name
-        })
-        .collect();
     Ok(Keeper::new(
         slots,
         exits,
@@ -112,21 +104,12 @@ pub fn start(given: Given) -> io::Result<Keeper> {
         [
             Child::new(
                 Role::Zygote,
-                program(strings(&["supervise", "zygote", "--parent", &me]), Vec::new())?,
+                Helper::of(strings(&["supervise", "zygote", "--parent", &me]), std::iter::empty())?,
             ),
-            Child::new(Role::Logger, program(logger, Vec::new())?),
-            Child::new(Role::Manager, program(manager, environment)?),
+            Child::new(Role::Logger, Helper::of(logger, std::iter::empty())?),
+            Child::new(Role::Manager, Helper::of(manager, std::env::vars_os())?),
         ],
     ))
-}
-
-fn program(arguments: Vec<OsString>, environment: Vec<OsString>) -> io::Result<parent::Helper> {
-    let strings = |list: Vec<OsString>| {
-        list.into_iter()
-            .map(|one| CString::new(one.into_vec()).map_err(|_| wrong("a NUL byte in an argument")))
-            .collect::<io::Result<Vec<_>>>()
-    };
-    Ok(parent::Helper::new(strings(arguments)?, strings(environment)?))
 }
 
 /// Makes a descriptor of the keeper's own unless one was carried here.

@@ -24,6 +24,11 @@ pub fn words(errno: i32) -> String {
     }
 }
 
+/// The words of an error, whether the system or we have made it.
+pub fn reason(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,10 +3,11 @@
 //!
 //! Sources: waitid(2), signalfd(2), prctl(2), execveat(2).
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, OsString, c_char};
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
 use super::fds::owned;
@@ -161,8 +162,26 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Prepares the vectors; strings with NUL bytes are refused.
-    pub fn new(arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+    /// From arguments and variables; a NUL byte in one is EINVAL.
+    pub fn of(
+        arguments: Vec<OsString>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> io::Result<Self> {
+        let string = |text: OsString| {
+            CString::new(text.into_vec()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+        };
+        let pair = |(mut name, value): (OsString, OsString)| {
+            name.push("=");
+            name.push(value);
+            string(name)
+        };
+        let arguments = arguments.into_iter().map(string).collect::<io::Result<_>>()?;
+        let environment = variables.map(pair).collect::<io::Result<_>>()?;
+        Ok(Self::new(arguments, environment))
+    }
+
+    /// Prepares the vectors.
+    fn new(arguments: Vec<CString>, environment: Vec<CString>) -> Self {
         let pointers = |strings: &[CString]| {
             strings.iter().map(|one| one.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>()
         };

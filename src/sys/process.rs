@@ -60,6 +60,9 @@ pub struct Stat {
     pub session: u32,
     /// Clock ticks after boot at which it started; with the pid, an identity for as long as the machine runs.
     pub start_time: u64,
+    /// The status of one that has ended, as wait(2) encodes it; 0 also where we may not know (ptrace(2)'s
+    /// access check).
+    pub exit_code: i32,
 }
 
 /// Reads /proc/PID/stat.
@@ -79,6 +82,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
+        exit_code: fields.get(49).and_then(|text| text.parse().ok()).unwrap_or(0),
     })
 }
 
@@ -102,9 +106,20 @@ pub fn all() -> io::Result<Vec<u32>> {
     Ok(names.filter_map(|name| name.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// The status of a process that somebody else has reaped, as wait(2) encodes it; None where the kernel does
-/// not tell (before Linux 6.15, or not reaped yet).
-pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+/// The status of a process that is another's child and has ended, as wait(2) encodes it. None where it is not
+/// known: before Linux 6.15 once it is reaped, and while it waits to be reaped, for a success or without the
+/// right to look.
+pub fn foreign_status(pidfd: BorrowedFd<'_>, pid: u32, start_time: u64) -> Option<i32> {
+    // A parent may take its time; what waits for it can be read as long as it is the same process.
+    let waiting = stat(pid).ok().filter(|stat| stat.start_time == start_time && stat.state == b'Z');
+    match waiting.map(|stat| stat.exit_code) {
+        Some(code) if code != 0 => Some(code),
+        Some(_) | None => exit_status(pidfd),
+    }
+}
+
+/// The status of a process that somebody else has reaped.
+fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -138,7 +153,11 @@ mod tests {
         }
         let stat = parse_stat(&text).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group, stat.session), (b'S', 7, 8, 9));
-        assert_eq!(stat.start_time, 22);
+        assert_eq!((stat.start_time, stat.exit_code), (22, 0));
+        for field in 23..=52 {
+            text.extend_from_slice(format!(" {field}").as_bytes());
+        }
+        assert_eq!(parse_stat(&text).unwrap().exit_code, 52);
         assert!(parse_stat(b"42 (a S").is_none());
     }
 
