@@ -1,4 +1,221 @@
-//! ROOT. One thread, one loop: reads units, asks policy, acts through sys, answers control. Never decides, never unsafe.
+//! ROOT. One thread, one loop: reads units, asks policy, acts through sys, answers control. Never decides,
+//! never unsafe.
+//!
+//! There is one way to start a manager: take the descriptors and the state from the keeper, look at the
+//! world, go on ([`boot`]). A cold start is the case where there is nothing to take, a crash the case where
+//! nobody asked. [`turn`] is the loop, [`carry_out`] turns policy's actions into effects, [`start`] makes
+//! processes, [`handover`] is what happens when the keeper itself dies.
 
+mod accounts;
+mod answer;
+mod boot;
+mod carry_out;
+pub mod control;
+mod handover;
+mod inputs;
 mod kept;
+mod listeners;
+mod logs;
+mod processes;
+mod read_units;
+mod recovery;
+mod report;
+mod start;
 mod store;
+mod tree;
+mod turn;
+mod watch;
+
+use crate::sys::errno::reason;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::policy::world::World;
+use crate::policy::{Action, Event, Mono, Operation, Run, ServiceId};
+use crate::sys::{cgroup, fds, memfd};
+use crate::unit::Unit;
+use crate::wire::keeper::Kind;
+use crate::wire::settings::Settings;
+use crate::wire::state;
+
+/// What is known of a service besides policy's state.
+#[derive(Debug)]
+struct Known {
+    /// Its name.
+    name: String,
+    /// Its unit; None where that has problems.
+    unit: Option<Unit>,
+    /// The inputs of its current generation, with what is wrong with them.
+    inputs: inputs::Inputs,
+}
+
+/// The body of a service's record.
+#[derive(Serialize, serde::Deserialize)]
+struct ServiceRecord<P> {
+    name: String,
+    policy: P,
+}
+
+/// Everything a manager has.
+struct Manager {
+    settings: Settings,
+    soft_nofile: u64,
+    user: u32,
+    now: Mono,
+    since_ns: u64,
+    binary: OwnedFd,
+    null: OwnedFd,
+    poll: mio::Poll,
+    watched: watch::Watched,
+    kept: kept::Kept,
+    exits: memfd::Map,
+    store: store::Store,
+    world: World,
+    services: BTreeMap<ServiceId, Known>,
+    words: BTreeMap<ServiceId, String>,
+    processes: processes::Processes,
+    listeners: listeners::Listeners,
+    starts: start::Starts,
+    logs: logs::Logs,
+    control: Option<control::Control>,
+    waiting: answer::Waiting,
+    answered: Vec<Operation>,
+    events: VecDeque<(ServiceId, Event)>,
+    actions: Vec<Action>,
+    cgroups: Option<cgroup::Base>,
+    cgroup_tag: String,
+    handover: Option<handover::Waiting>,
+    stop_at: Option<Mono>,
+    early_signals: Vec<i32>,
+    ended: BTreeMap<Run, ServiceId>,
+    streams: BTreeMap<control::SessionId, VecDeque<ServiceId>>,
+}
+
+/// The manager's life. Its link to the keeper is descriptor 3; arguments: `--soft-nofile N`, then the
+/// settings as [`Settings::to_args`] writes them.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    log_to_stderr();
+    match boot::start(arguments).and_then(Manager::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("the manager cannot go on: {}", reason(&error));
+            ExitCode::from(125)
+        }
+    }
+}
+
+impl Manager {
+    /// Puts an event into the queue of this turn.
+    fn feed(&mut self, id: ServiceId, event: Event) {
+        self.events.push_back((id, event));
+    }
+
+    /// Steps through the queue until it is empty.
+    fn run_events(&mut self) {
+        while let Some((id, event)) = self.events.pop_front() {
+            self.step(id, event);
+        }
+    }
+
+    fn name_of(&self, id: ServiceId) -> &str {
+        self.services.get(&id).map_or("?", |known| known.name.as_str())
+    }
+
+    fn unit_of(&self, id: ServiceId) -> Option<&Unit> {
+        self.services.get(&id)?.unit.as_ref()
+    }
+
+    fn stop_signal(&self, id: ServiceId) -> i32 {
+        self.unit_of(id).map_or(libc::SIGTERM, |unit| unit.service.stop_signal.number())
+    }
+
+    /// The service whose incarnation this is.
+    fn service_of(&self, run: Run) -> Option<ServiceId> {
+        self.processes.get(run).map(|process| process.service)
+    }
+
+    fn say_words(&mut self, id: ServiceId, words: String) {
+        log::warn!("service={} {words}", self.name_of(id));
+        self.words.insert(id, words);
+    }
+
+    // ---- the state -----------------------------------------------------------------------------------
+
+    fn save_service(&mut self, id: ServiceId) {
+        let Some(service) = self.world.get(id) else { return };
+        let record = ServiceRecord { name: self.name_of(id).to_owned(), policy: service };
+        match serde_json::to_vec(&record) {
+            Ok(body) => self.write(state::Kind::Service, id.0.into(), &body),
+            Err(error) => log::error!("the state of {} cannot be written: {error}", self.name_of(id)),
+        }
+    }
+
+    fn save(&mut self, kind: state::Kind, id: u64, body: &impl Serialize) {
+        match serde_json::to_vec(body) {
+            Ok(body) => self.write(kind, id, &body),
+            Err(error) => log::error!("the state cannot be written: {error}"),
+        }
+    }
+
+    fn remove_record(&mut self, kind: state::Kind, id: u64) {
+        self.write(kind, id, &[]);
+    }
+
+    fn write(&mut self, kind: state::Kind, id: u64, body: &[u8]) {
+        let result = self.store.put(kind, id, body).and_then(|larger| match larger {
+            // Until the keeper has the larger one the old one counts, and it has all but this record.
+            Some(fd) => self.kept.put(Kind::State, 0, 0, fd),
+            None => Ok(()),
+        });
+        if let Err(error) = result {
+            log::error!("the state cannot be written: {}", reason(&error));
+        }
+    }
+
+    /// 32 hexadecimal digits that no other incarnation has: the keeper's id, the manager's number, the run.
+    fn new_invocation(&self, run: Run) -> String {
+        let high = self.kept.keeper ^ self.since_ns.rotate_left(17);
+        format!("{high:016x}{:016x}", run.0 ^ (self.kept.manager << 48))
+    }
+}
+
+/// The runs that are waited for to become empty without a descriptor that says so.
+type Runs = BTreeSet<Run>;
+
+/// Lines of the form `supervise: …` on standard error. One that cannot be written is lost, and that is all.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Info && metadata.target().starts_with("supervise")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = format!("supervise: {}\n", record.args());
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn log_to_stderr() {
+    static LOGGER: Stderr = Stderr;
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+/// /dev/null for reading, or an empty pipe where there is none.
+fn open_null() -> std::io::Result<OwnedFd> {
+    match std::fs::File::open("/dev/null") {
+        Ok(file) => Ok(file.into()),
+        Err(_) => fds::pipe(0).map(|(read, _)| read),
+    }
+}

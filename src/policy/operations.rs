@@ -4,7 +4,13 @@ use super::service::{Asked, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Service, St
 use super::{Action, End, Operation, Outcome, Run};
 
 impl Service {
-    pub(super) fn ask(&mut self, operation: Operation, want: Want, known: Option<Outcome>, step: &mut Step<'_>) {
+    pub(super) fn ask(
+        &mut self,
+        operation: Operation,
+        want: Want,
+        known: Option<Outcome>,
+        step: &mut Step<'_>,
+    ) {
         self.make_room(step);
         let outcome = known.map(|outcome| (outcome, step.now));
         self.asked.push(Asked { operation, want, outcome });

@@ -1,0 +1,207 @@
+//! ROOT. Requests of clients to events, and outcomes to replies. Never decides an outcome.
+
+use std::collections::BTreeMap;
+
+use super::Manager;
+use super::control::{Heard, Room, SessionId};
+use super::report::exit;
+use crate::policy::{End, Event, Operation, Outcome, ServiceId};
+use crate::wire::control::{self, Failed, Failure, OperationReply, Refusal, Reply, StatusReply};
+use crate::wire::names;
+use crate::wire::request::{Order, Request};
+
+/// Who waits for which operation on what.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    table: BTreeMap<Operation, Wait>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    sessions: Vec<SessionId>,
+    services: Vec<ServiceId>,
+}
+
+impl Manager {
+    /// Takes what a client said.
+    pub(super) fn take_request(&mut self, heard: Heard) {
+        match heard {
+            Heard::Asked { session, request, .. } => match &request {
+                Request::Status { names } => self.answer_status(session, names),
+                Request::Start(order) => self.operate(session, order, Event::Start),
+                Request::Stop(order) => self.operate(session, order, Event::Stop),
+                Request::Restart(order) => self.operate(session, order, Event::Restart),
+            },
+            Heard::Room(session) => self.go_on_with_status(session),
+            Heard::Gone(session) => {
+                self.streams.remove(&session);
+                self.waiting.table.values_mut().for_each(|wait| wait.sessions.retain(|one| *one != session));
+                self.waiting.table.retain(|_, wait| !wait.sessions.is_empty());
+            }
+        }
+    }
+
+    fn resolve(&self, wanted: &[String]) -> Result<Vec<ServiceId>, names::Unknown> {
+        let all: Vec<(&str, ServiceId)> =
+            self.services.iter().map(|(id, known)| (known.name.as_str(), *id)).collect();
+        let mut plain: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        plain.sort_unstable();
+        let chosen = if wanted.is_empty() { plain } else { names::resolve(wanted, &plain)? };
+        Ok(chosen
+            .into_iter()
+            .filter_map(|name| all.iter().find(|(one, _)| *one == name).map(|(_, id)| *id))
+            .collect())
+    }
+
+    fn answer_status(&mut self, session: SessionId, wanted: &[String]) {
+        let chosen = match self.resolve(wanted) {
+            Ok(chosen) => chosen,
+            Err(unknown) => {
+                self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
+                return;
+            }
+        };
+        let supervisor = Some(self.supervisor_status());
+        let first = StatusReply { supervisor, services: Vec::new() };
+        self.reply(session, &Reply::Status(first), chosen.is_empty());
+        if !chosen.is_empty() {
+            self.streams.insert(session, chosen.into());
+            self.go_on_with_status(session);
+        }
+    }
+
+    /// Sends services of a status until the client has enough to read for now.
+    fn go_on_with_status(&mut self, session: SessionId) {
+        let Some(mut rest) = self.streams.remove(&session) else { return };
+        while let Some(id) = rest.pop_front() {
+            let services = self.service_status(id).into_iter().collect();
+            let reply = Reply::Status(StatusReply { supervisor: None, services });
+            match self.reply(session, &reply, rest.is_empty()) {
+                Room::Now => {}
+                Room::Later => {
+                    if !rest.is_empty() {
+                        self.streams.insert(session, rest);
+                    }
+                    return;
+                }
+                Room::Gone => return,
+            }
+        }
+    }
+
+    fn operate(&mut self, session: SessionId, order: &Order, event: fn(Operation) -> Event) {
+        let chosen = match self.resolve(&order.names) {
+            Ok(chosen) => chosen,
+            Err(unknown) => {
+                self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
+                return;
+            }
+        };
+        let operation = Operation(order.operation.0);
+        if let Some(refusal) = self.refuse_bad_units(&chosen, event(operation)) {
+            self.reply(session, &Reply::Refused(refusal), true);
+            return;
+        }
+        for id in &chosen {
+            if matches!(event(operation), Event::Restart(_)) {
+                self.renew_inputs(*id);
+            }
+            self.feed(*id, event(operation));
+        }
+        self.run_events();
+        if !order.wait {
+            let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None)).collect();
+            self.reply(session, &Reply::Operation(OperationReply { services, progress: None }), true);
+            return;
+        }
+        let wait =
+            self.waiting.table.entry(operation).or_insert(Wait { sessions: Vec::new(), services: chosen });
+        wait.sessions.push(session);
+        self.answered.push(operation);
+    }
+
+    fn refuse_bad_units(&self, chosen: &[ServiceId], event: Event) -> Option<Refusal> {
+        if matches!(event, Event::Stop(_)) {
+            return None;
+        }
+        let mut failures = chosen.iter().filter(|id| self.unit_of(**id).is_none()).map(|id| Failure {
+            service: self.name_of(*id).to_owned(),
+            step: "reading its unit".to_owned(),
+            reason: self.services.get(id).map(|known| known.inputs.problems.join("\n")).unwrap_or_default(),
+            hint: Some("mend the unit file and start supervise again".to_owned()),
+            ..Failure::default()
+        });
+        let first = failures.next()?;
+        Some(Refusal::Failed(Box::new(Failed { first, others: failures.collect() })))
+    }
+
+    /// Tells whoever waits for operations that have their outcome on every service.
+    pub(super) fn send_answers(&mut self) {
+        let mut operations = std::mem::take(&mut self.answered);
+        operations.sort_unstable();
+        operations.dedup();
+        for operation in operations {
+            let Some(wait) = self.waiting.table.get(&operation) else { continue };
+            let outcome = |id: &ServiceId| {
+                // One that was pushed out by newer operations has been overtaken by them.
+                let known = self.world.get(*id).and_then(|service| service.outcome(operation));
+                known.unwrap_or(Some(Outcome::Superseded)).map(|outcome| (*id, outcome))
+            };
+            let outcomes: Option<Vec<(ServiceId, Outcome)>> = wait.services.iter().map(outcome).collect();
+            let Some(outcomes) = outcomes else { continue };
+            let reply = self.operation_reply(&outcomes);
+            if let Some(wait) = self.waiting.table.remove(&operation) {
+                for session in wait.sessions {
+                    self.reply(session, &reply, true);
+                }
+            }
+        }
+    }
+
+    fn operation_reply(&self, outcomes: &[(ServiceId, Outcome)]) -> Reply {
+        let mut failures: Vec<Failure> =
+            outcomes.iter().filter_map(|(id, outcome)| self.failure(*id, *outcome)).collect();
+        if failures.is_empty() {
+            let services =
+                outcomes.iter().filter_map(|(id, outcome)| self.outcome_value(*id, Some(*outcome))).collect();
+            return Reply::Operation(OperationReply { services, progress: None });
+        }
+        let first = failures.remove(0);
+        Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: failures })))
+    }
+
+    fn outcome_value(&self, id: ServiceId, outcome: Option<Outcome>) -> Option<control::Outcome> {
+        let status = self.service_status(id)?;
+        let note = match outcome {
+            Some(Outcome::Already) => Some(format!("already {}", status.state.word())),
+            Some(Outcome::Done | Outcome::Ended(_) | Outcome::Superseded | Outcome::Closing) | None => None,
+        };
+        Some(control::Outcome { name: status.name, state: status.state, pid: status.pid, note })
+    }
+
+    fn failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {
+        let (step, reason, hint, exit) = match outcome {
+            Outcome::Done | Outcome::Already => return None,
+            Outcome::Ended(end) => {
+                let log = self.settings.log_dir.join(self.name_of(id)).join("current");
+                let hint = format!("its output is in `{}`", log.display());
+                match end {
+                    End::Exited(_) => ("proving itself", self.words_of(id, end), Some(hint), exit(end)),
+                    End::Launch { .. } | End::TimedOut | End::Unprepared | End::NoProcess(_) => {
+                        ("starting it", self.words_of(id, end), None, None)
+                    }
+                }
+            }
+            Outcome::Superseded => {
+                ("waiting", "another command for it came in between".to_owned(), None, None)
+            }
+            Outcome::Closing => ("waiting", "the supervisor is stopping".to_owned(), None, None),
+        };
+        let service = self.name_of(id).to_owned();
+        Some(Failure { service, step: step.to_owned(), reason, hint, exit, output: Vec::new() }.bounded())
+    }
+
+    fn reply(&mut self, session: SessionId, reply: &Reply, last: bool) -> Room {
+        self.control.as_mut().map_or(Room::Gone, |control| control.reply(session, reply, last, self.now))
+    }
+}

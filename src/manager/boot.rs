@@ -1,0 +1,310 @@
+//! ROOT. The one way in which a manager starts: take what the keeper has, take the state up again, read the
+//! units if they have never been read, open the control socket. Never starts a service itself.
+
+use crate::sys::errno::reason;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::inputs::{self, Inputs, questions};
+use super::kept::{Kept, News};
+use super::read_units::{self, Found};
+use super::{Known, Manager, control, open_null, watch};
+use crate::policy::backoff::{Backoff, Policy};
+use crate::policy::service::{Phase, Service, Spec};
+use crate::policy::world::World;
+use crate::policy::{Event, Mono, ServiceId};
+use crate::sys::link::Link;
+use crate::sys::{cgroup, clock, exec, fds, files, memfd, parent, sockets};
+use crate::unit::{Severity, Unit, rules};
+use crate::wire::accounts::Question;
+use crate::wire::keeper::Kind;
+use crate::wire::settings::Settings;
+use crate::wire::state::header;
+
+/// Exit status where unit files have problems and `--strict` was given.
+const BAD_UNITS: u8 = 3;
+
+fn wrong(what: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.to_string())
+}
+
+/// The first limits on descriptors, and the settings.
+fn read_arguments(mut arguments: Vec<OsString>) -> io::Result<(u64, Settings)> {
+    if arguments.len() < 2 || arguments.first().is_none_or(|first| first != "--soft-nofile") {
+        return Err(wrong("`manager` is started by supervise itself"));
+    }
+    let rest = arguments.split_off(2);
+    let soft = arguments.get(1).and_then(|text| text.to_str()?.parse().ok());
+    let settings = Settings::from_args(rest).map_err(wrong)?;
+    Ok((soft.ok_or_else(|| wrong("--soft-nofile"))?, settings))
+}
+
+/// Takes everything there is, and brings it up to date.
+pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
+    let (soft_nofile, settings) = read_arguments(arguments)?;
+    fds::fill_standard()?;
+    parent::plain_signals();
+    exec::set_umask(0o022);
+    let link = Link::from_fd(fds::inherited(3)?);
+    fds::close_on_exec_from(3)?;
+    fds::set_nonblocking(link.as_fd(), true)?;
+    let (mut kept, news) = Kept::take(link)?;
+    let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
+    let exits = memfd::Map::new(exits, false)?;
+    let (store, fresh) = match kept.fd(Kind::State, 0) {
+        Some(fd) => (super::store::Store::open(fd)?, false),
+        None => {
+            let (store, fd) = super::store::Store::create()?;
+            store.set(header::SINCE, clock::realtime_ns());
+            // What ended before there was a state is nobody's.
+            let written = exits.word64(crate::wire::keeper::exits::WRITTEN);
+            let written = written.map_or(0, |word| word.load(std::sync::atomic::Ordering::Acquire));
+            store.set(header::EXIT_CURSOR, written);
+            kept.put(Kind::State, 0, 0, fd)?;
+            (store, true)
+        }
+    };
+    let cgroups = cgroup::Base::find();
+    if let (Err(error), true) = (&cgroups, fresh) {
+        log::info!("no cgroups ({}): services are followed as process trees", reason(error));
+    }
+    let tag = crc32fast::hash(settings.runtime_dir.as_os_str().as_encoded_bytes());
+    let mut manager = Manager {
+        soft_nofile,
+        user: files::effective_user(),
+        now: Mono(clock::monotonic_ms()),
+        since_ns: store.get(header::SINCE),
+        binary: parent::own_binary()?,
+        null: open_null()?,
+        poll: mio::Poll::new()?,
+        watched: watch::Watched::default(),
+        exits,
+        store,
+        world: World::new(),
+        services: BTreeMap::new(),
+        words: BTreeMap::new(),
+        processes: super::processes::Processes::default(),
+        listeners: super::listeners::Listeners::default(),
+        starts: super::start::Starts::default(),
+        logs: super::logs::Logs::default(),
+        control: None,
+        waiting: super::answer::Waiting::default(),
+        answered: Vec::new(),
+        events: std::collections::VecDeque::new(),
+        actions: Vec::new(),
+        cgroups: cgroups.ok(),
+        cgroup_tag: format!("{tag:08x}"),
+        handover: None,
+        stop_at: None,
+        early_signals: Vec::new(),
+        ended: BTreeMap::new(),
+        streams: BTreeMap::new(),
+        kept,
+        settings,
+    };
+    if manager.store.get(header::CLOSING) != 0 {
+        manager.world.close(); // before the first event: nothing may come up any more
+    }
+    manager.recover();
+    manager.take_first_news(news);
+    if manager.store.get(header::BOOTED) == 0 {
+        manager.read_units_first()?;
+    }
+    manager.open_control();
+    manager.kept.ready();
+    manager.run_events();
+    for signal in std::mem::take(&mut manager.early_signals) {
+        manager.take_signal(signal);
+    }
+    if manager.store.get(header::CLOSING) != 0 {
+        manager.close();
+    }
+    Ok(manager)
+}
+
+impl Manager {
+    fn take_first_news(&mut self, news: Vec<News>) {
+        for one in news {
+            match one {
+                News::Zygote(link) => self.attach_zygote(link),
+                News::Logger(link) => self.attach_logger(link),
+                News::Signal(signal) => self.early_signals.push(signal),
+                News::Exits => {} // taken in by the recovery
+                News::Ended => self.keeper_ended(),
+            }
+        }
+    }
+
+    /// The first reading of the units: everything is bound before anything starts.
+    fn read_units_first(&mut self) -> io::Result<()> {
+        let (found, problems) = read_units::read_all(&self.settings.units);
+        for problem in &problems {
+            log::error!("{problem}");
+        }
+        let mut fresh: Vec<(String, Known)> = Vec::new();
+        for (name, found) in found {
+            // A manager that died in the middle of this has left those that it got to.
+            if !self.services.values().any(|known| known.name == name) {
+                let known = self.parse(&name, found);
+                fresh.push((name, known));
+            }
+        }
+        self.check_addresses(&mut fresh);
+        self.resolve_accounts(&mut fresh);
+        for (name, known) in &fresh {
+            for problem in &known.inputs.problems {
+                log::error!("unit={name} {problem}");
+            }
+        }
+        let bad = fresh.iter().filter(|(_, known)| known.unit.is_none()).count();
+        if self.settings.strict && (bad > 0 || !problems.is_empty()) {
+            log::error!("{bad} units have problems: nothing is started (--strict)");
+            self.kept.finish(BAD_UNITS);
+            self.kept.flush_within(1_000);
+            return Err(wrong("refused"));
+        }
+        let mut ids = Vec::new();
+        for (_, known) in fresh {
+            ids.push(self.add_service(known));
+        }
+        for id in &ids {
+            let boots = self.world.spec(*id).is_some_and(|spec| spec.start_at_boot);
+            if boots && let Err(words) = self.bind_all(*id) {
+                self.say_words(*id, words); // tried again at the start, which then fails with these words
+            }
+        }
+        for id in ids {
+            self.feed(id, Event::Boot);
+        }
+        self.run_events();
+        self.store.set(header::BOOTED, 1);
+        Ok(())
+    }
+
+    fn parse(&self, name: &str, found: Found) -> Known {
+        let mut inputs = Inputs { name: name.to_owned(), layers: found.layers, ..Inputs::default() };
+        let mut problems = found.problems;
+        let mut unit = None;
+        if problems.is_empty() {
+            match inputs.unit() {
+                Ok(parsed) => {
+                    let name = std::env::var("USER").unwrap_or_default();
+                    let runner = match self.user {
+                        0 => rules::Runner::Root,
+                        uid => rules::Runner::User { uid, name: &name },
+                    };
+                    let rules = rules::check_identity(&parsed, runner);
+                    if !rules.iter().any(|problem| problem.severity == Severity::Error) {
+                        unit = Some(parsed);
+                    }
+                    problems.extend(rules.iter().map(|problem| problem.to_string()));
+                }
+                Err(found) => problems.extend(found.iter().map(|problem| problem.to_string())),
+            }
+        }
+        inputs.problems = problems;
+        Known { name: name.to_owned(), unit, inputs }
+    }
+
+    /// The same address in two units is an error of both.
+    fn check_addresses(&self, fresh: &mut [(String, Known)]) {
+        let units: Vec<Unit> = fresh.iter().filter_map(|(_, known)| known.unit.clone()).collect();
+        for problem in rules::check_set(&units) {
+            for (_, known) in fresh.iter_mut() {
+                if known.unit.as_ref().is_some_and(|unit| unit.path == problem.place.path) {
+                    known.unit = None;
+                    known.inputs.problems.push(problem.to_string());
+                }
+            }
+        }
+    }
+
+    fn resolve_accounts(&mut self, fresh: &mut [(String, Known)]) {
+        let user = self.user;
+        let mut asked: Vec<Question> = fresh
+            .iter()
+            .filter_map(|(_, known)| known.unit.as_ref())
+            .flat_map(|unit| questions(unit, user))
+            .collect();
+        asked.sort();
+        asked.dedup();
+        let answers = self.look_up(&asked);
+        for (_, known) in fresh {
+            let Some(unit) = known.unit.clone() else { continue };
+            known.inputs.directory = inputs::resolved(&unit);
+            if let Err(problem) = known.inputs.resolve(&unit, user, &answers) {
+                known.inputs.problems.push(problem);
+                known.unit = None;
+            }
+        }
+    }
+
+    /// Adds a service that has never been; one without a unit has failed before it began.
+    fn add_service(&mut self, known: Known) -> ServiceId {
+        let id = ServiceId(self.services.keys().last().map_or(1, |last| last.0 + 1));
+        let mut service = Service::new(self.now);
+        let spec = match &known.unit {
+            Some(unit) => inputs::spec(unit),
+            None => {
+                service.phase = Phase::Failed;
+                never()
+            }
+        };
+        self.services.insert(id, known);
+        self.keep_inputs(id, service.generation);
+        self.world.add(id, spec, service);
+        self.save_service(id);
+        id
+    }
+
+    /// Opens the control socket, or takes it up again. Without a runtime directory there is none.
+    fn open_control(&mut self) {
+        if self.kept.fd(Kind::Control, 0).is_none()
+            && let Err(error) = self.bind_control()
+        {
+            log::warn!("no control socket at {}: {}", self.settings.control().display(), reason(&error));
+            return;
+        }
+        let listener = self.kept.fd(Kind::Control, 0).map(fds::duplicate);
+        let Some(Ok(listener)) = listener else { return };
+        match control::Control::new(listener, self.user, self.poll.registry(), watch::CONTROL) {
+            Ok(control) => self.control = Some(control),
+            Err(error) => log::error!("the control socket: {}", reason(&error)),
+        }
+    }
+
+    fn bind_control(&mut self) -> io::Result<()> {
+        let path = self.settings.control();
+        let directory = files::open_directory(&self.settings.runtime_dir)?;
+        let name = Path::new("control");
+        // The lock of the runtime directory is ours, so what is there belongs to somebody who is gone.
+        if files::look(directory.as_fd(), name)?.is_some_and(|named| named.is_socket) {
+            files::remove(directory.as_fd(), name)?;
+        }
+        let socket = sockets::bind_unix(&path, libc::SOCK_STREAM)?;
+        // Everybody may connect; the kernel says who they are, and that decides.
+        files::own(directory.as_fd(), name, None, None, 0o666)?;
+        sockets::listen(socket.as_fd(), 128)?;
+        self.kept.put(Kind::Control, 0, 0, socket)
+    }
+}
+
+/// The numbers of a service that has no unit.
+pub fn never() -> Spec {
+    Spec {
+        start_at_boot: false,
+        backoff: Backoff {
+            policy: Policy::Never,
+            delay_ms: 0,
+            max_delay_ms: 0,
+            reset_after_ms: None,
+            give_up_after: None,
+        },
+        stop_timeout_ms: Some(10_000),
+        start_timeout_ms: None,
+        settle_ms: 0,
+    }
+}

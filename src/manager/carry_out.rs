@@ -1,0 +1,137 @@
+//! ROOT. Actions to effects, after the state that wants them is written. Never decides.
+
+use crate::sys::errno::reason;
+use std::os::fd::AsFd;
+
+use super::Manager;
+use super::tree::Tree;
+use crate::policy::{Action, Event, Run, ServiceId};
+use crate::sys::process;
+use crate::wire::keeper::Kind;
+use crate::wire::state;
+
+impl Manager {
+    /// Feeds one event in and carries out what follows. The state is written before the first action.
+    pub(super) fn step(&mut self, id: ServiceId, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.clear();
+        let now = self.now;
+        if self.world.step(id, event, now, &mut actions) {
+            self.save_service(id);
+            self.report_step(id, event);
+        }
+        for action in &actions {
+            self.carry_out(id, *action);
+        }
+        self.actions = actions;
+        if let Event::Empty(run) | Event::Lost(run) = event {
+            self.forget(run);
+        }
+        self.after_step(id);
+    }
+
+    pub(super) fn carry_out(&mut self, id: ServiceId, action: Action) {
+        match action {
+            Action::Spawn(run) => self.want_process(id, run),
+            Action::Release(run) => {
+                if let Some(gate) = self.processes.take_gate(run) {
+                    self.kept.open_gate(gate);
+                }
+            }
+            Action::Terminate(run) => {
+                let signal = self.stop_signal(id);
+                if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
+                    // ESRCH: it has ended, and its exit is on its way.
+                    let _ = process::signal(pidfd, signal);
+                }
+                self.feed(id, Event::Signalled(run));
+            }
+            Action::Kill(run) => self.kill(run),
+            Action::Clear(run) => self.clear(id, run),
+            Action::Answer(operation) => self.answered.push(operation),
+        }
+    }
+
+    /// The processes of an incarnation. None where it is not known any more.
+    pub(super) fn tree(&self, run: Run) -> Option<Tree<'_>> {
+        let process = self.processes.get(run)?;
+        match (&process.cgroup, self.kept.fd(Kind::Cgroup, run.0)) {
+            (Some(_), Some(group)) => Some(Tree::Group(group)),
+            _ => {
+                let ours = process.keeper == self.kept.keeper;
+                let keeper = ours.then_some(self.kept.keeper_pid);
+                Some(Tree::Session { leader: process.pid, start_time: process.start_time, keeper })
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, run: Run) {
+        drop(self.processes.take_gate(run)); // one that waits there is let go, to its end
+        if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
+            let _ = process::signal(pidfd, libc::SIGKILL);
+        }
+        if let Some(tree) = self.tree(run)
+            && let Err(error) = tree.kill()
+        {
+            log::warn!("killing what is left of incarnation {}: {}", run.0, reason(&error));
+        }
+    }
+
+    /// The main process is gone: ends the rest, or says that there is none.
+    fn clear(&mut self, id: ServiceId, run: Run) {
+        let Some(tree) = self.tree(run) else {
+            self.feed(id, Event::Empty(run));
+            return;
+        };
+        if tree.is_empty() {
+            self.feed(id, Event::Empty(run));
+            return;
+        }
+        tree.signal(libc::SIGTERM);
+        self.watch_tree(id, run);
+    }
+
+    /// Looks whether a tree that is being cleared has become empty.
+    pub(super) fn look_at_tree(&mut self, id: ServiceId, run: Run) -> bool {
+        let empty = self.tree(run).is_none_or(|tree| tree.is_empty());
+        if empty {
+            self.feed(id, Event::Empty(run));
+        }
+        empty
+    }
+
+    /// Drops everything that is held for an incarnation of which nothing is left. Its log pipes stay until
+    /// the logger has read them to their end.
+    pub(super) fn forget(&mut self, run: Run) {
+        self.unwatch(run);
+        let process = self.processes.remove(run);
+        let owner = process.as_ref().map(|process| process.service);
+        for kind in [Kind::Report, Kind::Cgroup, Kind::Process] {
+            self.kept.drop(kind, run.0);
+        }
+        if let (Some(name), Some(base)) = (process.and_then(|process| process.cgroup), &self.cgroups)
+            && let Err(error) = base.remove(&name)
+        {
+            log::warn!("removing the cgroup {name}: {}", reason(&error));
+        }
+        match (owner, self.has_streams(run)) {
+            // The logger needs to know whose output it is, until it has read all of it.
+            (Some(id), true) => drop(self.ended.insert(run, id)),
+            (Some(_) | None, _) => self.remove_record(state::Kind::Process, run.0),
+        }
+    }
+
+    /// What follows from the new state outside of policy: a service that was stopped gives its sockets up.
+    fn after_step(&mut self, id: ServiceId) {
+        use crate::policy::service::Goal;
+        let Some(service) = self.world.get(id) else { return };
+        if service.is_down() && service.goal == Goal::Down {
+            self.release_sockets(id);
+        }
+    }
+
+    /// Sends a signal to a process of ours by its pidfd.
+    pub(super) fn process_has_ended(&self, run: Run) -> bool {
+        self.kept.fd(Kind::Process, run.0).is_none_or(|fd| process::has_ended(fd.as_fd()))
+    }
+}

@@ -1,0 +1,344 @@
+//! ROOT. The inputs of a generation, kept so that a restart after a crash repeats them; from them and the unit
+//! to sockets and plans. Never reads the disk for what is kept.
+
+use crate::sys::errno::reason;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Manager;
+use super::listeners::{Address, Wanted};
+use super::read_units::Layer;
+use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
+use crate::policy::backoff::{self, Backoff};
+use crate::policy::service::Spec;
+use crate::policy::{Run, ServiceId};
+use crate::sys::memfd;
+use crate::unit::{self, Unit};
+use crate::wire::accounts::{Account, Answer, Question};
+use crate::wire::keeper::Kind;
+use crate::wire::state::{self, header};
+
+/// What a generation is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// The service's name.
+    pub name: String,
+    /// The unit's files.
+    pub layers: Vec<Layer>,
+    /// The account that the service runs as.
+    pub account: Option<Account>,
+    /// Numbers of the groups that the unit names.
+    pub groups: BTreeMap<String, u32>,
+    /// Numbers of the users that the unit names for its sockets.
+    pub users: BTreeMap<String, u32>,
+    /// The working directory, symbolic links resolved.
+    pub directory: String,
+    /// Why there is no unit, or what is worth a warning of it.
+    pub problems: Vec<String>,
+}
+
+impl Inputs {
+    /// Parses the unit that the layers make.
+    pub fn unit(&self) -> Result<Unit, Vec<unit::Problem>> {
+        let layers: Vec<unit::Layer<'_>> =
+            self.layers.iter().map(|layer| unit::Layer { path: &layer.path, text: &layer.text }).collect();
+        Unit::parse_layers(&self.name, &layers)
+    }
+
+    /// Takes the answers that concern this unit; the first name that has none is an error in words.
+    pub fn resolve(
+        &mut self,
+        unit: &Unit,
+        user: u32,
+        answers: &BTreeMap<Question, Answer>,
+    ) -> Result<(), String> {
+        for question in questions(unit, user) {
+            let missing = |what: &str, name: &str, hint: &str| {
+                let why = match answers.get(&question) {
+                    Some(Answer::Failed(why)) => why.clone(),
+                    Some(_) => "there is none of that name".to_owned(),
+                    None => "name services did not answer in time".to_owned(),
+                };
+                format!("looking up the {what} `{name}`: {why}\nhint: {hint}")
+            };
+            match (&question, answers.get(&question)) {
+                (Question::User(_) | Question::Id(_), Some(Answer::User(account))) => {
+                    let name = match &question {
+                        Question::User(name) => name.clone(),
+                        Question::Id(id) => id.to_string(),
+                        Question::Group(_) => continue,
+                    };
+                    self.users.insert(name, account.uid);
+                    if is_own(&question, unit, user) {
+                        self.account = Some(account.clone());
+                    }
+                }
+                (Question::Group(name), Some(Answer::Group(id))) => {
+                    self.groups.insert(name.clone(), *id);
+                }
+                (Question::Group(name), _) => {
+                    return Err(missing("group", name, &format!("`groupadd --system {name}` makes it")));
+                }
+                (Question::User(name), _) => {
+                    return Err(missing("user", name, &format!("`useradd --system {name}` makes it")));
+                }
+                (Question::Id(id), _) => return Err(missing("user", &id.to_string(), "try again")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_own(question: &Question, unit: &Unit, user: u32) -> bool {
+    match (&unit.service.user, question) {
+        (Some(unit::Account::Name(name)), Question::User(asked)) => name == asked,
+        (Some(unit::Account::Id(id)), Question::Id(asked)) => id == asked,
+        (None, Question::Id(asked)) => *asked == user,
+        (Some(_) | None, _) => false,
+    }
+}
+
+/// What must be looked up for a unit, by a supervisor that runs as `user`.
+pub fn questions(unit: &Unit, user: u32) -> Vec<Question> {
+    let of_user = |user: &unit::Account| match user {
+        unit::Account::Name(name) => Question::User(name.clone()),
+        unit::Account::Id(id) => Question::Id(*id),
+    };
+    // A group by number needs nobody's answer.
+    let of_group = |group: &unit::Account| match group {
+        unit::Account::Name(name) => Some(Question::Group(name.clone())),
+        unit::Account::Id(_) => None,
+    };
+    let mut all = vec![unit.service.user.as_ref().map_or(Question::Id(user), of_user)];
+    all.extend(unit.sockets.iter().filter_map(|socket| socket.user.as_ref().map(of_user)));
+    let groups = unit.service.group.iter().chain(unit.service.groups.iter().flatten());
+    let groups = groups.chain(unit.sockets.iter().filter_map(|socket| socket.group.as_ref()));
+    all.extend(groups.filter_map(of_group));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What policy needs to know of a unit.
+pub fn spec(unit: &Unit) -> Spec {
+    let policy = match unit.restart.policy {
+        unit::Policy::Always => backoff::Policy::Always,
+        unit::Policy::OnFailure => backoff::Policy::OnFailure,
+        unit::Policy::Never => backoff::Policy::Never,
+    };
+    Spec {
+        start_at_boot: unit.service.start == unit::Start::Boot,
+        backoff: Backoff {
+            policy,
+            delay_ms: unit.restart.delay_ms,
+            max_delay_ms: unit.restart.max_delay_ms,
+            reset_after_ms: unit.restart.reset_after_ms,
+            give_up_after: unit.restart.give_up_after,
+        },
+        stop_timeout_ms: unit.service.stop_timeout_ms,
+        start_timeout_ms: unit.service.start_timeout_ms,
+        settle_ms: unit.service.settle_ms,
+    }
+}
+
+/// The slot id of a generation's inputs.
+pub const fn inputs_id(id: ServiceId, generation: u32) -> u64 {
+    (id.0 as u64) << 32 | generation as u64
+}
+
+impl Manager {
+    /// Has the inputs of a generation kept.
+    pub(super) fn keep_inputs(&mut self, id: ServiceId, generation: u32) {
+        let Some(known) = self.services.get(&id) else { return };
+        let kept = serde_json::to_vec(&known.inputs)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| memfd::sealed(c"supervise-inputs", &bytes))
+            .and_then(|fd| self.kept.put(Kind::Inputs, inputs_id(id, generation), 0, fd));
+        if let Err(error) = kept {
+            log::error!("service={} keeping its inputs: {}", self.name_of(id), reason(&error));
+        }
+    }
+
+    /// An operator wants a new generation: its release is resolved anew, and its inputs are kept before
+    /// anything of it is in the state.
+    pub(super) fn renew_inputs(&mut self, id: ServiceId) {
+        let Some(generation) = self.world.get(id).map(|service| service.generation) else { return };
+        if let Some(known) = self.services.get_mut(&id)
+            && let Some(unit) = &known.unit
+        {
+            known.inputs.directory = resolved(unit);
+        }
+        self.keep_inputs(id, generation + 1);
+        // Those before are needed by nobody once the next generation exists.
+        for old in self.kept.ids(Kind::Inputs) {
+            if old >> 32 == u64::from(id.0) && old < inputs_id(id, generation) {
+                self.kept.drop(Kind::Inputs, old);
+            }
+        }
+    }
+
+    /// The addresses of a unit's sockets, with their names, in order.
+    pub(super) fn wanted_sockets(&self, unit: &Unit) -> Vec<(String, Address)> {
+        unit.sockets.iter().map(|socket| (socket.name.clone(), address(&socket.listen))).collect()
+    }
+
+    /// Makes sure that every socket of a service is bound and right; their ids in order. The error is in
+    /// words, for all sockets at once.
+    pub(super) fn bind_all(&mut self, id: ServiceId) -> Result<Vec<u64>, String> {
+        let Some(known) = self.services.get(&id) else { return Ok(Vec::new()) };
+        let Some(unit) = known.unit.clone() else { return Ok(Vec::new()) };
+        let (users, groups) = (known.inputs.users.clone(), known.inputs.groups.clone());
+        let locks = self.settings.runtime_dir.join("locks");
+        let (mut ids, mut wrong) = (Vec::new(), Vec::new());
+        for socket in &unit.sockets {
+            let number = |account: &unit::Account, table: &BTreeMap<String, u32>| match account {
+                unit::Account::Name(name) => table.get(name).copied(),
+                unit::Account::Id(id) => Some(*id),
+            };
+            let wanted = Wanted {
+                address: address(&socket.listen),
+                mode: socket.mode,
+                user: socket.user.as_ref().and_then(|user| number(user, &users)),
+                group: socket.group.as_ref().and_then(|group| number(group, &groups)),
+                backlog: socket.backlog,
+                nodelay: socket.nodelay,
+            };
+            if let Some((at, listener)) = self.listeners.at(&wanted.address) {
+                if listener.service == id {
+                    if let Err(error) = self.listeners.repair(at, wanted.backlog, &self.kept) {
+                        log::warn!(
+                            "service={} listening again on {}: {}",
+                            known_name(self, id),
+                            wanted.address,
+                            reason(&error)
+                        );
+                    }
+                    ids.push(at);
+                } else {
+                    let other = self.name_of(listener.service).to_owned();
+                    wrong.push(format!("binding {}: `{other}` has it", wanted.address));
+                }
+                continue;
+            }
+            let number = self.store.get(header::NEXT_LISTENER) + 1;
+            self.store.set(header::NEXT_LISTENER, number);
+            match self.listeners.bind(number, id, &wanted, &locks, &mut self.kept) {
+                Ok(listener) => {
+                    self.save(state::Kind::Listener, number, &listener);
+                    ids.push(number);
+                }
+                Err(unbound) => wrong.push(unbound.to_string()),
+            }
+        }
+        if wrong.is_empty() { Ok(ids) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Closes the sockets of a service.
+    pub(super) fn release_sockets(&mut self, id: ServiceId) {
+        for number in self.listeners.of(id) {
+            self.listeners.release(number, &mut self.kept);
+            self.remove_record(state::Kind::Listener, number);
+        }
+    }
+
+    /// The plan of an incarnation, encoded.
+    pub(super) fn plan(&self, id: ServiceId, run: Run, invocation: &str) -> Result<Vec<u8>, String> {
+        let plan = self.exec_plan(id, run, invocation)?;
+        plan.encode().map_err(|unfit| unfit.to_string())
+    }
+
+    /// The plan of an incarnation.
+    pub(super) fn exec_plan(&self, id: ServiceId, run: Run, invocation: &str) -> Result<ExecPlan, String> {
+        let known = self.services.get(&id).ok_or("there is no such service")?;
+        let unit = known.unit.as_ref().ok_or("its unit has problems")?;
+        let account = known.inputs.account.as_ref().ok_or("its user is not known")?;
+        let service = self.world.get(id).ok_or("there is no such service")?;
+        let group = |group: &unit::Account| match group {
+            unit::Account::Name(name) => known.inputs.groups.get(name).copied(),
+            unit::Account::Id(id) => Some(*id),
+        };
+        let gid = unit.service.group.as_ref().and_then(group).unwrap_or(account.gid);
+        // What the unit lists replaces what the account database says; the primary group stays in any case.
+        let mut groups = match &unit.service.groups {
+            Some(listed) => listed.iter().filter_map(group).collect(),
+            None => account.groups.clone(),
+        };
+        groups.push(gid);
+        let listeners: Vec<plan::Listener> = self
+            .wanted_sockets(unit)
+            .into_iter()
+            .map(|(name, address)| plan::Listener { name, address: address.to_string() })
+            .collect();
+        let numbered = listeners.iter().zip(plan::FIRST_SOCKET as i32..);
+        let fds: Vec<(&str, i32)> = numbered.map(|(listener, fd)| (listener.name.as_str(), fd)).collect();
+        let context = unit::Context {
+            name: &known.name,
+            instance: 1,
+            generation: service.generation.into(),
+            fds: &fds,
+        };
+        let limits = &unit.limits;
+        let core = limits.core.unwrap_or(u64::MAX);
+        let inputs = plan::Inputs {
+            command: unit.service.command.expand(&context),
+            directory: known.inputs.directory.clone(),
+            account: plan::Account {
+                name: account.name.clone(),
+                home: account.home.clone(),
+                shell: account.shell.clone(),
+            },
+            identity: (self.user == 0).then(|| Identity::new(account.uid, gid, &groups)),
+            environment: unit.service.environment.0.clone().into_iter().collect(),
+            protocols: Vec::new(),
+            watchdog_pid: false,
+            listeners: listeners.clone(),
+            start: plan::Start {
+                service: known.name.clone(),
+                generation: service.generation.into(),
+                instance: 1,
+                starts: run.0,
+                invocation: invocation.to_owned(),
+            },
+            umask: unit.service.umask,
+            limits: vec![
+                self.descriptor_limit(limits.nofile),
+                Limit { resource: Resource::Core, soft: core, hard: core },
+            ],
+            nice: limits.nice,
+            oom_score_adj: limits.oom_score_adjust.or((self.user == 0).then_some(0)),
+            cpus: Vec::new(),
+        };
+        plan::build(&inputs).map_err(|unfit| unfit.to_string())
+    }
+
+    /// Services get back the soft limit that the supervisor was started with.
+    fn descriptor_limit(&self, wanted: Option<u64>) -> Limit {
+        let soft = wanted.unwrap_or(self.soft_nofile);
+        let hard = crate::sys::limits::limit(Resource::Nofile).map_or(soft, |(_, hard)| hard);
+        let hard = if self.user == 0 { hard.max(soft) } else { hard };
+        Limit { resource: Resource::Nofile, soft, hard }
+    }
+}
+
+fn known_name(manager: &Manager, id: ServiceId) -> &str {
+    manager.name_of(id)
+}
+
+/// The working directory with its symbolic links resolved; as it is written where that does not work: the
+/// start then says why.
+pub fn resolved(unit: &Unit) -> String {
+    let Some(directory) = &unit.service.directory else { return "/".to_owned() };
+    match std::fs::canonicalize(directory) {
+        Ok(real) => real.to_string_lossy().into_owned(),
+        Err(_) => directory.to_string_lossy().into_owned(),
+    }
+}
+
+/// The one form of a unit's address.
+pub fn address(listen: &unit::Listen) -> Address {
+    match listen {
+        unit::Listen::Tcp { addr, dual } => Address::Tcp { address: *addr, dual: *dual },
+        unit::Listen::Unix(path) => Address::Unix(path.clone()),
+    }
+}

@@ -1,0 +1,112 @@
+//! ROOT. The manager's side of the logger: which pipes it reads. Never reads one.
+//!
+//! A stream is a number that is never used again: incarnation × 2, plus one for standard error. The logger
+//! takes a stream it knows for a repetition, so all are sent again to a new logger and by a new manager.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::kept::{Kept, is_full};
+use crate::policy::Run;
+use crate::sys::link::Link;
+use crate::wire::cri::Which;
+use crate::wire::keeper::Kind;
+use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report};
+
+/// The number of a stream.
+pub const fn stream(run: Run, which: Which) -> u64 {
+    run.0 * 2
+        + match which {
+            Which::Stdout => 0,
+            Which::Stderr => 1,
+        }
+}
+
+/// Where the keeper has a stream's pipe.
+const fn kept(stream: u64) -> (Kind, u64) {
+    (if stream.is_multiple_of(2) { Kind::Stdout } else { Kind::Stderr }, stream / 2)
+}
+
+/// The link, and what waits to be said.
+#[derive(Debug, Default)]
+pub struct Logs {
+    link: Option<Link>,
+    outbox: VecDeque<Order>,
+}
+
+impl Logs {
+    /// There is a new logger, or we are new to it: everything waits to be said again.
+    pub fn attach(&mut self, link: Link) {
+        self.link = Some(link);
+        self.outbox.clear();
+    }
+
+    /// The link's number, to be watched.
+    pub fn raw_link(&self) -> Option<RawFd> {
+        self.link.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Has a stream read from now on.
+    pub fn add(&mut self, service: &str, run: Run, which: Which, kept: &Kept) {
+        if let Some(service) = Name::new(service.as_bytes()) {
+            self.outbox.push_back(Order::Add { stream: stream(run, which), service, which });
+        }
+        self.flush(kept);
+    }
+
+    /// Has everything read to its end, and the logger exit.
+    pub fn drain(&mut self, within_ms: u32, kept: &Kept) {
+        self.outbox.push_back(Order::Drain { within_ms });
+        self.flush(kept);
+    }
+
+    /// Says what waits, until the queue is full.
+    pub fn flush(&mut self, kept_table: &Kept) {
+        let Some(link) = &self.link else { return };
+        while let Some(order) = self.outbox.front() {
+            let sent = match order {
+                Order::Add { stream, .. } => {
+                    let (kind, id) = kept(*stream);
+                    match kept_table.fd(kind, id) {
+                        Some(fd) => link.send(&order.encode(), &[fd]),
+                        None => Ok(()), // it has ended meanwhile
+                    }
+                }
+                Order::Remove { .. } | Order::Drain { .. } => link.send(&order.encode(), &[]),
+            };
+            match sent {
+                Err(error) if is_full(&error) => return,
+                Ok(()) | Err(_) => drop(self.outbox.pop_front()),
+            }
+        }
+    }
+
+    /// Takes what the logger has said: streams that ended are dropped. Streams that it lost come back, to be
+    /// added again. False where the link has ended.
+    pub fn listen(&mut self, kept_table: &mut Kept, lost: &mut Vec<(Run, Which)>) -> bool {
+        loop {
+            let Some(link) = &self.link else { return false };
+            let mut bytes = [0; MESSAGE_BYTES];
+            match link.receive(&mut bytes, &mut []) {
+                Ok(Some(got)) => match bytes.get(..got.bytes).map(Report::decode) {
+                    Some(Ok(Report::Closed { stream })) => {
+                        let (kind, id) = kept(stream);
+                        kept_table.drop(kind, id);
+                    }
+                    Some(Ok(Report::Lost { stream })) => {
+                        let which = if stream.is_multiple_of(2) { Which::Stdout } else { Which::Stderr };
+                        lost.push((Run(stream / 2), which));
+                    }
+                    Some(Err(refused)) => log::warn!("the logger sent {refused}"),
+                    None => {}
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Ok(None) | Err(_) => {
+                    self.link = None;
+                    return false;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! ROOT. The incarnations that exist: what is written down of each, and what is held for it here. Never
+//! signals one.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{Run, ServiceId};
+
+/// What the state says of an incarnation's process. Written before its gate opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Whose.
+    pub service: ServiceId,
+    /// Generation of its inputs.
+    pub generation: u32,
+    /// Pid of the main process.
+    pub pid: u32,
+    /// Its start in clock ticks after boot: with the pid, who it is.
+    pub start_time: u64,
+    /// The keeper that is its parent and will be told of its end.
+    pub keeper: u64,
+    /// Name of its cgroup; None where it is followed as a tree.
+    pub cgroup: Option<String>,
+    /// INVOCATION_ID.
+    pub invocation: String,
+    /// Nanoseconds since 1970 at which it was made.
+    pub since_ns: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Processes {
+    table: BTreeMap<Run, Process>,
+    gates: BTreeMap<Run, OwnedFd>,
+}
+
+impl Processes {
+    /// Adds one, with its gate where this manager made it.
+    pub fn add(&mut self, run: Run, process: Process, gate: Option<OwnedFd>) {
+        self.table.insert(run, process);
+        if let Some(gate) = gate {
+            self.gates.insert(run, gate);
+        }
+    }
+
+    /// One of them.
+    pub fn get(&self, run: Run) -> Option<&Process> {
+        self.table.get(&run)
+    }
+
+    /// All, in the order of their starts.
+    pub fn iter(&self) -> impl Iterator<Item = (Run, &Process)> {
+        self.table.iter().map(|(run, process)| (*run, process))
+    }
+
+    /// The gate of one that has not been let through. Dropping it ends the process.
+    pub fn take_gate(&mut self, run: Run) -> Option<OwnedFd> {
+        self.gates.remove(&run)
+    }
+
+    /// Forgets one.
+    pub fn remove(&mut self, run: Run) -> Option<Process> {
+        self.gates.remove(&run);
+        self.table.remove(&run)
+    }
+}

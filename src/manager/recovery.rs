@@ -1,0 +1,171 @@
+//! ROOT. Taking up what an earlier manager left: the state, the descriptors, and what happened meanwhile.
+//! Never reads a unit from disk: a crash is no apply. Where there is nothing to take up this does nothing.
+
+use super::inputs::{self, Inputs, inputs_id};
+use super::listeners::Listener;
+use super::processes::Process;
+use super::turn::Launched;
+use super::{Known, Manager, ServiceRecord, boot};
+use crate::policy::recover::{self, Found, missed};
+use crate::policy::service::{Phase, Service};
+use crate::policy::{Action, Run, ServiceId};
+use crate::sys::memfd;
+use crate::wire::keeper::Kind;
+use crate::wire::state;
+
+impl Manager {
+    /// Takes everything up again.
+    pub(super) fn recover(&mut self) {
+        self.restore_listeners();
+        self.restore_processes();
+        self.restore_services();
+        self.drop_leftovers();
+        let mut again = Vec::new();
+        let known: Vec<ServiceId> = self.services.keys().copied().collect();
+        for id in known {
+            let Some(service) = self.world.get(id) else { continue };
+            let Some(run) = service.run() else { continue };
+            let found = Found {
+                registered: self.kept.fd(Kind::Process, run.0).is_some(),
+                launched: match self.read_report(run) {
+                    Launched::Pending => recover::Launched::Pending,
+                    Launched::Executed => recover::Launched::Executed,
+                    Launched::Failed(end) => recover::Launched::Failed(end),
+                    Launched::GateLost => recover::Launched::GateLost,
+                },
+                exited: None, // the exits are taken in below, in their order
+            };
+            let missed = missed(service, found);
+            if found.launched != recover::Launched::Pending {
+                self.kept.drop(Kind::Report, run.0);
+            }
+            for event in missed.events {
+                self.feed(id, event);
+            }
+            again.extend(missed.again.into_iter().map(|action| (id, action)));
+        }
+        self.run_events();
+        self.take_exits();
+        for (id, action) in again {
+            // What has moved on meanwhile needs nothing again.
+            self.redo(id, action);
+        }
+        self.run_events();
+        let runs: Vec<Run> = self.processes.iter().map(|(run, _)| run).collect();
+        for run in runs {
+            self.watch_process(run);
+            self.take_if_ended(run);
+        }
+    }
+
+    fn restore_listeners(&mut self) {
+        for (number, body) in self.store.bodies(state::Kind::Listener) {
+            match serde_json::from_slice::<Listener>(&body) {
+                Ok(listener) if self.kept.fd(Kind::Listener, number).is_some() => {
+                    self.listeners.restore(number, listener);
+                }
+                Ok(_) | Err(_) => self.remove_record(state::Kind::Listener, number),
+            }
+        }
+        for number in self.kept.ids(Kind::Listener) {
+            if !self.listeners.iter().any(|(one, _)| one == number) {
+                // Bound, but its record was never written: bound again when it is wanted.
+                self.kept.drop(Kind::Listener, number);
+                self.kept.drop(Kind::PathLock, number);
+            }
+        }
+    }
+
+    fn restore_processes(&mut self) {
+        for (run, body) in self.store.bodies(state::Kind::Process) {
+            match serde_json::from_slice::<Process>(&body) {
+                Ok(process) => self.processes.add(Run(run), process, None),
+                Err(error) => log::error!("the record of incarnation {run}: {error}"),
+            }
+        }
+    }
+
+    fn restore_services(&mut self) {
+        for (number, body) in self.store.bodies(state::Kind::Service) {
+            let id = ServiceId(number as u32);
+            let record: ServiceRecord<Service> = match serde_json::from_slice(&body) {
+                Ok(record) => record,
+                Err(error) => {
+                    log::error!("the record of service {number}: {error}");
+                    continue;
+                }
+            };
+            let generation = record.policy.generation;
+            let inputs = self
+                .kept
+                .fd(Kind::Inputs, inputs_id(id, generation))
+                .and_then(|fd| memfd::content(fd).ok())
+                .and_then(|bytes| serde_json::from_slice::<Inputs>(&bytes).ok())
+                .unwrap_or_else(|| Inputs { name: record.name.clone(), ..Inputs::default() });
+            // What was refused at the first reading is refused here: it has no account then.
+            let unit = inputs.account.as_ref().and_then(|_| inputs.unit().ok());
+            let spec = unit.as_ref().map_or_else(boot::never, inputs::spec);
+            self.services.insert(id, Known { name: record.name, unit, inputs });
+            self.world.add(id, spec, record.policy);
+        }
+    }
+
+    /// Drops what belongs to no living incarnation: the state had moved on, the drop had not come.
+    fn drop_leftovers(&mut self) {
+        let living: Vec<Run> = self.world.iter().filter_map(|(_, service)| service.run()).collect();
+        let mut old: Vec<Run> = self.processes.iter().map(|(run, _)| run).collect();
+        for kind in [Kind::Process, Kind::Report, Kind::Cgroup] {
+            old.extend(self.kept.ids(kind).into_iter().map(Run));
+        }
+        old.sort_unstable();
+        old.dedup();
+        for run in old {
+            if !living.contains(&run) {
+                self.forget(run);
+            }
+        }
+    }
+
+    fn take_if_ended(&mut self, run: Run) {
+        let foreign = self.processes.get(run).is_some_and(|process| process.keeper != self.kept.keeper);
+        if foreign && self.process_has_ended(run) {
+            self.watched.unsettled.insert(run, self.now.0);
+        }
+    }
+
+    /// The service that a stream belongs to.
+    pub(super) fn name_of_stream(&self, run: Run) -> Option<String> {
+        if let Some(id) = self.service_of(run) {
+            return Some(self.name_of(id).to_owned());
+        }
+        self.ended.get(&run).map(|id| self.name_of(*id).to_owned())
+    }
+
+    /// Does again what an action was to do, where the service has not moved on since.
+    fn redo(&mut self, id: ServiceId, action: Action) {
+        let Some(phase) = self.world.get(id).map(|service| service.phase) else { return };
+        let due = match (action, phase) {
+            (Action::Terminate(run), Phase::Stopping { run: ours, signalled: false, .. })
+            | (Action::Kill(run), Phase::Stopping { run: ours, .. })
+            | (Action::Clear(run), Phase::Clearing { run: ours, .. }) => run == ours,
+            _ => false,
+        };
+        if due {
+            self.carry_out(id, action);
+        }
+    }
+
+    /// Forgets ended incarnations whose output has been read to its end.
+    pub(super) fn drop_old_records(&mut self) {
+        let read: Vec<Run> = self.ended.keys().copied().filter(|run| !self.has_streams(*run)).collect();
+        for run in read {
+            self.ended.remove(&run);
+            self.remove_record(state::Kind::Process, run.0);
+        }
+    }
+
+    /// Whether output of an incarnation may still be unread.
+    pub(super) fn has_streams(&self, run: Run) -> bool {
+        [Kind::Stdout, Kind::Stderr].into_iter().any(|kind| self.kept.fd(kind, run.0).is_some())
+    }
+}

@@ -1,0 +1,236 @@
+//! ROOT. How services are, as `status` tells it; and each decision as a line on standard error. Never changes
+//! anything.
+
+use super::Manager;
+use super::listeners::Address;
+use crate::launch::words;
+use crate::policy::service::{Goal, Phase, Service};
+use crate::policy::{End, Event, Exit, Mono, Run, ServiceId};
+use crate::sys::errno::reason;
+use crate::sys::{clock, sockets};
+use crate::wire::control;
+use crate::wire::keeper::Kind;
+use crate::wire::zygote::{Report, Weight};
+
+/// RFC 3339 in UTC of so many nanoseconds since 1970.
+pub fn instant(ns: u64) -> String {
+    let timestamp = jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{timestamp:.3}")
+}
+
+/// What a monotonic moment is on the wall clock now.
+fn wall(at: Mono) -> String {
+    let (now_ms, now_ns) = (clock::monotonic_ms() as i128, clock::realtime_ns() as i128);
+    let ns = now_ns + (i128::from(at.0) - now_ms) * 1_000_000;
+    instant(ns.clamp(0, i128::from(u64::MAX)) as u64)
+}
+
+/// How a main process ended, in the control protocol's form.
+pub fn exit(end: End) -> Option<control::Exit> {
+    let End::Exited(exit) = end else { return None };
+    Some(match exit {
+        Exit::Code(code) => control::Exit {
+            code: Some(code),
+            signal: None,
+            meaning: if code == 0 { "success".to_owned() } else { format!("exit status {code}") },
+        },
+        Exit::Signal(signal) => {
+            let name = signal_name(signal);
+            control::Exit { code: None, meaning: format!("ended by SIG{name}"), signal: Some(name) }
+        }
+        Exit::Unknown => control::Exit {
+            code: None,
+            signal: None,
+            meaning: "unknown: its parent had ended, and this kernel does not tell others".to_owned(),
+        },
+    })
+}
+
+/// A signal's name without SIG, or its number.
+pub fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(known) => known.as_str().trim_start_matches("SIG").to_owned(),
+        Err(_) => signal.to_string(),
+    }
+}
+
+impl Manager {
+    /// How an incarnation ended or why it never began, in words.
+    pub(super) fn words_of(&self, id: ServiceId, end: End) -> String {
+        match end {
+            End::Exited(_) => exit(end).map(|exit| exit.meaning).unwrap_or_default(),
+            End::Launch { stage, errno, detail } => {
+                let report = Report { weight: Weight::Failure, stage, errno, detail };
+                let run = self.world.get(id).map_or(Run(0), |service| service.last_run);
+                match self.exec_plan(id, run, "") {
+                    Ok(plan) => words::explain(&plan, &report, &[]).to_string(),
+                    Err(words) => words,
+                }
+            }
+            End::NoProcess(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                format!("no process could be made: {}", reason(&error))
+            }
+            End::Unprepared => {
+                self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
+            }
+            End::TimedOut => "the steps before the command took longer than `start-timeout`".to_owned(),
+        }
+    }
+
+    /// The supervisor itself.
+    pub(super) fn supervisor_status(&self) -> control::Supervisor {
+        control::Supervisor {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id() as i32,
+            keeper_pid: self.kept.raw_link().map(|_| self.kept.keeper_pid as i32),
+            since: instant(self.since_ns),
+        }
+    }
+
+    /// One service.
+    pub(super) fn service_status(&self, id: ServiceId) -> Option<control::Service> {
+        let service = self.world.get(id)?;
+        let run = service.run();
+        let process = run.and_then(|run| self.processes.get(run));
+        let state = state(service);
+        let pid = process.map(|process| process.pid as i32);
+        let pids: Vec<i32> = run
+            .and_then(|run| self.tree(run))
+            .map(|tree| tree.pids().into_iter().map(|pid| pid as i32).collect())
+            .unwrap_or_default();
+        let tracking = process.map(|process| match &process.cgroup {
+            Some(_) => "cgroup".to_owned(),
+            None => "process-tree (weak)".to_owned(),
+        });
+        let instances = process
+            .map(|process| control::Instance {
+                instance: 1,
+                generation: process.generation.into(),
+                role: control::Role::Current,
+                pid,
+                state,
+                since: Some(wall(service.since)),
+            })
+            .into_iter()
+            .collect();
+        let mut problems =
+            self.services.get(&id).map(|known| known.inputs.problems.clone()).unwrap_or_default();
+        if let (Some(end), false) = (service.last_end, matches!(service.phase, Phase::Running { .. }))
+            && !matches!(end, End::Exited(_))
+        {
+            problems.push(self.words_of(id, end));
+        }
+        let next_start = match service.phase {
+            Phase::BackingOff { until } => Some(wall(until)),
+            _ => None,
+        };
+        let gate = self
+            .unit_of(id)
+            .map(|unit| format!("settle only: alive for {} ms (not proven)", unit.service.settle_ms));
+        Some(
+            control::Service {
+                name: self.name_of(id).to_owned(),
+                state,
+                pid,
+                pids,
+                generation: service.generation.into(),
+                instances,
+                restarts: service.restarts.into(),
+                since: Some(wall(service.since)),
+                exit: service.last_end.and_then(exit),
+                next_start,
+                gate,
+                sockets: self.socket_status(id),
+                tracking,
+                problems,
+                ..control::Service::default()
+            }
+            .bounded(),
+        )
+    }
+
+    fn socket_status(&self, id: ServiceId) -> Vec<control::Socket> {
+        let Some(unit) = self.unit_of(id) else { return Vec::new() };
+        self.wanted_sockets(unit)
+            .into_iter()
+            .map(|(name, address)| {
+                let bound = self.listeners.at(&address).and_then(|(id, _)| self.kept.fd(Kind::Listener, id));
+                let queue = match (&address, bound) {
+                    (Address::Tcp { .. }, Some(fd)) => sockets::tcp_queue(fd).ok(),
+                    (Address::Tcp { .. }, None) | (Address::Unix(_), _) => None,
+                };
+                control::Socket {
+                    name,
+                    address: address.to_string(),
+                    queue: queue.map(|(waiting, _)| waiting.into()),
+                    backlog: queue.map(|(_, most)| most.into()),
+                }
+            })
+            .collect()
+    }
+
+    /// One line for one decision.
+    pub(super) fn report_step(&self, id: ServiceId, event: Event) {
+        let Some(service) = self.world.get(id) else { return };
+        let name = self.name_of(id);
+        let generation = service.generation;
+        let next = match service.phase {
+            Phase::BackingOff { until } => {
+                format!(" next=start in_ms={} failures={}", until.since(self.now), service.failures)
+            }
+            Phase::Cloning { run } => format!(" next=start run={}", run.0),
+            Phase::Failed => " next=none state=failed".to_owned(),
+            Phase::Done => " next=none state=done".to_owned(),
+            Phase::Stopped => " next=none".to_owned(),
+            Phase::Launching { .. }
+            | Phase::Settling { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Clearing { .. } => String::new(),
+        };
+        match event {
+            Event::Executed(run) => {
+                let pid = self.processes.get(run).map_or(0, |process| process.pid);
+                log::info!("service={name} gen={generation} run={} pid={pid} started", run.0);
+            }
+            Event::Gone(run, exit) => {
+                let how = match exit {
+                    Exit::Code(code) => format!("exited status={code}"),
+                    Exit::Signal(signal) => format!("ended signal={}", signal_name(signal)),
+                    Exit::Unknown => "ended status=unknown".to_owned(),
+                };
+                log::info!("service={name} gen={generation} run={} {how}", run.0);
+            }
+            Event::NotCloned(run, end) | Event::NotExecuted(run, end) => {
+                log::warn!("service={name} gen={generation} run={} {}{next}", run.0, self.words_of(id, end));
+            }
+            Event::Empty(run) => log::info!("service={name} gen={generation} run={} gone{next}", run.0),
+            Event::Lost(run) => log::info!("service={name} gen={generation} run={} never began{next}", run.0),
+            Event::Boot
+            | Event::Start(_)
+            | Event::Stop(_)
+            | Event::Restart(_)
+            | Event::Close
+            | Event::Cloned(_)
+            | Event::Signalled(_)
+            | Event::Tick => {}
+        }
+    }
+}
+
+fn state(service: &Service) -> control::State {
+    match service.phase {
+        Phase::Stopped => control::State::Stopped,
+        Phase::Done => control::State::Done,
+        Phase::Failed => control::State::Failed,
+        Phase::BackingOff { .. } => control::State::BackingOff,
+        Phase::Cloning { .. } | Phase::Launching { .. } | Phase::Settling { .. } => control::State::Starting,
+        Phase::Running { .. } => control::State::Running,
+        Phase::Stopping { .. } => control::State::Stopping,
+        Phase::Clearing { .. } => match service.goal {
+            Goal::Down => control::State::Stopping,
+            Goal::Up => control::State::BackingOff,
+        },
+    }
+}

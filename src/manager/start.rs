@@ -1,0 +1,320 @@
+//! ROOT. From an incarnation that is wanted to a process at its gate: pipes, cgroup, plan, and the zygote's
+//! answer. Never opens a gate.
+//!
+//! A bounded number of clones is asked for at a time, so that the descriptors of a thousand starts at once
+//! need no more room than those of a few.
+
+use crate::sys::errno::reason;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::Manager;
+use super::kept::is_full;
+use super::listeners;
+use super::processes::Process;
+use crate::policy::{End, Event, Run, ServiceId};
+use crate::sys::link::Link;
+use crate::sys::{clock, fds, memfd, process};
+use crate::wire::cri::Which;
+use crate::wire::keeper::Kind;
+use crate::wire::state;
+use crate::wire::zygote::{MESSAGE_BYTES, Reply, Spawn};
+
+/// The most clones asked for at once.
+const MOST_AT_ONCE: usize = 16;
+
+/// What is held of a start until the zygote has answered.
+#[derive(Debug)]
+struct Prepared {
+    service: ServiceId,
+    generation: u32,
+    gate: OwnedFd,
+    report: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    cgroup: Option<(String, OwnedFd)>,
+    invocation: String,
+}
+
+/// What goes to the zygote.
+struct Parcel {
+    spawn: Spawn,
+    fds: Vec<OwnedFd>,
+}
+
+/// The zygote, and what is asked of it.
+#[derive(Debug, Default)]
+pub struct Starts {
+    link: Option<Link>,
+    queue: VecDeque<(ServiceId, Run)>,
+    asked: BTreeMap<u64, (Run, Prepared)>,
+    requests: u64,
+}
+
+impl Starts {
+    /// The link's number, to be watched.
+    pub fn raw_link(&self) -> Option<RawFd> {
+        self.link.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Whether this incarnation waits for its clone.
+    pub fn has(&self, run: Run) -> bool {
+        self.queue.iter().any(|(_, one)| *one == run) || self.asked.values().any(|(one, _)| *one == run)
+    }
+}
+
+impl Manager {
+    /// Has a process cloned at once, outside of any service, and waits for it: for use while nothing else is
+    /// under way. Its descriptors are in the order of [`Spawn`]; there are no sockets.
+    pub(super) fn clone_now(&mut self, fds: &[BorrowedFd<'_>], deadline: u64) -> io::Result<OwnedFd> {
+        self.starts.requests += 1;
+        let request = (self.kept.manager << 32) | self.starts.requests;
+        let ended = || io::Error::other("the zygote has ended");
+        let link = self.starts.link.as_ref().ok_or_else(ended)?;
+        link.send(&Spawn { request, sockets: 0, cgroup: false }.encode(), fds)?;
+        loop {
+            let mut bytes = [0; MESSAGE_BYTES];
+            let mut place = [None];
+            match link.receive(&mut bytes, &mut place) {
+                Ok(Some(got)) => {
+                    let [pidfd] = place;
+                    match (bytes.get(..got.bytes).and_then(Reply::decode), pidfd) {
+                        (Some(Reply::Spawned { request: one, .. }), Some(pidfd)) if one == request => {
+                            return Ok(pidfd);
+                        }
+                        (Some(Reply::Refused { request: one, errno }), _) if one == request => {
+                            return Err(io::Error::from_raw_os_error(errno));
+                        }
+                        _ => {} // an answer to a manager before this one
+                    }
+                }
+                Ok(None) => return Err(ended()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_sub(clock::monotonic_ms());
+                    if left == 0 {
+                        return Err(io::Error::from(io::ErrorKind::TimedOut));
+                    }
+                    crate::sys::parent::wait(&[link.as_fd()], left as i32, &mut [false])?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// There is a new zygote.
+    pub(super) fn attach_zygote(&mut self, link: Link) {
+        self.zygote_ended();
+        self.starts.link = Some(link);
+        self.pump_starts();
+    }
+
+    /// The zygote is gone. What was asked of it may exist, and ends at its gate.
+    pub(super) fn zygote_ended(&mut self) {
+        self.starts.link = None;
+        let asked = std::mem::take(&mut self.starts.asked);
+        for (run, prepared) in asked.into_values() {
+            self.abandon(run, prepared, End::NoProcess(libc::EPIPE));
+        }
+    }
+
+    /// Wants a process for this incarnation.
+    pub(super) fn want_process(&mut self, id: ServiceId, run: Run) {
+        self.starts.queue.push_back((id, run));
+        self.pump_starts();
+    }
+
+    /// Asks for as many clones as may be asked for.
+    pub(super) fn pump_starts(&mut self) {
+        while self.starts.link.is_some() && self.starts.asked.len() < MOST_AT_ONCE {
+            let Some((id, run)) = self.starts.queue.pop_front() else { return };
+            let (prepared, parcel) = match self.prepare(id, run) {
+                Ok(ready) => ready,
+                Err(NotPrepared::Shortage(error)) => {
+                    self.feed(id, Event::NotCloned(run, End::NoProcess(error.raw_os_error().unwrap_or(0))));
+                    continue;
+                }
+                Err(NotPrepared::Words(words)) => {
+                    self.say_words(id, words);
+                    self.feed(id, Event::NotCloned(run, End::Unprepared));
+                    continue;
+                }
+            };
+            let borrowed: Vec<BorrowedFd<'_>> = parcel.fds.iter().map(AsFd::as_fd).collect();
+            let sent = match &self.starts.link {
+                Some(link) => link.send(&parcel.spawn.encode(), &borrowed),
+                None => return,
+            };
+            match sent {
+                Ok(()) => {
+                    self.starts.asked.insert(parcel.spawn.request, (run, prepared));
+                }
+                Err(error) if is_full(&error) => {
+                    self.discard(run, prepared);
+                    self.starts.queue.push_front((id, run)); // its link's room wakes us
+                    return;
+                }
+                Err(error) => {
+                    self.abandon(run, prepared, End::NoProcess(error.raw_os_error().unwrap_or(libc::EPIPE)));
+                }
+            }
+        }
+    }
+
+    fn prepare(&mut self, id: ServiceId, run: Run) -> Result<(Prepared, Parcel), NotPrepared> {
+        let generation = self.world.get(id).map_or(1, |service| service.generation);
+        let sockets = self.bind_all(id).map_err(NotPrepared::Words)?;
+        let invocation = self.new_invocation(run);
+        let plan = self.plan(id, run, &invocation).map_err(NotPrepared::Words)?;
+        let plan = memfd::sealed(c"supervise-plan", &plan)?;
+        let (gate_read, gate) = fds::pipe(0)?;
+        let (report, report_write) = fds::pipe(0)?;
+        let (stdout, stdout_write) = fds::pipe(0)?;
+        let (stderr, stderr_write) = fds::pipe(0)?;
+        // Only our ends are to return at once; a service may find blocking writes more to its taste.
+        for end in [&report, &stdout, &stderr] {
+            fds::set_nonblocking(end.as_fd(), true)?;
+        }
+        let null = fds::duplicate(self.null.as_fd())?;
+        let cgroup = self.make_cgroup(id, run);
+        let mut parcel = vec![plan, gate_read, report_write, null, stdout_write, stderr_write];
+        for socket in &sockets {
+            let fd = self
+                .kept
+                .fd(Kind::Listener, *socket)
+                .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+            parcel.push(listeners::copy(fd)?);
+        }
+        if let Some((_, directory)) = &cgroup {
+            parcel.push(fds::duplicate(directory.as_fd())?);
+        }
+        self.starts.requests += 1;
+        let request = (self.kept.manager << 32) | self.starts.requests;
+        let spawn = Spawn { request, sockets: sockets.len() as u16, cgroup: cgroup.is_some() };
+        let prepared = Prepared { service: id, generation, gate, report, stdout, stderr, cgroup, invocation };
+        Ok((prepared, Parcel { spawn, fds: parcel }))
+    }
+
+    fn make_cgroup(&mut self, id: ServiceId, run: Run) -> Option<(String, OwnedFd)> {
+        let base = self.cgroups.as_ref()?;
+        let name = format!("supervise.{}.{}.{}", self.cgroup_tag, self.name_of(id), run.0);
+        match base.make(&name) {
+            Ok(directory) => Some((name, directory)),
+            Err(error) => {
+                log::warn!("{}: making the cgroup {name}: {}", self.name_of(id), reason(&error));
+                None
+            }
+        }
+    }
+
+    fn discard(&mut self, _run: Run, prepared: Prepared) {
+        if let (Some((name, _)), Some(base)) = (&prepared.cgroup, &self.cgroups) {
+            let _ = base.remove(name); // a child on its way out keeps it; the sweep at the next start takes it
+        }
+    }
+
+    fn abandon(&mut self, run: Run, prepared: Prepared, end: End) {
+        let id = prepared.service;
+        self.discard(run, prepared);
+        self.feed(id, Event::NotCloned(run, end));
+    }
+
+    /// Takes what the zygote has answered. False where its link has ended.
+    pub(super) fn hear_zygote(&mut self) -> bool {
+        loop {
+            let Some(link) = &self.starts.link else { return false };
+            let mut bytes = [0; MESSAGE_BYTES];
+            let mut place = [None];
+            match link.receive(&mut bytes, &mut place) {
+                Ok(Some(got)) => {
+                    let [pidfd] = place;
+                    match (bytes.get(..got.bytes).and_then(Reply::decode), pidfd) {
+                        (Some(Reply::Spawned { request, pid, cgroup_errno, .. }), Some(pidfd)) => {
+                            self.spawned(request, pid, cgroup_errno, pidfd);
+                        }
+                        (Some(Reply::Refused { request, errno }), _) => self.refused(request, errno),
+                        (Some(Reply::Spawned { .. }) | None, _) => {
+                            log::error!("the zygote sent a message that makes no sense");
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.pump_starts();
+                    return true;
+                }
+                Ok(None) | Err(_) => {
+                    self.zygote_ended();
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self, request: u64, errno: i32) {
+        if let Some((run, prepared)) = self.starts.asked.remove(&request) {
+            self.abandon(run, prepared, End::NoProcess(errno));
+        }
+    }
+
+    /// Writes a process down, has the keeper register it, and only then tells policy of it.
+    fn spawned(&mut self, request: u64, pid: u32, cgroup_errno: u16, pidfd: OwnedFd) {
+        // An answer to a manager that has died: its child ends at its gate, unregistered.
+        let Some((run, prepared)) = self.starts.asked.remove(&request) else { return };
+        let id = prepared.service;
+        let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
+        let mut cgroup = prepared.cgroup;
+        if cgroup_errno != 0 {
+            let error = io::Error::from_raw_os_error(cgroup_errno.into());
+            log::warn!("{}: entering its cgroup: {}", self.name_of(id), reason(&error));
+            if let (Some((name, _)), Some(base)) = (cgroup.take(), &self.cgroups) {
+                let _ = base.remove(&name);
+            }
+        }
+        let process = Process {
+            service: id,
+            generation: prepared.generation,
+            pid,
+            start_time,
+            keeper: self.kept.keeper,
+            cgroup: cgroup.as_ref().map(|(name, _)| name.clone()),
+            invocation: prepared.invocation,
+            since_ns: clock::realtime_ns(),
+        };
+        self.save(state::Kind::Process, run.0, &process);
+        let mut ends = vec![
+            (Kind::Report, 0, prepared.report),
+            (Kind::Stdout, 0, prepared.stdout),
+            (Kind::Stderr, 0, prepared.stderr),
+        ];
+        ends.extend(cgroup.map(|(_, directory)| (Kind::Cgroup, 0, directory)));
+        ends.push((Kind::Process, pid, pidfd));
+        for (kind, pid, fd) in ends {
+            if let Err(error) = self.kept.put(kind, run.0, pid, fd) {
+                log::error!("{}: keeping a descriptor: {}", self.name_of(id), reason(&error));
+                self.forget(run);
+                self.feed(id, Event::NotCloned(run, End::NoProcess(libc::EMFILE)));
+                return;
+            }
+        }
+        self.processes.add(run, process, Some(prepared.gate));
+        self.watch_process(run);
+        let name = self.name_of(id).to_owned();
+        self.logs.add(&name, run, Which::Stdout, &self.kept);
+        self.logs.add(&name, run, Which::Stderr, &self.kept);
+        self.feed(id, Event::Cloned(run));
+    }
+}
+
+/// Why there is nothing to ask the zygote for.
+enum NotPrepared {
+    /// The machine is short of something.
+    Shortage(io::Error),
+    /// The service cannot be started as it is; the words say why.
+    Words(String),
+}
+
+impl From<io::Error> for NotPrepared {
+    fn from(error: io::Error) -> Self {
+        Self::Shortage(error)
+    }
+}

@@ -1,0 +1,377 @@
+//! ROOT. The loop. A turn takes launch news first, then exits, then requests, then deadlines: a service that
+//! says it is ready and dies at once must not be lost. Never decides.
+
+use crate::sys::errno::reason;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Manager;
+use super::kept::News;
+use super::watch::{self, Watch};
+use crate::launch::Stage;
+use crate::policy::service::Phase;
+use crate::policy::{End, Event, Exit, Mono, Run};
+use crate::sys::{clock, fds, process};
+use crate::wire::cri::Which;
+use crate::wire::keeper::{ExitRecord, Kind, exits};
+use crate::wire::state::header;
+use crate::wire::zygote::{REPORT_BYTES, Report, Weight};
+
+/// Milliseconds between looks at trees without a cgroup while they are cleared.
+const LOOK_AGAIN_MS: u64 = 20;
+/// Milliseconds after the end of a process that is not our child for which its status is waited for.
+const STATUS_WITHIN_MS: u64 = 3_000;
+/// Milliseconds that the logger has for the last lines.
+const LAST_LINES_MS: u32 = 1_500;
+/// Events taken from the poll at once.
+const EVENTS: usize = 256;
+
+/// How far an incarnation has got before its command, as its report says.
+pub enum Launched {
+    /// Nothing yet.
+    Pending,
+    /// The report has ended: the command executes.
+    Executed,
+    /// A step failed.
+    Failed(End),
+    /// Its gate was closed.
+    GateLost,
+}
+
+impl Manager {
+    /// Runs until everything is stopped.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = mio::Events::with_capacity(EVENTS);
+        loop {
+            self.watch_link(watch::KEEPER, self.kept.raw_link());
+            self.watch_link(watch::ZYGOTE, self.starts.raw_link());
+            self.watch_link(watch::LOGGER, self.logs.raw_link());
+            self.kept.flush();
+            self.logs.flush(&self.kept);
+            if self.world.is_closed() {
+                return self.finish();
+            }
+            self.now = Mono(clock::monotonic_ms());
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    // ENOMEM passes; there is nothing better to do than to try again.
+                    log::error!("waiting for events: {}", reason(&error));
+                    crate::sys::parent::wait(&[], 100, &mut [])?;
+                }
+                Ok(()) | Err(_) => {}
+            }
+            self.now = Mono(clock::monotonic_ms());
+            self.turn(&events)?;
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let looks = !self.watched.polled.is_empty() || !self.watched.unsettled.is_empty();
+        let deadlines = [
+            self.world.deadline(),
+            self.control.as_ref().and_then(super::control::Control::deadline),
+            self.handover.as_ref().map(|waiting| Mono(waiting.until_ms)),
+            self.stop_at,
+            looks.then(|| self.now.after(LOOK_AGAIN_MS)),
+            self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
+        ];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(Duration::from_millis(next.since(self.now)))
+    }
+
+    fn turn(&mut self, events: &mio::Events) -> io::Result<()> {
+        let news: Vec<Watch> = events.iter().map(|event| watch::meaning(event.token())).collect();
+        for watch in &news {
+            match watch {
+                Watch::Zygote => {
+                    if !self.hear_zygote() {
+                        self.unwatch_link(watch::ZYGOTE);
+                    }
+                }
+                Watch::Report(run) => self.take_report(*run),
+                Watch::Keeper
+                | Watch::Logger
+                | Watch::Handover
+                | Watch::Control
+                | Watch::Tree(_)
+                | Watch::Pidfd(_) => {}
+            }
+        }
+        self.run_events();
+        for watch in &news {
+            match watch {
+                Watch::Keeper => self.hear_keeper(),
+                Watch::Logger => self.hear_logger(),
+                Watch::Tree(run) => {
+                    if let Some(id) = self.service_of(*run) {
+                        self.look_at_tree(id, *run);
+                    }
+                }
+                Watch::Pidfd(run) => self.take_foreign_end(*run),
+                Watch::Handover => self.hand_over()?,
+                Watch::Zygote | Watch::Report(_) | Watch::Control => {}
+            }
+        }
+        self.look_again();
+        self.run_events();
+        self.take_requests(events);
+        self.run_events();
+        self.keep_deadlines()?;
+        self.send_answers();
+        Ok(())
+    }
+
+    // ---- launch news ---------------------------------------------------------------------------------
+
+    fn take_report(&mut self, run: Run) {
+        let launched = self.read_report(run);
+        let Some(id) = self.service_of(run) else { return };
+        match launched {
+            Launched::Pending => return,
+            Launched::Executed => self.feed(id, Event::Executed(run)),
+            Launched::Failed(end) => self.feed(id, Event::NotExecuted(run, end)),
+            Launched::GateLost => {
+                // Either a manager died before it opened the gate, or this one ended it on purpose.
+                let phase = self.world.get(id).map(|service| service.phase);
+                if matches!(phase, Some(Phase::Cloning { run: ours } | Phase::Launching { run: ours, .. }) if ours == run)
+                {
+                    self.feed(id, Event::Lost(run));
+                    return; // which drops the report with everything else
+                }
+            }
+        }
+        self.unwatch_report(run);
+        self.kept.drop(Kind::Report, run.0);
+    }
+
+    /// Reads a report as far as it goes. One that is not kept any longer was read to its end before.
+    pub(super) fn read_report(&self, run: Run) -> Launched {
+        let Some(fd) = self.kept.fd(Kind::Report, run.0) else { return Launched::Executed };
+        loop {
+            let mut bytes = [0; REPORT_BYTES];
+            match fds::read(fd, &mut bytes) {
+                Ok(0) => return Launched::Executed,
+                Ok(count) => match bytes.get(..count).and_then(Report::decode) {
+                    Some(report) if report.weight == Weight::Warning => {
+                        log::info!("incarnation {}: a step was left out: {report:?}", run.0);
+                    }
+                    Some(report) if report.stage == Stage::Gate as u8 => return Launched::GateLost,
+                    Some(Report { stage, errno, detail, .. }) => {
+                        return Launched::Failed(End::Launch { stage, errno, detail });
+                    }
+                    None => log::error!("incarnation {}: a report that makes no sense", run.0),
+                },
+                Err(_) => return Launched::Pending,
+            }
+        }
+    }
+
+    // ---- exits ---------------------------------------------------------------------------------------
+
+    fn hear_keeper(&mut self) {
+        let mut news = Vec::new();
+        self.kept.listen(&mut news);
+        for one in news {
+            match one {
+                News::Exits => self.take_exits(),
+                News::Zygote(link) => {
+                    self.unwatch_link(watch::ZYGOTE);
+                    self.attach_zygote(link);
+                }
+                News::Logger(link) => {
+                    self.unwatch_link(watch::LOGGER);
+                    self.attach_logger(link);
+                }
+                News::Signal(signal) => self.take_signal(signal),
+                News::Ended => {
+                    self.unwatch_link(watch::KEEPER);
+                    self.keeper_ended();
+                }
+            }
+        }
+    }
+
+    /// Takes in every exit that the keeper has written down since the last time.
+    pub(super) fn take_exits(&mut self) {
+        let word = |offset: usize| self.exits.word64(offset).map_or(0, |word| word.load(Ordering::Acquire));
+        let (written, places) = (word(exits::WRITTEN), word(exits::PLACES));
+        let mut cursor = self.store.get(header::EXIT_CURSOR);
+        while cursor < written {
+            let mut bytes = [0; exits::RECORD];
+            self.exits.load(exits::offset(cursor, places), &mut bytes);
+            if let Some(record) = ExitRecord::decode(&bytes) {
+                let run = Run(record.run);
+                self.take_report(run); // how it began comes before how it ended
+                if let Some(id) = self.service_of(run) {
+                    self.feed(id, Event::Gone(run, exit_of(&record)));
+                    self.run_events();
+                }
+            }
+            cursor += 1;
+            self.store.set(header::EXIT_CURSOR, cursor);
+        }
+    }
+
+    fn take_foreign_end(&mut self, run: Run) {
+        if self.process_has_ended(run) {
+            self.watched.unsettled.entry(run).or_insert(self.now.0);
+        }
+    }
+
+    /// Looks again at what has no descriptor that would tell.
+    fn look_again(&mut self) {
+        for run in self.watched.polled.clone() {
+            match self.service_of(run) {
+                Some(id) => drop(self.look_at_tree(id, run)),
+                None => drop(self.watched.polled.remove(&run)),
+            }
+        }
+        for (run, since_ms) in self.watched.unsettled.clone() {
+            let status = self.processes.get(run).and_then(|known| {
+                let pidfd = self.kept.fd(Kind::Process, run.0)?;
+                process::foreign_status(pidfd, known.pid, known.start_time)
+            });
+            let exit = match status {
+                Some(status) => exit_of_wait(status),
+                None if self.now.0.saturating_sub(since_ms) < STATUS_WITHIN_MS => continue,
+                None => Exit::Unknown,
+            };
+            self.watched.unsettled.remove(&run);
+            self.take_report(run);
+            if let Some(id) = self.service_of(run) {
+                self.feed(id, Event::Gone(run, exit));
+            }
+        }
+    }
+
+    // ---- the logger ----------------------------------------------------------------------------------
+
+    pub(super) fn attach_logger(&mut self, link: crate::sys::link::Link) {
+        self.logs.attach(link);
+        let mut streams = Vec::new();
+        for (kind, which) in [(Kind::Stdout, Which::Stdout), (Kind::Stderr, Which::Stderr)] {
+            streams.extend(self.kept.ids(kind).into_iter().map(|id| (Run(id), which)));
+        }
+        self.add_streams(&streams);
+    }
+
+    fn add_streams(&mut self, streams: &[(Run, Which)]) {
+        for (run, which) in streams {
+            if let Some(name) = self.name_of_stream(*run) {
+                self.logs.add(&name, *run, *which, &self.kept);
+            }
+        }
+    }
+
+    fn hear_logger(&mut self) {
+        let mut lost = Vec::new();
+        let lives = self.logs.listen(&mut self.kept, &mut lost);
+        self.add_streams(&lost);
+        self.drop_old_records();
+        if !lives {
+            self.unwatch_link(watch::LOGGER);
+        }
+    }
+
+    // ---- requests and deadlines ----------------------------------------------------------------------
+
+    fn take_requests(&mut self, events: &mio::Events) {
+        let mut asked = Vec::new();
+        if let Some(control) = &mut self.control {
+            let registry = self.poll.registry();
+            for event in events {
+                if control.owns(event.token()) {
+                    control.on_event(registry, event, self.now, &mut asked);
+                }
+            }
+            control.again(registry, self.now, &mut asked);
+            control.tick(registry, self.now, &mut asked);
+        }
+        for one in asked {
+            self.take_request(one);
+        }
+    }
+
+    fn keep_deadlines(&mut self) -> io::Result<()> {
+        // Every due tick moves its own deadline on; the bound only keeps a mistake there from holding us.
+        for _ in 0..self.services.len() * 4 + 4 {
+            let Some(id) = self.world.due(self.now) else { break };
+            self.feed(id, Event::Tick);
+            self.run_events();
+        }
+        if self.stop_at.is_some_and(|at| self.now >= at) {
+            self.stop_at = None;
+            self.kill_all();
+        }
+        if self.handover.as_ref().is_some_and(|waiting| self.now.0 >= waiting.until_ms) {
+            return Err(self.become_keeper());
+        }
+        Ok(())
+    }
+
+    // ---- the end -------------------------------------------------------------------------------------
+
+    pub(super) fn take_signal(&mut self, signal: i32) {
+        match signal {
+            libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
+                if self.world.is_closing() {
+                    log::info!("stopping at once");
+                    self.kill_all();
+                    return;
+                }
+                log::info!("stopping");
+                self.close();
+            }
+            libc::SIGHUP => log::warn!("SIGHUP: reading units again is not supported yet"),
+            _ => {}
+        }
+    }
+
+    /// Stops everything, and lets nothing start again.
+    pub(super) fn close(&mut self) {
+        self.store.set(header::CLOSING, 1);
+        self.world.close();
+        self.stop_at = self.settings.stop_timeout_ms.map(|ms| self.now.after(ms));
+        let ids: Vec<_> = self.services.keys().copied().collect();
+        for id in ids {
+            self.feed(id, Event::Close);
+        }
+        self.run_events();
+    }
+
+    fn kill_all(&mut self) {
+        let runs: Vec<Run> = self.world.iter().filter_map(|(_, service)| service.run()).collect();
+        for run in runs {
+            self.kill(run);
+        }
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.send_answers();
+        if self.kept.fd(Kind::Control, 0).is_some() {
+            let _ = std::fs::remove_file(self.settings.control());
+        }
+        self.logs.drain(LAST_LINES_MS, &self.kept);
+        self.kept.finish(0);
+        self.kept.flush_within(1_000);
+        Ok(())
+    }
+}
+
+fn exit_of(record: &ExitRecord) -> Exit {
+    match record.code as i32 {
+        libc::CLD_EXITED => Exit::Code(record.status),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Exit::Signal(record.status),
+        _ => Exit::Unknown,
+    }
+}
+
+/// A status as wait(2) encodes it.
+fn exit_of_wait(status: i32) -> Exit {
+    match status & 0x7f {
+        0 => Exit::Code((status >> 8) & 0xff),
+        0x7f => Exit::Unknown,
+        signal => Exit::Signal(signal),
+    }
+}

@@ -1,0 +1,182 @@
+//! ROOT. What the loop waits for: which descriptor means what. Never reads one.
+//!
+//! mio polls edge-triggered, so everything that is watched is read until there is nothing left. The keeper
+//! holds copies of most of these descriptors, and closing ours does not take them out of the poll: what is
+//! no longer wanted is deregistered first.
+
+use crate::sys::errno::reason;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{Manager, Runs};
+use crate::policy::{Run, ServiceId};
+use crate::sys::cgroup;
+use crate::wire::keeper::Kind;
+
+/// The keeper's link.
+pub const KEEPER: Token = Token(1);
+/// The zygote's link.
+pub const ZYGOTE: Token = Token(2);
+/// The logger's link.
+pub const LOGGER: Token = Token(3);
+/// The socket on which a new keeper takes over.
+pub const HANDOVER: Token = Token(4);
+/// The control server's tokens are from here on, below the next class.
+pub const CONTROL: usize = 1 << 32;
+const REPORT: usize = 1 << 56;
+const TREE: usize = 2 << 56;
+const PIDFD: usize = 3 << 56;
+const CLASS: usize = 0xFF << 56;
+
+/// What a token stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// The keeper.
+    Keeper,
+    /// The zygote.
+    Zygote,
+    /// The logger.
+    Logger,
+    /// A new keeper.
+    Handover,
+    /// The control server.
+    Control,
+    /// The launch report of an incarnation.
+    Report(Run),
+    /// The cgroup of an incarnation that is being cleared.
+    Tree(Run),
+    /// A process that is not the keeper's child.
+    Pidfd(Run),
+}
+
+/// What a token stands for.
+pub fn meaning(token: Token) -> Watch {
+    let run = Run((token.0 & !CLASS) as u64);
+    match token {
+        KEEPER => Watch::Keeper,
+        ZYGOTE => Watch::Zygote,
+        LOGGER => Watch::Logger,
+        HANDOVER => Watch::Handover,
+        Token(number) => match number & CLASS {
+            REPORT => Watch::Report(run),
+            TREE => Watch::Tree(run),
+            PIDFD => Watch::Pidfd(run),
+            _ => Watch::Control,
+        },
+    }
+}
+
+/// What is registered.
+#[derive(Debug, Default)]
+pub struct Watched {
+    links: BTreeMap<usize, RawFd>,
+    reports: BTreeMap<Run, RawFd>,
+    trees: BTreeMap<Run, OwnedFd>,
+    pidfds: BTreeMap<Run, RawFd>,
+    /// Trees without a descriptor that tells: looked at again and again while they are cleared.
+    pub polled: Runs,
+    /// Processes of others that have ended and whose status is not known yet, since when.
+    pub unsettled: BTreeMap<Run, u64>,
+}
+
+impl Manager {
+    /// Watches a link under its token, in place of the one before it.
+    pub(super) fn watch_link(&mut self, token: Token, raw: Option<RawFd>) {
+        let before = self.watched.links.get(&token.0).copied();
+        if before == raw {
+            return;
+        }
+        // A link that ended was closed before: nothing of it is left in the poll.
+        self.watched.links.remove(&token.0);
+        if let Some(raw) = raw {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let source = &mut SourceFd(&raw);
+            let result = self.poll.registry().register(source, token, interest).or_else(|error| {
+                // The number was taken again by another link meanwhile.
+                if error.kind() == io::ErrorKind::AlreadyExists {
+                    return self.poll.registry().reregister(source, token, interest);
+                }
+                Err(error)
+            });
+            match result {
+                Ok(()) => drop(self.watched.links.insert(token.0, raw)),
+                Err(error) => log::error!("watching a link: {}", reason(&error)),
+            }
+        }
+    }
+
+    /// Forgets what is registered of a link, so that the next one is registered even under the same number.
+    pub(super) fn unwatch_link(&mut self, token: Token) {
+        self.watched.links.remove(&token.0);
+    }
+
+    /// Watches what an incarnation has to say before its command, and its end where nobody else will tell.
+    pub(super) fn watch_process(&mut self, run: Run) {
+        if let Some(raw) = self.kept.fd(Kind::Report, run.0).map(|fd| fd.as_raw_fd())
+            && self.register(raw, REPORT, run, Interest::READABLE)
+        {
+            self.watched.reports.insert(run, raw);
+        }
+        let foreign = self.processes.get(run).is_some_and(|process| process.keeper != self.kept.keeper);
+        if foreign
+            && let Some(raw) = self.kept.fd(Kind::Process, run.0).map(|fd| fd.as_raw_fd())
+            && !self.watched.pidfds.contains_key(&run)
+            && self.register(raw, PIDFD, run, Interest::READABLE)
+        {
+            self.watched.pidfds.insert(run, raw);
+        }
+    }
+
+    /// Watches a tree that is being cleared.
+    pub(super) fn watch_tree(&mut self, id: ServiceId, run: Run) {
+        if self.watched.trees.contains_key(&run) {
+            return;
+        }
+        let events = self.kept.fd(Kind::Cgroup, run.0).map(cgroup::events);
+        if let Some(Ok(events)) = events
+            && self.register(events.as_raw_fd(), TREE, run, Interest::PRIORITY)
+        {
+            self.watched.trees.insert(run, events);
+            // What ended between the look before and now rings no more.
+            self.look_at_tree(id, run);
+            return;
+        }
+        self.watched.polled.insert(run);
+    }
+
+    fn register(&self, raw: RawFd, class: usize, run: Run, interest: Interest) -> bool {
+        let token = Token(class | run.0 as usize);
+        match self.poll.registry().register(&mut SourceFd(&raw), token, interest) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(error) => {
+                log::error!("watching incarnation {}: {}", run.0, reason(&error));
+                false
+            }
+        }
+    }
+
+    /// The report has been read to its end.
+    pub(super) fn unwatch_report(&mut self, run: Run) {
+        if let Some(raw) = self.watched.reports.remove(&run) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
+        }
+    }
+
+    /// Nothing of an incarnation is watched any longer.
+    pub(super) fn unwatch(&mut self, run: Run) {
+        self.unwatch_report(run);
+        if let Some(events) = self.watched.trees.remove(&run) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&events.as_raw_fd()));
+        }
+        if let Some(raw) = self.watched.pidfds.remove(&run) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
+        }
+        self.watched.polled.remove(&run);
+        self.watched.unsettled.remove(&run);
+    }
+}
