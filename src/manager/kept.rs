@@ -242,11 +242,6 @@ impl Kept {
         Some(self.next - 1)
     }
 
-    /// Slots that are not used.
-    pub fn room(&self) -> usize {
-        self.free.len() + self.capacity.saturating_sub(self.next) as usize
-    }
-
     /// Our copy of a kept descriptor.
     pub fn fd(&self, kind: Kind, id: u64) -> Option<BorrowedFd<'_>> {
         self.table.get(&(kind, id)).map(|held| held.fd.as_fd())

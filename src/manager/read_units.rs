@@ -30,54 +30,63 @@ pub struct Found {
     pub problems: Vec<String>,
 }
 
-/// Reads all units. Earlier directories win over later ones. What concerns no single unit is in the second
-/// part.
+/// Reads all units. Earlier directories win over later ones, and one that does not exist has none. What
+/// concerns no single unit is in the second part.
 pub fn read_all(directories: &[PathBuf]) -> (BTreeMap<String, Found>, Vec<String>) {
     let mut units: BTreeMap<String, Found> = BTreeMap::new();
-    let mut problems = Vec::new();
+    let (mut problems, mut missing) = (Vec::new(), Vec::new());
     for directory in directories {
-        let names = match toml_files(directory) {
-            Ok(names) => names,
-            Err(error) => {
-                problems.push(format!("{}: {}", directory.display(), reason(&error)));
-                continue;
-            }
-        };
-        let defaults =
-            directory.parent().map(|parent| parent.join("defaults.toml")).filter(|path| path.exists());
-        for (name, path) in names {
-            if units.contains_key(&name) {
-                continue;
-            }
-            let mut found = Found::default();
-            let drop_ins = toml_files(&directory.join(format!("{name}.toml.d"))).unwrap_or_default();
-            let layers = defaults.iter().chain([&path]).chain(drop_ins.iter().map(|(_, path)| path));
-            for path in layers {
-                match read_one(path) {
-                    Ok(text) => found.layers.push(Layer { path: path.display().to_string(), text }),
-                    Err(problem) => found.problems.push(problem),
+        let said = |error: &io::Error| format!("{}: {}", directory.display(), reason(error));
+        match toml_files(directory) {
+            Ok(names) => {
+                let defaults = directory.parent().map(|parent| parent.join("defaults.toml"));
+                let defaults = defaults.filter(|path| path.symlink_metadata().is_ok());
+                for (name, path) in names {
+                    units
+                        .entry(name)
+                        .or_insert_with_key(|name| read_layers(directory, name, &path, &defaults));
                 }
             }
-            units.insert(name, found);
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(said(&error)),
+            Err(error) => problems.push(said(&error)),
         }
+    }
+    // A place that nobody uses is no news; that there is no unit anywhere is.
+    if units.is_empty() {
+        problems.append(&mut missing);
     }
     (units, problems)
 }
 
-/// The `.toml` files of a directory by their names, in order. One that does not exist has none.
-fn toml_files(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let listing = match fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(error) => return Err(error),
+fn read_layers(directory: &Path, name: &str, path: &Path, defaults: &Option<PathBuf>) -> Found {
+    let mut found = Found::default();
+    let beside = directory.join(format!("{name}.toml.d"));
+    let drop_ins = match toml_files(&beside) {
+        Ok(drop_ins) => drop_ins,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            found.problems.push(format!("{}: {}", beside.display(), reason(&error)));
+            Vec::new()
+        }
     };
+    let layers = defaults.iter().map(PathBuf::as_path).chain([path]);
+    for path in layers.chain(drop_ins.iter().map(|(_, path)| path.as_path())) {
+        match read_one(path) {
+            Ok(text) => found.layers.push(Layer { path: path.display().to_string(), text }),
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    found
+}
+
+/// What is called `.toml` in a directory, by its name, in order. Whatever it is, reading it says what is wrong.
+fn toml_files(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in listing {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-        if let (true, true, Some(name)) =
-            (is_toml, path.is_file(), path.file_stem().and_then(|name| name.to_str()))
-        {
-            found.push((name.to_owned(), path.clone()));
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            found.push((name, path));
         }
     }
     found.sort();
@@ -96,4 +105,54 @@ fn read_one(path: &Path) -> Result<String, String> {
     }
     let (bytes, ..) = files::read_steady(path, MOST_BYTES).map_err(said)?;
     String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_come_in_their_order_and_earlier_directories_win() {
+        let home = tempfile::tempdir().unwrap();
+        let (mine, theirs) = (home.path().join("a/units"), home.path().join("b/units"));
+        for (path, text) in [
+            ("a/defaults.toml", "d"),
+            ("a/units/web.toml", "u"),
+            ("a/units/web.toml.d/20-z.toml", "z"),
+            ("a/units/web.toml.d/10-y.toml", "y"),
+            ("b/units/web.toml", "hidden"),
+            ("b/units/only.toml", "o"),
+            ("b/units/only.txt", "not a unit"),
+        ] {
+            let path = home.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let (units, problems) = read_all(&[mine, home.path().join("nowhere"), theirs]);
+        let text = |name: &str| -> Vec<String> {
+            units.get(name).unwrap().layers.iter().map(|layer| layer.text.clone()).collect()
+        };
+        assert_eq!(
+            (text("web"), text("only")),
+            (["d", "u", "y", "z"].map(String::from).to_vec(), vec!["o".into()])
+        );
+        assert_eq!((units.len(), problems.len()), (2, 0));
+    }
+
+    #[test]
+    fn nothing_is_passed_over_in_silence() {
+        let home = tempfile::tempdir().unwrap();
+        let units = home.path().join("units");
+        assert_eq!(read_all(std::slice::from_ref(&units)).1.len(), 1, "no unit anywhere");
+        fs::create_dir_all(units.join("dir.toml")).unwrap();
+        std::os::unix::fs::symlink("nowhere", units.join("link.toml")).unwrap();
+        fs::write(units.join("bytes.toml"), b"\xff").unwrap();
+        let (found, _) = read_all(&[units]);
+        let why: Vec<&str> = found.values().map(|one| one.problems.first().unwrap().as_str()).collect();
+        let expected = ["not UTF-8", "not a regular file", "No such file or directory"];
+        for (why, expected) in why.iter().zip(expected) {
+            assert!(why.to_lowercase().contains(&expected.to_lowercase()), "{why}");
+        }
+        assert_eq!(found.len(), 3);
+    }
 }

@@ -57,11 +57,6 @@ impl Starts {
     pub fn raw_link(&self) -> Option<RawFd> {
         self.link.as_ref().map(AsRawFd::as_raw_fd)
     }
-
-    /// Whether this incarnation waits for its clone.
-    pub fn has(&self, run: Run) -> bool {
-        self.queue.iter().any(|(_, one)| *one == run) || self.asked.values().any(|(one, _)| *one == run)
-    }
 }
 
 impl Manager {
