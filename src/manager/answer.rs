@@ -103,7 +103,9 @@ impl Manager {
             return;
         }
         for id in &chosen {
-            if matches!(event(operation), Event::Restart(_)) {
+            // A client that asks again after its connection broke does not make another generation.
+            let known = self.world.get(*id).is_some_and(|service| service.outcome(operation).is_some());
+            if matches!(event(operation), Event::Restart(_)) && !known {
                 self.renew_inputs(*id);
             }
             self.feed(*id, event(operation));

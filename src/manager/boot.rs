@@ -24,6 +24,9 @@ use crate::wire::keeper::Kind;
 use crate::wire::settings::Settings;
 use crate::wire::state::header;
 
+/// Milliseconds for which the end of what a dead supervisor left is waited for.
+const LEFT_MS: u64 = 5_000;
+
 /// Exit status where unit files have problems and `--strict` was given.
 const BAD_UNITS: u8 = 3;
 
@@ -110,6 +113,9 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     }
     manager.recover();
     manager.take_first_news(news);
+    if fresh {
+        manager.end_leftovers();
+    }
     if manager.store.get(header::BOOTED) == 0 {
         manager.read_units_first()?;
     }
@@ -134,6 +140,27 @@ impl Manager {
                 News::Signal(signal) => self.early_signals.push(signal),
                 News::Exits => {} // taken in by the recovery
                 News::Ended => self.keeper_ended(),
+            }
+        }
+    }
+
+    /// Ends what a supervisor of this runtime directory left when its keeper and its manager both died: there
+    /// is no state of it any more, and nothing may be started twice.
+    fn end_leftovers(&self) {
+        let Some(base) = &self.cgroups else { return };
+        let deadline = clock::monotonic_ms() + LEFT_MS;
+        for name in base.names(&self.group_prefix()).unwrap_or_default() {
+            let Ok(group) = base.open(&name) else { continue };
+            if cgroup::is_populated(group.as_fd()).unwrap_or(false) {
+                log::warn!("ending what a dead supervisor left in the cgroup {name}");
+                let _ = cgroup::kill(group.as_fd());
+            }
+            while let Err(error) = base.remove(&name) {
+                if clock::monotonic_ms() >= deadline {
+                    log::error!("removing the cgroup {name}: {}", reason(&error));
+                    break;
+                }
+                let _ = parent::wait(&[], 5, &mut []);
             }
         }
     }

@@ -139,6 +139,11 @@ impl Manager {
         self.processes.get(run).map(|process| process.service)
     }
 
+    /// How the names of our cgroups begin: two supervisors never meet.
+    fn group_prefix(&self) -> String {
+        format!("supervise.{}.", self.cgroup_tag)
+    }
+
     fn say_words(&mut self, id: ServiceId, words: String) {
         log::warn!("service={} {words}", self.name_of(id));
         self.words.insert(id, words);

@@ -192,7 +192,7 @@ impl Manager {
 
     fn make_cgroup(&mut self, id: ServiceId, run: Run) -> Option<(String, OwnedFd)> {
         let base = self.cgroups.as_ref()?;
-        let name = format!("supervise.{}.{}.{}", self.cgroup_tag, self.name_of(id), run.0);
+        let name = format!("{}{}.{}", self.group_prefix(), self.name_of(id), run.0);
         match base.make(&name) {
             Ok(directory) => Some((name, directory)),
             Err(error) => {

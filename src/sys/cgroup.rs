@@ -47,6 +47,18 @@ impl Base {
         open_directory(Some(self.directory.as_fd()), Path::new(name))
     }
 
+    /// The names of the groups that begin like this.
+    pub fn names(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path)?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.starts_with(prefix)).collect())
+    }
+
+    /// Opens a group that is there.
+    pub fn open(&self, name: &str) -> io::Result<OwnedFd> {
+        open_directory(Some(self.directory.as_fd()), Path::new(name))
+    }
+
     /// Removes an empty group; EBUSY while a process is in it. One that is gone already is no error.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         let text = c_string(name)?;
