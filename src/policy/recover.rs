@@ -79,6 +79,8 @@ pub fn missed(service: &Service, found: Found) -> Missed {
         Phase::Stopping { signalled: false, .. } => missed.again.push(Action::Terminate(run)),
         Phase::Stopping { signalled: true, kill_at, .. } => {
             // Where KILL was the first signal (the command had not begun) it may not have been sent.
+            // A KILL after a grace is not told from a grace that goes on; if it was lost, the next follows
+            // within the second that policy leaves between two.
             if kill_at.is_some() && service.up_since.is_none() {
                 missed.again.push(Action::Kill(run));
             }
