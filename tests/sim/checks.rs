@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use supervise::policy::service::{Goal, MOST_OPERATIONS, Phase, Service, Want};
+use supervise::policy::service::{Goal, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Service, Want};
 use supervise::policy::{Action, Event, Operation, Outcome, Run, ServiceId};
 
 use super::kernel::Place;
@@ -133,6 +133,10 @@ impl Sim {
         }
         if service.asked.len() > MOST_OPERATIONS + 1 {
             return wrong("more operations than the limit");
+        }
+        let old = |at| self.now.since(at) >= KEEP_OUTCOME_MS;
+        if service.asked.iter().any(|asked| asked.outcome.is_some_and(|(_, at)| old(at))) {
+            return wrong("an outcome is kept longer than it is promised");
         }
         for asked in service.asked.iter().filter(|asked| asked.outcome.is_none()) {
             let can = match asked.want {

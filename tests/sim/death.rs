@@ -3,7 +3,7 @@
 
 use supervise::policy::backoff::{Backoff, Policy};
 use supervise::policy::service::{Goal, Phase, Spec};
-use supervise::policy::{Exit, Outcome, Run, ServiceId};
+use supervise::policy::{Exit, Mono, Outcome, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
 use super::sim::{Ran, Sim, Stop, Verb, wrong};
@@ -29,6 +29,7 @@ struct Life {
     acts: Vec<Act>,
     /// What the life without a death must come to, so that no life is a different one than it says.
     ends: (Goal, Kind, u32),
+    late_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,22 @@ struct Seen {
     /// Lives that got as far as their gate's opening: no start is repeated, none left out.
     opened: usize,
     outcomes: Vec<Option<Outcome>>,
+    since: Mono,
+}
+
+/// Milliseconds by which two recoveries may delay the end: less than any second try that policy makes.
+const LATE_MS: u64 = 900;
+
+/// The same where a KILL after a grace can be lost, once by each death: the next one comes a second later.
+const LATE_KILL_MS: u64 = 2_900;
+
+impl Seen {
+    /// Equal, but for the time: that is the same up to a delay where nothing failed, and where something did
+    /// another incarnation has another jitter.
+    fn is_like(&self, other: &Self, late_ms: u64) -> bool {
+        let in_time = self.failures > 0 || self.since.since(other.since) < late_ms;
+        in_time && Self { since: other.since, ..self.clone() } == *other
+    }
 }
 
 fn tell(life: &Life, fuses: &[u64], tracing: bool) -> (Sim, Result<Seen, Stop>) {
@@ -109,6 +126,7 @@ fn look(sim: &Sim) -> Result<Seen, Stop> {
         living,
         opened: sim.opened.get(&ONE).copied().unwrap_or(0),
         outcomes: sim.clients.iter().map(|client| client.answered).collect(),
+        since: service.since,
     })
 }
 
@@ -131,7 +149,15 @@ const fn up(failures: u32) -> (Goal, Kind, u32) {
 const DOWN: (Goal, Kind, u32) = (Goal::Down, Kind::Stopped, 0);
 
 fn life(name: &'static str, lives: &[Behaviour], acts: &[Act], ends: (Goal, Kind, u32)) -> Life {
-    Life { name, spec: PLAIN, lives: lives.to_vec(), refusals: 0, acts: acts.to_vec(), ends }
+    Life {
+        name,
+        spec: PLAIN,
+        lives: lives.to_vec(),
+        refusals: 0,
+        acts: acts.to_vec(),
+        ends,
+        late_ms: LATE_MS,
+    }
 }
 
 fn manual(life: Life) -> Life {
@@ -199,12 +225,13 @@ fn failing() -> Vec<Life> {
 }
 
 fn lives() -> Vec<Life> {
-    [obedient(), stubborn(), failing()].into_iter().flatten().collect()
+    let stubborn = stubborn().into_iter().map(|life| Life { late_ms: LATE_KILL_MS, ..life });
+    obedient().into_iter().chain(stubborn).chain(failing()).collect()
 }
 
 fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {
     let why = |seen: Result<Seen, Stop>| match seen {
-        Ok(seen) if seen == *wanted => None,
+        Ok(seen) if seen.is_like(wanted, life.late_ms) => None,
         Ok(seen) => Some(format!("{seen:?}\n instead of {wanted:?}")),
         Err(Stop::Died) => Some("died outside of a turn".into()),
         Err(Stop::Wrong(why)) => Some(why),

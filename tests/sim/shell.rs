@@ -305,15 +305,14 @@ impl Sim {
         if found.launched != Launched::Pending {
             self.manager.reports_read.insert(run);
         }
+        if found.exited.is_some() {
+            self.manager.exits_read.insert(run); // what is found is for `missed` to take in, or never
+        }
         for event in missed.events {
             match event {
                 // Said only when it is so, which at a shut gate is soon.
                 Event::Lost(run) => {
                     self.manager.losing.insert(run, id);
-                }
-                Event::Gone(run, _) => {
-                    self.manager.exits_read.insert(run);
-                    self.feed(id, event)?;
                 }
                 Event::Boot
                 | Event::Start(_)
@@ -325,6 +324,7 @@ impl Sim {
                 | Event::Executed(_)
                 | Event::NotExecuted(..)
                 | Event::Signalled(_)
+                | Event::Gone(..)
                 | Event::Empty(_)
                 | Event::Tick => self.feed(id, event)?,
             }

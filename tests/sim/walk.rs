@@ -103,6 +103,11 @@ impl Walk {
 
     fn early_tick(&mut self) -> Ran {
         let service = self.service();
+        if self.random.once_in(2)
+            && let Some(at) = self.sim.service(service).and_then(|service| service.deadline())
+        {
+            self.sim.pass_until(Mono(at.0.saturating_sub(1)))?; // as early as early can be
+        }
         self.feed(service, Event::Tick)
     }
 
