@@ -322,6 +322,14 @@ fn call_from(stream: &mut UnixStream) -> Call {
     }
 }
 
+/// How often the program has waited so far (proc_pid_status(5)).
+fn pauses(child: &mut Child) -> u64 {
+    assert!(child.try_wait().unwrap().is_none(), "it gave up");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    waits.unwrap().trim().parse().unwrap()
+}
+
 #[test]
 fn a_broken_connection_is_taken_up_again_with_the_same_operation() {
     let dir = tempfile::tempdir().unwrap();
@@ -329,7 +337,7 @@ fn a_broken_connection_is_taken_up_again_with_the_same_operation() {
     let listener = UnixListener::bind(&control).unwrap();
     let child =
         program(dir.path(), &["restart", "web"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let child = child.unwrap();
+    let mut child = child.unwrap();
     let (mut stream, _) = listener.accept().unwrap();
     let first = call_from(&mut stream);
     stream.write_all(&step("web", "starting").encode(true)).unwrap();
@@ -339,6 +347,11 @@ fn a_broken_connection_is_taken_up_again_with_the_same_operation() {
     let second = call_from(&mut stream);
     std::fs::remove_file(&control).unwrap();
     drop((stream, listener));
+    // Until it has found nobody there, more than once.
+    let before = pauses(&mut child);
+    while pauses(&mut child) < before + 3 {
+        std::thread::yield_now();
+    }
     let listener = UnixListener::bind(dir.path().join("next")).unwrap();
     std::fs::rename(dir.path().join("next"), &control).unwrap();
     let (mut stream, _) = listener.accept().unwrap();

@@ -63,7 +63,9 @@ fn carried_out(
         }
         Ending::Detached => {
             let command = verb.command();
-            eprintln!("detached: `{command} {said}` goes on; `supervise status {said}` shows how");
+            trouble::say(&format!(
+                "detached: `{command} {said}` goes on; `supervise status {said}` shows how"
+            ));
             Ok(Exit::Detached)
         }
     }
@@ -75,10 +77,10 @@ fn told(event: Event) {
         Event::Answer(answer) => {
             if let Ok(OperationReply { progress: Some(step), .. }) = serde_json::from_value(answer.parameters)
             {
-                eprintln!("{}: {}", shown(&step.service), shown(&step.step));
+                trouble::say(&format!("{}: {}", shown(&step.service), shown(&step.step)));
             }
         }
-        Event::Silent => eprintln!("waiting for the supervisor"),
+        Event::Silent => trouble::say("waiting for the supervisor"),
         Event::Again => {}
     }
 }
@@ -92,12 +94,12 @@ fn outcome(parameters: Value, json: bool, watched: bool) -> Result<(), Trouble> 
     for service in reply.services {
         let name = shown(&service.name);
         match service.pid {
-            Some(pid) if watched => eprintln!("{name}: {}, pid {pid}", service.state.word()),
-            None if watched => eprintln!("{name}: {}", service.state.word()),
+            Some(pid) if watched => trouble::say(&format!("{name}: {}, pid {pid}", service.state.word())),
+            None if watched => trouble::say(&format!("{name}: {}", service.state.word())),
             Some(_) | None => {}
         }
         if let Some(note) = service.note {
-            eprintln!("{name}: {}", shown(&note));
+            trouble::say(&format!("{name}: {}", shown(&note)));
         }
     }
     Ok(())

@@ -34,7 +34,7 @@ fn shown(control: &Path, names: Vec<String>, as_json: bool) -> Result<Exit, Vec<
         Event::Again => parts.clear(),
         Event::Silent => {
             if trouble::is_watched() {
-                eprintln!("waiting for the supervisor");
+                trouble::say("waiting for the supervisor");
             }
         }
     });

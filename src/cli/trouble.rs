@@ -62,6 +62,11 @@ pub fn tell_all(troubles: &[Trouble]) -> ExitCode {
     troubles.first().map_or(Exit::Done, |trouble| trouble.exit).into()
 }
 
+/// Prints one line to stderr; that nobody reads it is no reason to stop.
+pub fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// Prints data to stdout. A reader that has gone (`| head`) is no trouble, a full disk is.
 pub fn print(text: &str) -> Result<(), Trouble> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {

@@ -195,7 +195,6 @@ impl Control {
             }
         }
         if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
             self.accept(registry, now, out);
         }
     }
@@ -238,6 +237,7 @@ impl Control {
     }
 
     fn accept(&mut self, registry: &Registry, now: Mono, out: &mut Vec<Heard>) {
+        self.paused_until = None;
         for _ in 0..ACCEPTS_A_TURN {
             match self.listener.accept() {
                 Ok((stream, _)) => self.welcome(registry, stream, now, out),

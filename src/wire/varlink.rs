@@ -308,6 +308,9 @@ mod tests {
         assert_eq!(shape(&nested(MOST_DEPTH + 1)), Err(Garbled::TooDeep));
         assert_eq!(shape(br#"{"method":"[[[[[[[[[[[[[[[[[[[[\"[[[[[[[[[[[[[[[["}"#), Ok(()));
         assert_eq!(shape("[".repeat(MOST_CALL).as_bytes()), Err(Garbled::TooDeep));
+        let call = |inside: &[u8]| [br#"{"method":"a.B","parameters":{"x":"#, inside, b"}}"].concat();
+        assert!(Call::decode(&call(&nested(MOST_DEPTH - 2))).is_ok());
+        assert_eq!(Call::decode(&call(&nested(MOST_DEPTH - 1))), Err(Garbled::TooDeep));
     }
 
     #[test]
