@@ -116,7 +116,9 @@ fn take_over(directory: &Path, path: &Path) -> Result<Vec<(Entry, OwnedFd)>, Tro
 }
 
 fn take_from(path: &Path) -> io::Result<Vec<(Entry, OwnedFd)>> {
-    let connection = sockets::connect_unix(path, libc::SOCK_SEQPACKET)?;
+    let directory = files::open_directory(path.parent().unwrap_or(Path::new("/")))?;
+    let path = sockets::within_reach(directory.as_fd(), path);
+    let connection = sockets::connect_unix(&path, libc::SOCK_SEQPACKET)?;
     let who = peer::credentials(&connection)?;
     if who.uid != 0 && who.uid != files::effective_user() {
         return Err(io::Error::from_raw_os_error(libc::EPERM));

@@ -304,14 +304,13 @@ impl Manager {
     }
 
     fn bind_control(&mut self) -> io::Result<()> {
-        let path = self.settings.control();
         let directory = files::open_directory(&self.settings.runtime_dir)?;
         let name = Path::new("control");
         // The lock of the runtime directory is ours, so what is there belongs to somebody who is gone.
         if files::look(directory.as_fd(), name)?.is_some_and(|named| named.is_socket) {
             files::remove(directory.as_fd(), name)?;
         }
-        let socket = sockets::bind_unix(&path, libc::SOCK_STREAM)?;
+        let socket = sockets::bind_unix_in(directory.as_fd(), &self.settings.control(), libc::SOCK_STREAM)?;
         // Everybody may connect; the kernel says who they are, and that decides.
         files::own(directory.as_fd(), name, None, None, 0o666)?;
         sockets::listen(socket.as_fd(), 128)?;

@@ -168,7 +168,7 @@ fn bind(path: &std::path::Path) -> io::Result<OwnedFd> {
     if files::look(directory.as_fd(), name)?.is_some_and(|named| named.is_socket) {
         files::remove(directory.as_fd(), name)?;
     }
-    let socket = sockets::bind_unix(path, libc::SOCK_SEQPACKET)?;
+    let socket = sockets::bind_unix_in(directory.as_fd(), path, libc::SOCK_SEQPACKET)?;
     sockets::listen(socket.as_fd(), 4)?;
     Ok(socket)
 }

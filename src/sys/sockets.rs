@@ -8,7 +8,7 @@ use std::mem::{self, size_of};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fds::owned;
 use super::retry;
@@ -101,6 +101,22 @@ pub fn bind_unix(path: &Path, kind: i32) -> io::Result<OwnedFd> {
     // SAFETY: as above.
     unsafe { libc::umask(before) };
     bound.map(|()| fd)
+}
+
+/// The same for a path of any length whose directory is open: where it would not fit, the socket is bound
+/// through the descriptor. For our own sockets only, since getsockname(2) then tells a name that means nothing.
+pub fn bind_unix_in(directory: BorrowedFd<'_>, path: &Path, kind: i32) -> io::Result<OwnedFd> {
+    bind_unix(&within_reach(directory, path), kind)
+}
+
+/// A path as it is, or through its directory's descriptor where it is too long for a socket's address.
+pub fn within_reach(directory: BorrowedFd<'_>, path: &Path) -> PathBuf {
+    match path.file_name() {
+        Some(name) if path.as_os_str().len() > MOST_PATH => {
+            Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
+        }
+        Some(_) | None => path.to_owned(),
+    }
 }
 
 fn bind<T>(fd: BorrowedFd<'_>, address: &T, size: usize) -> io::Result<()> {
