@@ -491,8 +491,17 @@ fn root_a_stranger_is_refused_by_the_kernels_word() {
 }
 
 #[test]
-fn run_hands_its_settings_on() {
+fn a_second_supervisor_is_refused_and_told_who_the_first_is() {
+    use std::os::fd::AsFd;
     let dir = tempfile::tempdir().unwrap();
+    let held = supervise::sys::files::try_lock(&dir.path().join("lock")).unwrap().unwrap();
+    supervise::sys::lock::claim(held.as_fd()).unwrap();
     let (status, stdout, stderr) = run(dir.path(), &["run", "--units", "units"]);
-    assert_eq!((status, stdout.as_str(), stderr.as_str()), (1, "", "supervise: not wired\n"));
+    let expected = format!(
+        "supervise: a supervisor (pid {}) already runs in {}\nhint: `supervise status` shows what it does; \
+         another one needs its own `--runtime-dir`\n",
+        std::process::id(),
+        dir.path().display()
+    );
+    assert_eq!((status, stdout.as_str(), stderr), (1, "", expected));
 }
