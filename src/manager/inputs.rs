@@ -226,6 +226,7 @@ impl Manager {
             match self.listeners.bind(number, id, &wanted, &locks, &mut self.kept) {
                 Ok(listener) => {
                     self.save(state::Kind::Listener, number, &listener);
+                    log::info!("service={} listening on {}", known_name(self, id), wanted.address);
                     ids.push(number);
                 }
                 Err(unbound) => wrong.push(unbound.to_string()),
