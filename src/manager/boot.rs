@@ -7,10 +7,12 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use super::inputs::{self, Inputs, questions};
 use super::kept::{Kept, News};
 use super::read_units::{self, Found};
+use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::policy::backoff::{Backoff, Policy};
 use crate::policy::service::{Phase, Service, Spec};
@@ -20,7 +22,7 @@ use crate::sys::link::Link;
 use crate::sys::{cgroup, clock, exec, fds, files, memfd, parent, sockets};
 use crate::unit::{Severity, Unit, rules};
 use crate::wire::accounts::Question;
-use crate::wire::keeper::Kind;
+use crate::wire::keeper::{self, Kind};
 use crate::wire::settings::Settings;
 use crate::wire::state::header;
 
@@ -45,31 +47,40 @@ fn read_arguments(mut arguments: Vec<OsString>) -> io::Result<(u64, Settings)> {
     Ok((soft.ok_or_else(|| wrong("--soft-nofile"))?, settings))
 }
 
-/// Takes everything there is, and brings it up to date.
-pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
-    let (soft_nofile, settings) = read_arguments(arguments)?;
+/// Puts the process in order; its link to the keeper, from descriptor 3.
+fn link_to_keeper() -> io::Result<Link> {
     fds::fill_standard()?;
     parent::plain_signals();
     exec::set_umask(0o022);
     let link = Link::from_fd(fds::inherited(3)?);
     fds::close_on_exec_from(3)?;
     fds::set_nonblocking(link.as_fd(), true)?;
+    Ok(link)
+}
+
+/// The state that is kept, or an empty one; and whether it is that.
+fn take_state(kept: &mut Kept, exits: &memfd::Map) -> io::Result<(Store, bool)> {
+    if let Some(fd) = kept.fd(Kind::State, 0) {
+        return Ok((Store::open(fd)?, false));
+    }
+    let (store, fd) = Store::create()?;
+    store.set(header::SINCE, clock::realtime_ns());
+    // What ended before there was a state is nobody's.
+    let written = exits.word64(keeper::exits::WRITTEN);
+    let written = written.map_or(0, |word| word.load(Ordering::Acquire));
+    store.set(header::EXIT_CURSOR, written);
+    kept.put(Kind::State, 0, 0, fd)?;
+    Ok((store, true))
+}
+
+/// Takes everything there is, and brings it up to date.
+pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
+    let (soft_nofile, settings) = read_arguments(arguments)?;
+    let link = link_to_keeper()?;
     let (mut kept, news) = Kept::take(link)?;
     let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
     let exits = memfd::Map::new(exits, false)?;
-    let (store, fresh) = match kept.fd(Kind::State, 0) {
-        Some(fd) => (super::store::Store::open(fd)?, false),
-        None => {
-            let (store, fd) = super::store::Store::create()?;
-            store.set(header::SINCE, clock::realtime_ns());
-            // What ended before there was a state is nobody's.
-            let written = exits.word64(crate::wire::keeper::exits::WRITTEN);
-            let written = written.map_or(0, |word| word.load(std::sync::atomic::Ordering::Acquire));
-            store.set(header::EXIT_CURSOR, written);
-            kept.put(Kind::State, 0, 0, fd)?;
-            (store, true)
-        }
-    };
+    let (store, fresh) = take_state(&mut kept, &exits)?;
     let cgroups = cgroup::Base::find();
     if let (Err(error), true) = (&cgroups, fresh) {
         log::info!("no cgroups ({}): services are followed as process trees", reason(error));
