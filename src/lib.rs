@@ -22,6 +22,8 @@
 //! | [`lookup`] | CHILD | account names to numbers |
 //! | [`logger`] | LOG | bytes to files |
 //! | [`cli`] | USER | arguments, text, exit codes |
+//!
+//! [`unit`]: mod@unit
 
 pub mod cli;
 pub mod keeper;
