@@ -5,6 +5,7 @@ mod ask;
 mod connection;
 mod entry;
 mod exit;
+mod manual;
 mod operate;
 mod page;
 mod place;
@@ -20,6 +21,8 @@ use std::process::ExitCode;
 use args::Asked;
 use exit::Exit;
 use place::Surroundings;
+
+pub use manual::manual;
 
 /// The whole program: argument vector in, exit status out.
 pub fn main() -> ExitCode {

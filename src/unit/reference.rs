@@ -50,7 +50,7 @@ fn row(text: &mut String, key: &Key) {
 }
 
 /// What the key takes, with its range and its choices.
-fn takes(key: &Key) -> String {
+pub(super) fn takes(key: &Key) -> String {
     let general = wants(key.shape);
     match key.shape {
         Shape::Number(least, i64::MAX) => format!("{general} from {least}"),

@@ -1,0 +1,172 @@
+//! USER. `man/supervise.1`, printed from the definition of the command line and the table of exit statuses.
+//! Never written by hand.
+
+use clap::{Arg, Command};
+
+use super::args::definition;
+use crate::unit::manual::{paragraph_of, plain};
+
+const HEAD: &str = "\
+.TH SUPERVISE 1 \"\" \"supervise\" \"User commands\"
+.SH NAME
+supervise \\- keeps services running and their sockets open
+.SH SYNOPSIS
+.B supervise
+.RI [ OPTIONS ]
+.I COMMAND
+.RI [ ... ]
+.SH DESCRIPTION
+";
+
+const ABOUT: &[&str] = &[
+    "`supervise run` reads unit files (supervise-unit(5)), binds all their sockets, starts their services, each as \
+     its own user, and starts again what ends. The other commands talk to it over a Unix socket.",
+    "A listening socket, once bound, stays open until its unit is stopped: across crashes and restarts of the \
+     service, and when any process of supervise itself is killed. Clients wait meanwhile; they are not refused.",
+    "Run by root, a unit without `user` is an error. Crash loops back off and are tried for ever, unless the unit \
+     says otherwise.",
+];
+
+/// The sections below the commands: title, and rows of name and text.
+const SECTIONS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "SIGNALS",
+        &[(
+            "TERM, INT, QUIT",
+            "to `supervise run`: stop every service in order, then exit. A second one skips the grace.",
+        )],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Done. For `status NAME`: every service named is as wanted."),
+            ("1", "Refused, or the service failed."),
+            ("2", "The command line is wrong."),
+            ("3", "Unit files have problems. For `status NAME`: a service is not as wanted."),
+            ("4", "There is no such service."),
+            ("5", "No supervisor is there."),
+            ("6", "Not permitted."),
+            ("125", "`run`: a process of supervise itself could not begin."),
+            ("130", "Waiting was ended with Ctrl-C; what was asked for goes on."),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[
+            ("SUPERVISE_UNITS", "Directories of units, with `:` between them, instead of `--units`."),
+            ("SUPERVISE_RUNTIME_DIR", "Instead of `--runtime-dir`."),
+            ("SUPERVISE_LOG_DIR", "Instead of `--log-dir`."),
+            ("SUPERVISE_STATE_DIR", "Instead of `--state-dir`."),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            ("/etc/supervise/units, /usr/lib/supervise/units", "Units of root; the former go first."),
+            ("$XDG_CONFIG_HOME/supervise/units", "Units of a user."),
+            ("/run/supervise", "Control socket and locks of root."),
+            ("$XDG_RUNTIME_DIR/supervise, else $XDG_STATE_HOME/supervise/run", "The same of a user."),
+            ("/var/log/supervise/NAME/current", "Output of a service; older files lie beside it."),
+            ("$XDG_STATE_HOME/supervise/log", "The same of a user."),
+        ],
+    ),
+];
+
+const EXAMPLES: &str = "\
+.SH EXAMPLES
+.EX
+supervise run \\-\\-units ./units \\-\\-runtime\\-dir ./run \\-\\-log\\-dir ./log \\-\\-state\\-dir ./state
+supervise \\-\\-runtime\\-dir ./run status
+supervise restart 'bagels\\-*'
+supervise status \\-\\-json web
+.EE
+.SH SEE ALSO
+.BR supervise\\-unit (5)
+";
+
+/// The whole page.
+pub fn manual() -> String {
+    let definition = definition();
+    let mut page = HEAD.to_owned();
+    for (at, paragraph) in ABOUT.iter().enumerate() {
+        page.push_str(if at > 0 { ".PP\n" } else { "" });
+        page.push_str(&paragraph_of(paragraph));
+    }
+    page.push_str(".SH OPTIONS\n");
+    arguments(&mut page, &definition);
+    page.push_str(".SH COMMANDS\n");
+    for command in definition.get_subcommands().filter(|command| !command.is_hide_set()) {
+        entry(&mut page, command);
+    }
+    for (title, rows) in SECTIONS {
+        page.push_str(&format!(".SH {title}\n"));
+        for (name, text) in *rows {
+            page.push_str(&format!(".TP\n.B {}\n{}", plain(name), paragraph_of(text)));
+        }
+    }
+    page.push_str(EXAMPLES);
+    page
+}
+
+fn entry(page: &mut String, command: &Command) {
+    let mut usage = command.get_name().to_owned();
+    if command.get_arguments().any(|arg| !arg.is_positional()) {
+        usage.push_str(" [OPTIONS]");
+    }
+    for arg in command.get_positionals() {
+        let value = value(arg);
+        usage.push_str(&if arg.is_required_set() {
+            format!(" {value}...")
+        } else {
+            format!(" [{value}...]")
+        });
+    }
+    page.push_str(&format!(".SS supervise {}\n", plain(&usage)));
+    let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+    for (at, paragraph) in about.split("\n\n").enumerate() {
+        page.push_str(if at > 0 { ".PP\n" } else { "" });
+        let stop = if paragraph.ends_with('.') { "" } else { "." };
+        page.push_str(&paragraph_of(&format!("{paragraph}{stop}")));
+    }
+    arguments(page, command);
+}
+
+fn arguments(page: &mut String, command: &Command) {
+    for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+        let name = match (arg.get_long(), arg.get_short()) {
+            (Some(long), Some(short)) => format!("-{short}, --{long}"),
+            (Some(long), None) => format!("--{long}"),
+            (None, Some(short)) => format!("-{short}"),
+            (None, None) => String::new(),
+        };
+        let takes = arg.is_positional() || arg.get_action().takes_values();
+        let value = if takes { value(arg) } else { String::new() };
+        let gap = if name.is_empty() || value.is_empty() { "" } else { " " };
+        page.push_str(&format!(".TP\n\\fB{}\\fR{gap}\\fI{}\\fR\n", plain(&name), plain(&value)));
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        page.push_str(&paragraph_of(&format!("{help}.")));
+    }
+}
+
+/// The name of an argument's value.
+fn value(arg: &Arg) -> String {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_option_is_in_it() {
+        let page = manual();
+        let definition = definition();
+        for command in definition.get_subcommands() {
+            assert!(page.contains(&format!(".SS supervise {}", plain(command.get_name()))), "{command}");
+            for long in command.get_arguments().filter_map(Arg::get_long) {
+                assert!(page.contains(&format!("\\fB{}\\fR", plain(&format!("--{long}")))), "{long}");
+            }
+        }
+    }
+}
