@@ -1,0 +1,129 @@
+//! Who may use whom: the table of the house, and what is added to it with a reason.
+
+/// A module directly below `src`.
+pub struct House {
+    /// Its name.
+    pub name: &'static str,
+    /// The first word of the doc comment of each of its files.
+    pub kind: &'static str,
+    /// Modules it may use, and crates.
+    pub uses: &'static [&'static str],
+    /// Crates whose code it may call. The standard library is everybody's, but see `PURE_NEVER`.
+    pub crates: &'static [&'static str],
+}
+
+/// What no PURE module calls: files, sockets, clocks, processes, threads, what others left in the environment.
+pub const PURE_NEVER: &[&str] = &[
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::os::unix::net",
+    "std::os::fd",
+    "std::io",
+    "std::time",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "std::sync",
+    "println!",
+    "eprintln!",
+];
+
+/// The table.
+pub const HOUSES: &[House] = &[
+    House { name: "policy", kind: "PURE", uses: &[], crates: &["serde"] },
+    House { name: "unit", kind: "PURE", uses: &["servers"], crates: &["toml", "shlex", "memchr", "libc"] },
+    House { name: "servers", kind: "PURE", uses: &[], crates: &[] },
+    House { name: "plan", kind: "PURE", uses: &["unit", "servers"], crates: &["crc32fast"] },
+    House {
+        name: "wire",
+        kind: "PURE",
+        uses: &["policy::snapshot"],
+        crates: &["serde", "serde_json", "memchr", "crc32fast", "jiff"],
+    },
+    House { name: "sys", kind: "ROOT", uses: &["plan"], crates: &["libc", "nix", "memchr"] },
+    House { name: "keeper", kind: "ROOT", uses: &["sys", "wire"], crates: &["libc"] },
+    House { name: "zygote", kind: "ROOT", uses: &["sys", "wire"], crates: &[] },
+    House { name: "launch", kind: "CHILD", uses: &["sys", "plan"], crates: &[] },
+    House { name: "lookup", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
+    House {
+        name: "manager",
+        kind: "ROOT",
+        uses: &["policy", "unit", "servers", "plan", "wire", "sys", "launch"],
+        crates: &["libc", "nix", "log", "mio", "serde", "serde_json", "jiff", "crc32fast"],
+    },
+    House { name: "logger", kind: "LOG", uses: &["sys", "wire"], crates: &["memchr"] },
+    House {
+        name: "cli",
+        kind: "USER",
+        uses: &["unit", "wire", "sys::files"],
+        crates: &["clap", "jiff", "libc", "mio", "serde_json", "signal_hook"],
+    },
+];
+
+/// A use beyond the table.
+pub struct Beyond {
+    /// The file.
+    pub file: &'static str,
+    /// What it uses.
+    pub uses: &'static str,
+    /// Why that is right.
+    pub why: &'static str,
+}
+
+/// Every use beyond the table. One that is not needed any more fails the test.
+pub const BEYOND: &[Beyond] = &[
+    Beyond {
+        file: "src/zygote/mod.rs",
+        uses: "launch",
+        why: "the clone of the zygote is the child that carries out the plan",
+    },
+    Beyond { file: "src/zygote/mod.rs", uses: "plan", why: "the bound on sockets is the plan's" },
+    Beyond {
+        file: "src/launch/mod.rs",
+        uses: "wire::zygote",
+        why: "the child reports its failed step in the form that the manager reads",
+    },
+    Beyond { file: "src/launch/words.rs", uses: "wire::zygote", why: "the same reports, told to people" },
+    Beyond {
+        file: "src/sys/accounts.rs",
+        uses: "wire::accounts",
+        why: "answers are filled in where the library call is, so that no half-typed value leaves it",
+    },
+    Beyond {
+        file: "src/sys/lock.rs",
+        uses: "wire::handover",
+        why: "the lock file's name is part of the handover",
+    },
+    Beyond {
+        file: "src/sys/slots.rs",
+        uses: "wire::keeper",
+        why: "a slot holds an entry of the keeper's messages",
+    },
+    Beyond {
+        file: "src/cli/entry.rs",
+        uses: "keeper",
+        why: "one binary: here a hidden subcommand becomes its process, before anything is parsed",
+    },
+    Beyond { file: "src/cli/entry.rs", uses: "zygote", why: "as above" },
+    Beyond { file: "src/cli/entry.rs", uses: "manager", why: "as above" },
+    Beyond { file: "src/cli/entry.rs", uses: "logger", why: "as above" },
+    Beyond { file: "src/cli/entry.rs", uses: "lookup", why: "as above" },
+    Beyond {
+        file: "src/cli/run.rs",
+        uses: "sys",
+        why: "`run` takes the lock and what a dead keeper left, and then becomes the keeper",
+    },
+    Beyond { file: "src/cli/run.rs", uses: "plan", why: "the limit it reads is named there" },
+    Beyond {
+        file: "src/cli/ask.rs",
+        uses: "sys::peer",
+        why: "a control socket is believed by the uid behind it",
+    },
+    Beyond { file: "src/cli/connection.rs", uses: "sys::peer", why: "as above" },
+    Beyond {
+        file: "src/cli/place.rs",
+        uses: "sys::peer",
+        why: "whose supervisor is meant depends on one's own uid",
+    },
+];
