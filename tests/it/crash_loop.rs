@@ -1,0 +1,83 @@
+//! A crash loop backs off and never gives up: doubling, with jitter, to a cap.
+
+use std::fs;
+
+use super::place::{Place, Who};
+use super::{cri, wait};
+
+/// Starts to look at.
+const STARTS: usize = 8;
+/// Milliseconds that a start may be late on a machine that has much else to do.
+const LATE_MS: u64 = 600;
+
+fn backs_off(who: Who) {
+    let mut place = Place::new(who);
+    // Its own clock, in milliseconds: what the logger says would have the logger's delays in it.
+    place.unit(
+        "crashes",
+        "command = [\"/bin/sh\", \"-c\", \"date +%s%3N; exit 9\"]\n[restart]\ndelay = \"200ms\"\nmax-delay = \"1s\"\n",
+    );
+    place.unit("calm", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n");
+    place.run();
+    let lines = wait::until(wait::LONG, "the starts", || {
+        let lines = cri::texts(&place.log(), "crashes");
+        (lines.len() >= STARTS).then_some(lines)
+    });
+    let times: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
+    let gaps: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    let plain = [200u64, 400, 800, 1000, 1000, 1000, 1000];
+    for (gap, plain) in gaps.iter().zip(plain) {
+        let least = plain * 8 / 10;
+        let most = (plain * 12 / 10).min(1000) + LATE_MS;
+        // One millisecond for the rounding of two clocks.
+        assert!(*gap + 1 >= least && *gap <= most, "{gap} ms is not in {least}..={most}: {gaps:?}");
+    }
+    let capped = &gaps[3..];
+    assert!(capped.iter().any(|gap| *gap != capped[0]), "no jitter at all: {gaps:?}");
+    let service = place.reaches("crashes", "backing-off");
+    assert_eq!(service["exit"]["code"], 9);
+    assert!(service["restarts"].as_u64().unwrap() + 1 >= STARTS as u64, "{service:#}");
+    assert!(service["next_start"].is_string(), "{service:#}");
+    assert_eq!(place.service("calm")["restarts"], 0, "another service was touched");
+    // It gets well again without anybody's help.
+    let marker = place.path("work/well");
+    fs::write(&marker, "").unwrap();
+}
+
+fn comes_back(who: Who) {
+    let mut place = Place::new(who);
+    let marker = place.path("work/well");
+    place.unit(
+        "heals",
+        &format!(
+            "command = [\"/bin/sh\", \"-c\", \"[ -e {} ] && exec sleep 1000; exit 9\"]\nsettle = \"50ms\"\n[restart]\ndelay = \"20ms\"\nmax-delay = \"200ms\"\n",
+            marker.display()
+        ),
+    );
+    place.run();
+    wait::until(wait::LONG, "many failures", || {
+        (place.service("heals")["restarts"].as_u64()? >= 12).then_some(())
+    });
+    fs::write(&marker, "").unwrap();
+    place.reaches("heals", "running");
+}
+
+#[test]
+fn root_a_crash_loop_backs_off() {
+    backs_off(Who::Root);
+}
+
+#[test]
+fn root_a_service_that_crashed_often_is_still_tried() {
+    comes_back(Who::Root);
+}
+
+#[test]
+fn user_a_crash_loop_backs_off() {
+    backs_off(Who::User);
+}
+
+#[test]
+fn user_a_service_that_crashed_often_is_still_tried() {
+    comes_back(Who::User);
+}

@@ -1,0 +1,28 @@
+//! Real processes: the built program, real services, real accounts, and the promises that are made of them.
+//!
+//! One file for each promise. Tests of `root_` need root, fail for anybody else, and say so; those of `user_` run
+//! the supervisor as an ordinary user, which root becomes for them. Each test has a [`place::Place`] of its own
+//! and fails when anything of it is left behind: a process, an account, a cgroup, a file.
+// All of it is test code; clippy knows that of functions marked as tests alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod accounts;
+mod cri;
+mod gunicorn;
+mod load;
+mod place;
+mod processes;
+mod supervisor;
+mod wait;
+
+mod crash_loop;
+mod exits;
+mod identity;
+mod kills;
+mod one_answer;
+mod refusals;
+mod restart;
+mod status_fields;
+mod stopping;
+mod takeover;
+mod whole_tree;
