@@ -35,6 +35,7 @@ pub struct Inputs {
     /// The working directory, symbolic links resolved.
     pub directory: String,
     /// Why there is no unit, or what is worth a warning of it.
+    #[serde(default)]
     pub problems: Vec<String>,
 }
 
@@ -46,13 +47,15 @@ impl Inputs {
         Unit::parse_layers(&self.name, &layers)
     }
 
-    /// Takes the answers that concern this unit; the first name that has none is an error in words.
+    /// Takes the answers that concern this unit; the first name that has none is an error in words, and then
+    /// there is no account either: a later manager takes a unit with an account for one that can run.
     pub fn resolve(
         &mut self,
         unit: &Unit,
         user: u32,
         answers: &BTreeMap<Question, Answer>,
     ) -> Result<(), String> {
+        let mut own = None;
         for question in questions(unit, user) {
             let missing = |what: &str, name: &str, hint: &str| {
                 let why = match answers.get(&question) {
@@ -71,7 +74,7 @@ impl Inputs {
                     };
                     self.users.insert(name, account.uid);
                     if is_own(&question, unit, user) {
-                        self.account = Some(account.clone());
+                        own = Some(account.clone());
                     }
                 }
                 (Question::Group(name), Some(Answer::Group(id))) => {
@@ -86,6 +89,7 @@ impl Inputs {
                 (Question::Id(id), _) => return Err(missing("user", &id.to_string(), "try again")),
             }
         }
+        self.account = own;
         Ok(())
     }
 }
