@@ -19,8 +19,11 @@ const PLAIN: &str = "65534";
 pub const APP: &str = r#"
 import os
 
+# As it is when a worker begins: one that loses its master has another parent.
+WHO = "%d %s" % (os.getppid(), os.environ["INVOCATION_ID"])
+
 def app(environ, start_response):
-    body = "%d %s" % (os.getppid(), os.environ["INVOCATION_ID"])
+    body = WHO
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body.encode()]
 "#;
@@ -29,7 +32,8 @@ def app(environ, start_response):
 pub fn python() -> &'static str {
     static FOUND: OnceLock<String> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let named = ["/usr/bin/python3", "/usr/local/bin/python3", "/opt/python/bin/python3"].map(PathBuf::from);
+        let named =
+            ["/usr/bin/python3", "/usr/local/bin/python3", "/opt/python/bin/python3"].map(PathBuf::from);
         let on_path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&on_path).map(|directory| directory.join("python3"));
         let mut tried = Vec::new();
@@ -62,10 +66,13 @@ pub fn python() -> &'static str {
 /// The packages, in the build folder.
 fn fetched() -> PathBuf {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let ready = parent.join(format!("gunicorn-{VERSION}"));
+    if ready.exists() {
+        return ready; // it gets its name when it is whole
+    }
     fs::create_dir_all(parent).unwrap();
     let lock = File::options().create(true).append(true).open(parent.join("gunicorn.lock")).unwrap();
     let _alone = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap();
-    let ready = parent.join(format!("gunicorn-{VERSION}"));
     if ready.exists() {
         return ready;
     }
@@ -97,7 +104,8 @@ pub fn install(into: &Path) {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (from, to) = (from.join(entry.as_ref().unwrap().file_name()), to.join(entry.unwrap().file_name()));
+        let (from, to) =
+            (from.join(entry.as_ref().unwrap().file_name()), to.join(entry.unwrap().file_name()));
         if from.is_dir() {
             copy(&from, &to);
         } else {

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::accounts::Account;
 use super::place::{Place, Who};
@@ -93,15 +94,20 @@ fn portrait(pid: u32, names: &Names) -> String {
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
         .collect();
     numbers.sort_unstable();
-    let (first, others): (Vec<u32>, Vec<u32>) = numbers.into_iter().partition(|number| *number < 5);
-    for number in first {
-        writeln!(text, "descriptor {number}: {}", descriptor(pid, number)).unwrap();
+    for number in numbers.iter().filter(|number| **number < 3) {
+        writeln!(text, "descriptor {number}: {}", descriptor(pid, *number)).unwrap();
     }
-    let mut others: Vec<String> = others.into_iter().map(|number| descriptor(pid, number)).collect();
-    others.sort_unstable();
-    others.dedup();
-    writeln!(text, "other descriptors: {}", others.join(", ")).unwrap();
+    numbers.retain(|number| *number >= 3);
+    text.push_str(&above(pid, &numbers));
     text
+}
+
+/// Descriptors from 3 on: what they are, in whatever order a server has put them meanwhile.
+fn above(pid: u32, numbers: &[u32]) -> String {
+    let mut kinds: Vec<String> = numbers.iter().map(|number| descriptor(pid, *number)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.iter().fold(String::new(), |text, kind| text + "descriptor: " + kind + "\n")
 }
 
 /// The environment of a process, with what differs from run to run named.
@@ -125,20 +131,86 @@ fn environment(pid: u32, names: &Names, place: &Place) -> String {
     all.join("\n")
 }
 
-const MASTER: &str = "\
+/// What every service is, whatever it runs. `SigIgn` is the program's own business: Python ignores SIGPIPE and
+/// SIGXFSZ (bits 12 and 24).
+const RIGHTS: &str = "\
 Umask: 0027
 Uid: UID UID UID UID
 Gid: GID GID GID GID
 Groups: GID
+SigBlk: 0000000000000000
+SigIgn: IGNORED
 CapInh: 0000000000000000
 CapPrm: 0000000000000000
 CapEff: 0000000000000000
 CapBnd: 0000000000000000
 CapAmb: 0000000000000000
 NoNewPrivs: 1
-SigBlk: 0000000000000000
-SigIgn: SIGIGN
+Seccomp: SECCOMP
+session: PID
+oom_score_adj: 0
+cwd: SRV
+root: /
+limit: Max core file size 0 0 bytes
+descriptor 0: /dev/null
+descriptor 1: pipe
+descriptor 2: pipe
 ";
+
+const ENVIRONMENT: &str = "\
+HOME=/nonexistent
+INVOCATION_ID=ID
+LANG=C.UTF-8
+LISTEN_FDNAMES=http:local
+LISTEN_FDS=2
+LISTEN_PID=PID
+LOGNAME=NAME
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PWD=SRV
+PYTHONPATH=PLACE/site
+SERVER_STARTER_GENERATION=1
+SERVER_STARTER_PORT=ADDRESS=3;PLACE/sock/web.sock=4
+SHELL=/usr/sbin/nologin
+SUPERVISE_GENERATION=1
+SUPERVISE_INSTANCE=1
+SUPERVISE_SERVICE=web
+USER=NAME";
+
+/// Bits that Python sets.
+const PYTHON_IGNORES: &str = "0000000001001000";
+const NONE: &str = "0000000000000000";
+
+/// The filter that we ourselves live under, which is none of supervise's.
+fn own_seccomp() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("Seccomp:")).unwrap().to_owned();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+fn expected(ignored: &str, above: &[&str]) -> String {
+    let rights = RIGHTS.replace("IGNORED", ignored).replace("SECCOMP", &own_seccomp());
+    above.iter().fold(rights, |text, kind| text + "descriptor: " + kind + "\n")
+}
+
+fn names(place: &Place, pid: u32) -> Names {
+    Names(vec![
+        (place.account.uid.to_string(), "UID"),
+        (place.account.gid.to_string(), "GID"),
+        (pid.to_string(), "PID"),
+        (place.account.name.clone(), "NAME"),
+        (place.path("srv").display().to_string(), "SRV"),
+    ])
+}
+
+/// Asks and expects an answer of this master.
+#[track_caller]
+fn answers(mut curl: Command, master: u32) {
+    let said = curl.args(CURL).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.status.success() && text.starts_with(&format!("{master} ")), "{said:?}");
+}
+
+const CURL: [&str; 5] = ["--silent", "--show-error", "--fail", "--max-time", "20"];
 
 #[test]
 fn root_gunicorn_has_exactly_the_rights_of_its_unit() {
@@ -157,29 +229,81 @@ fn root_gunicorn_has_exactly_the_rights_of_its_unit() {
     place.run();
     place.reaches("web", "running");
     let master = place.pid_of("web");
+    // Its workers have come up and work.
+    let mut tcp = Command::new("curl");
+    tcp.arg(format!("http://{address}/"));
+    answers(tcp, master);
     let workers = wait::until(wait::LONG, "both workers", || {
         let workers = processes::children(master);
         (workers.len() == 2).then_some(workers)
     });
-    curl_ok(Command::new("curl").arg(format!("http://{address}/")), master);
-    let names = Names(vec![
-        (place.account.uid.to_string(), "UID"),
-        (place.account.gid.to_string(), "GID"),
-        (master.to_string(), "PID"),
-        (place.account.name.clone(), "NAME"),
-        (place.path("srv").display().to_string(), "SRV"),
-    ]);
-    println!("{}", portrait(master, &names));
-    println!("{}", portrait(workers[0], &names));
-    println!("{}", environment(master, &names, &place));
-    let _ = (MASTER, &stranger, Role::Keeper, Stdio::null());
-    panic!("look");
+    let names = names(&place, master);
+    let sockets = [
+        "gunicorn's heartbeat",
+        "pipe",
+        &format!("tcp port {} listens", address.port()),
+        "unix web.sock listens",
+    ];
+    // A worker has a pipe of its own; the master has none beside its output.
+    let of_master: Vec<&str> = sockets.into_iter().filter(|kind| *kind != "pipe").collect();
+    assert_eq!(portrait(master, &names), expected(PYTHON_IGNORES, &of_master));
+    for worker in workers {
+        assert_eq!(portrait(worker, &names), expected(PYTHON_IGNORES, &sockets));
+    }
+    let variables = environment(master, &names, &place);
+    assert_eq!(variables, ENVIRONMENT.replace("ADDRESS", &address.to_string()));
+    // Who may connect to the file.
+    let data = fs::metadata(&path).unwrap();
+    assert_eq!((data.mode() & 0o7777, data.uid(), data.gid()), (0o660, 0, members.gid));
+    let unix = |uid: u32, groups: &[u32]| {
+        let mut curl = place.command_as(uid, stranger.gid, groups, Path::new("curl"));
+        curl.arg("--unix-socket").arg(&path).arg("http://localhost/");
+        curl
+    };
+    answers(unix(members.uid, &[members.gid]), master);
+    answers(unix(stranger.uid, &[members.gid]), master);
+    let refused = unix(stranger.uid, &[]).args(CURL).output().unwrap();
+    assert_eq!(refused.status.code(), Some(7), "a stranger may connect: {refused:?}");
 }
 
-/// Asks and expects an answer of this master.
-#[track_caller]
-fn curl_ok(command: &mut Command, master: u32) {
-    let said = command.args(["--silent", "--show-error", "--fail", "--max-time", "20"]).output().unwrap();
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.status.success() && text.starts_with(&format!("{master} ")), "{said:?}");
+/// A program that changes nothing shows what it was given.
+#[test]
+fn root_a_program_is_given_nothing_but_its_rights() {
+    let mut place = Place::new(Who::Root);
+    let (address, path) = (place.address(), place.path("sock/bare.sock"));
+    place.unit(
+        "bare",
+        &format!(
+            "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n[socket.http]\nlisten = \"{address}\"\n[socket.local]\nlisten = \"{}\"\n",
+            path.display(),
+        ),
+    );
+    place.run();
+    place.reaches("bare", "running");
+    let pid = place.pid_of("bare");
+    let exact = |place: &Place, pid: u32| {
+        let tcp = format!("tcp port {} listens", address.port());
+        assert_eq!(portrait(pid, &names(place, pid)), expected(NONE, &[&tcp, "unix bare.sock listens"]));
+        let mut numbers: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        numbers.sort();
+        assert_eq!(numbers, ["0", "1", "2", "3", "4"]);
+        assert!(descriptor(pid, 3).starts_with("tcp") && descriptor(pid, 4).starts_with("unix"));
+    };
+    exact(&place, pid);
+    // The same from another manager and another zygote, and below another keeper.
+    for role in [Role::Manager, Role::Zygote, Role::Keeper] {
+        let (keeper, manager) = (place.role(Role::Keeper), place.role(Role::Manager));
+        place.kill(role);
+        wait::until(wait::LONG, "another one", || {
+            let now = place.try_status()?["supervisor"].clone();
+            let other = [now["keeper_pid"].as_u64()?, now["pid"].as_u64()?]
+                != [u64::from(keeper), u64::from(manager)];
+            (other || role == Role::Zygote).then_some(())
+        });
+        place.order(&["restart", "bare"]);
+        exact(&place, place.pid_of("bare"));
+    }
 }

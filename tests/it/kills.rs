@@ -49,7 +49,10 @@ impl Bench {
         let (address, path) = (place.address(), place.path("sock/web.sock"));
         place.web(
             "web",
-            &format!("[socket.http]\nlisten = \"{address}\"\n[socket.local]\nlisten = \"{}\"\n", path.display()),
+            &format!(
+                "[socket.http]\nlisten = \"{address}\"\n[socket.local]\nlisten = \"{}\"\n",
+                path.display()
+            ),
         );
         place.write("srv/writer.py", &WRITER.replace("BURST", &BURST.to_string()));
         let python = gunicorn::python();

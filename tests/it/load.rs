@@ -29,7 +29,7 @@ pub enum Target {
 pub struct Outcome {
     /// How many were answered with 200.
     pub answered: usize,
-    /// How many milliseconds each took that was answered.
+    /// How many milliseconds each took that was answered, from when it was due.
     pub latencies_ms: Vec<u64>,
     /// Why the others were not, with the milliseconds since the beginning.
     pub failures: Vec<(u64, String)>,
@@ -149,11 +149,6 @@ impl Drop for Load {
 }
 
 impl Outcome {
-    /// The slowest answer, in milliseconds.
-    pub fn slowest_ms(&self) -> u64 {
-        self.latencies_ms.iter().copied().max().unwrap_or(0)
-    }
-
     /// Fails where any request did, with the reasons.
     #[track_caller]
     pub fn assert_none_failed(&self) {

@@ -172,7 +172,8 @@ impl Place {
         if let Some(problem) = supervisor::end(self) {
             left.push(problem);
         }
-        let none = wait::within(Duration::from_secs(5), || processes::of(self.root()).is_empty().then_some(()));
+        let none =
+            wait::within(Duration::from_secs(5), || processes::of(self.root()).is_empty().then_some(()));
         if none.is_none() {
             let rest = processes::of(self.root());
             left.extend(rest.iter().map(|pid| format!("a process: {}", processes::described(*pid))));

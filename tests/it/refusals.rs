@@ -25,14 +25,12 @@ fn bad_units(place: &Place, who: Who) -> Vec<(&'static str, String, &'static str
             format!("[service]\n{user}{SLEEP}[restart]\ndealy = \"1s\"\n"),
             "UNITS/unknown-key.toml:LINE:1: unknown key `dealy` in `[restart]`\n  LINE | dealy = \"1s\"\n    | ^^^^^\nhint: did you mean `delay`?",
         ),
-        (
-            "bad-toml",
-            format!("[service]\n{user}command = [\"/bin/sleep\"\n"),
-            "UNITS/bad-toml.toml:",
-        ),
+        ("bad-toml", format!("[service]\n{user}command = [\"/bin/sleep\"\n"), "UNITS/bad-toml.toml:"),
         (
             "unknown-group",
-            format!("[service]\n{user}{SLEEP}[socket.a]\nlisten = \"UNITS/a.sock\"\ngroup = \"nosuchgroup\"\n"),
+            format!(
+                "[service]\n{user}{SLEEP}[socket.a]\nlisten = \"UNITS/a.sock\"\ngroup = \"nosuchgroup\"\n"
+            ),
             "looking up the group `nosuchgroup`: there is none of that name\nhint: `groupadd --system nosuchgroup` makes it",
         ),
     ];
@@ -44,7 +42,11 @@ fn bad_units(place: &Place, who: Who) -> Vec<(&'static str, String, &'static str
             "looking up the user `nosuchuser`: there is none of that name\nhint: `useradd --system nosuchuser` makes it",
         ));
     } else {
-        all.push(("other-user", format!("[service]\nuser = \"nosuchuser\"\n{SLEEP}"), "UNITS/other-user.toml:2:"));
+        all.push((
+            "other-user",
+            format!("[service]\nuser = \"nosuchuser\"\n{SLEEP}"),
+            "UNITS/other-user.toml:2:",
+        ));
     }
     all
 }
@@ -72,16 +74,19 @@ fn only_the_bad_ones_fail(who: Who) {
             assert!(cri::files(&place.log(), name).is_empty(), "{name} was started");
         }
     };
+    // Nothing of them can be started by asking for it either, and the reason is told.
+    let refused = |place: &Place| {
+        for (name, _, _) in &bad {
+            let said = place.ask(&["start", name]);
+            assert_eq!(said.code, Some(1), "{name}: {said:?}");
+            assert!(said.err.starts_with(&format!("{name}: ")), "{said:?}");
+            assert!(cri::files(&place.log(), name).is_empty(), "{name} was started");
+        }
+    };
     look(&place);
     let all = place.status()["services"].as_array().unwrap().len();
     assert_eq!(all, bad.len() + 1, "{:#}", place.status());
-    // Nothing of them can be started by asking for it either, and the reason is told.
-    for (name, _, _) in &bad {
-        let said = place.ask(&["start", name]);
-        assert_eq!(said.code, Some(1), "{name}: {said:?}");
-        assert!(said.err.starts_with(&format!("{name}: ")), "{said:?}");
-        assert!(cri::files(&place.log(), name).is_empty(), "{name} was started");
-    }
+    refused(&place);
     let running = processes::of(place.root());
     let sleeping = running.iter().filter(|pid| processes::arguments(**pid)[0] == "/bin/sleep").count();
     assert_eq!(sleeping, 1, "only the good one runs");
@@ -92,6 +97,7 @@ fn only_the_bad_ones_fail(who: Who) {
         (place.try_status()?["supervisor"]["pid"].as_u64()? != u64::from(killed)).then_some(())
     });
     look(&place);
+    refused(&place);
 }
 
 /// A command, a directory that is not there: the step, the file, the reason.
@@ -117,13 +123,22 @@ fn a_taken_address(who: Who) {
     let mut place = Place::new(who);
     let address = place.address();
     let taken = std::net::TcpListener::bind(address).unwrap();
-    place.unit("taken", &format!("{SLEEP}[restart]\nmax-delay = \"300ms\"\n[socket.a]\nlisten = \"{address}\"\n"));
+    place.unit(
+        "taken",
+        &format!("{SLEEP}[restart]\nmax-delay = \"300ms\"\n[socket.a]\nlisten = \"{address}\"\n"),
+    );
     place.unit("good", SLEEP);
     place.run();
     place.reaches("good", "running");
     let service = place.reaches("taken", "backing-off");
-    assert!(problems(&service).contains(&format!("binding {address}: address already in use")), "{service:#}");
-    assert!(problems(&service).contains(&format!("another process has port {}", address.port())), "{service:#}");
+    assert!(
+        problems(&service).contains(&format!("binding {address}: address already in use")),
+        "{service:#}"
+    );
+    assert!(
+        problems(&service).contains(&format!("another process has port {}", address.port())),
+        "{service:#}"
+    );
     drop(taken);
     place.reaches("taken", "running");
 }

@@ -27,9 +27,25 @@ fn every_field(who: Who) {
     assert_eq!(status["supervisor"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["supervisor"]["keeper_pid"], place.keeper.as_ref().unwrap().pid);
     let fields = [
-        "cpu_seconds", "exit", "gate", "generation", "healthy", "instances", "memory_bytes", "name",
-        "next_start", "pid", "pids", "problems", "restarts", "since", "sockets", "state", "status_text",
-        "tracking", "waiting_for",
+        "cpu_seconds",
+        "exit",
+        "gate",
+        "generation",
+        "healthy",
+        "instances",
+        "memory_bytes",
+        "name",
+        "next_start",
+        "pid",
+        "pids",
+        "problems",
+        "restarts",
+        "since",
+        "sockets",
+        "state",
+        "status_text",
+        "tracking",
+        "waiting_for",
     ];
     for service in [&web, &crashes] {
         let mut named = names(service);

@@ -42,7 +42,10 @@ fn stop_and_start(who: Who) {
     let (two, three) = (get(&tcp).unwrap(), get(&unix).unwrap());
     assert_eq!(two, three);
     assert_ne!(one, two);
-    assert_ne!(std::fs::symlink_metadata(&path).map(|data| (data.ino(), data.mode() & 0o777)).unwrap(), (inode, 0));
+    assert_ne!(
+        std::fs::symlink_metadata(&path).map(|data| (data.ino(), data.mode() & 0o777)).unwrap(),
+        (inode, 0)
+    );
     assert_eq!(std::fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
     assert_eq!(place.ask(&["status", "web"]).code, Some(0));
 }
@@ -66,8 +69,7 @@ while True:
 fn workers(place: &Place, service: &str) -> Vec<u32> {
     wait::until(wait::LONG, "all to have said who they are", || {
         let lines = cri::texts(&place.log(), service);
-        let pids: Vec<u32> =
-            lines.iter().filter_map(|line| line.split_once(' ')?.1.parse().ok()).collect();
+        let pids: Vec<u32> = lines.iter().filter_map(|line| line.split_once(' ')?.1.parse().ok()).collect();
         (pids.len() == 3).then_some(pids)
     })
 }
@@ -128,7 +130,10 @@ fn term_stops_everything(who: Who) {
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(cri::texts(&place.log(), "talks"), ["started", "stopping"], "the last line is lost");
     let web = cri::texts(&place.log(), "web");
-    assert!(web.iter().any(|line| line.contains("Shutting down: Master")), "gunicorn was not asked: {web:#?}");
+    assert!(
+        web.iter().any(|line| line.contains("Shutting down: Master")),
+        "gunicorn was not asked: {web:#?}"
+    );
     assert_eq!(place.ask(&["status"]).code, Some(5));
     assert!(cri::files(&place.log(), "never").is_empty(), "it was never to start");
     // And it can be started again in the same place.

@@ -65,7 +65,8 @@ impl Place {
         command.arg("run").arg("--units").arg(self.path("units"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--log-dir").arg(self.path("log"));
         command.arg("--state-dir").arg(self.path("state"));
-        let child = command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
         Keeper { pid: child.id(), child }
     }
 
@@ -152,9 +153,7 @@ impl Place {
         let status = self.status();
         let supervisor = &status["supervisor"];
         let keeper = supervisor["keeper_pid"].as_u64().expect("a keeper") as u32;
-        let below = |name| {
-            wait::until(wait::LONG, name, || processes::role_below(keeper, name))
-        };
+        let below = |name| wait::until(wait::LONG, name, || processes::role_below(keeper, name));
         match role {
             Role::Keeper => keeper,
             Role::Manager => supervisor["pid"].as_u64().expect("a manager") as u32,
@@ -206,13 +205,15 @@ fn living_keeper(place: &Place) -> Option<u32> {
 
 /// TERM, and everything that it promises. What went wrong, in words.
 pub fn end(place: &mut Place) -> Option<String> {
-    let has_manager = |place: &Place| {
-        let all = processes::of(place.root());
-        all.into_iter().any(|pid| processes::arguments(pid).get(1).is_some_and(|word| word == "manager"))
-    };
+    // A manager that becomes the keeper has no arguments for a moment: nothing is believed to be there only
+    // when it has not been there for a while.
+    let mut seen = Instant::now();
     let keeper = wait::within(Duration::from_secs(6), || {
         let keeper = living_keeper(place);
-        (keeper.is_some() || !has_manager(place)).then_some(keeper)
+        if !processes::of(place.root()).is_empty() {
+            seen = Instant::now();
+        }
+        (keeper.is_some() || seen.elapsed() > Duration::from_millis(300)).then_some(keeper)
     });
     let child = place.keeper.take();
     let Some(Some(pid)) = keeper else {
@@ -234,7 +235,9 @@ pub fn end(place: &mut Place) -> Option<String> {
             }
             match status {
                 Some(status) if status.success() => None,
-                Some(status) => Some(format!("the supervisor ended with {:?}/{:?}", status.code(), status.signal())),
+                Some(status) => {
+                    Some(format!("the supervisor ended with {:?}/{:?}", status.code(), status.signal()))
+                }
                 None => Some("a supervisor that does not end on TERM".to_owned()),
             }
         }

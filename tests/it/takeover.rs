@@ -32,9 +32,9 @@ fn ends_well(place: &Place, load: Load, pid: u32) {
     for role in [Role::Manager, Role::Zygote, Role::Logger] {
         let pid = place.role(role);
         assert_eq!(processes::stat(pid).unwrap().parent, keeper, "{role:?}");
-        let same = processes::children(keeper).into_iter().filter(|other| {
-            processes::arguments(*other).get(1) == processes::arguments(pid).get(1)
-        });
+        let same = processes::children(keeper)
+            .into_iter()
+            .filter(|other| processes::arguments(*other).get(1) == processes::arguments(pid).get(1));
         assert_eq!(same.count(), 1, "two of the role {role:?}");
     }
 }
@@ -62,6 +62,25 @@ fn the_next_run_takes_over(who: Who) {
     ends_well(&place, load, pid);
 }
 
+/// Whose parent has not looked: a shell, or a container's first process.
+fn a_dead_keeper_that_nobody_has_reaped(who: Who) {
+    let (mut place, load, pid) = started(who);
+    let dead = place.role(Role::Keeper);
+    let unreaped = place.keeper.take().unwrap();
+    processes::signal(dead, 9);
+    wait::until(wait::LONG, "the keeper to be dead", || (!processes::lives(dead)).then_some(()));
+    assert!(processes::stat(dead).is_some(), "it was reaped");
+    let next = place.spawn();
+    let next_pid = next.pid;
+    place.keeper = Some(next);
+    wait::until(wait::LONG, "the next keeper", || {
+        let keeper = place.try_status()?["supervisor"]["keeper_pid"].as_u64()?;
+        (keeper == u64::from(next_pid)).then_some(())
+    });
+    ends_well(&place, load, pid);
+    assert!(!unreaped.wait().success());
+}
+
 fn where_nobody_comes(who: Who) {
     let (mut place, load, pid) = started(who);
     let dead = place.kill(Role::Keeper);
@@ -76,7 +95,11 @@ fn where_nobody_comes(who: Who) {
     // And whoever comes later finds a living supervisor.
     let late = place.spawn().wait();
     assert_eq!(late.code(), Some(1));
-    assert!(place.stderr().contains(&format!("a supervisor (pid {keeper}) already runs in")), "{}", place.stderr());
+    assert!(
+        place.stderr().contains(&format!("a supervisor (pid {keeper}) already runs in")),
+        "{}",
+        place.stderr()
+    );
 }
 
 impl Place {
@@ -89,6 +112,11 @@ impl Place {
 #[test]
 fn root_the_next_run_takes_over_from_a_killed_keeper() {
     the_next_run_takes_over(Who::Root);
+}
+
+#[test]
+fn root_a_dead_keeper_that_nobody_has_reaped_is_dead() {
+    a_dead_keeper_that_nobody_has_reaped(Who::Root);
 }
 
 #[test]
