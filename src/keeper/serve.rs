@@ -20,6 +20,8 @@ const REAPS_A_TURN: usize = 64;
 const AGAIN_MS: u64 = 10;
 /// Milliseconds that the logger has for the last lines when everything ends.
 const LAST_LINES_MS: u64 = 2_000;
+/// Milliseconds more after which killed children are waited for no longer.
+const LAST_ENDS_MS: u64 = 1_000;
 
 /// News for the manager that found no room in its queue yet. Each is a fact, not a count, so none is lost.
 #[derive(Default)]
@@ -83,7 +85,11 @@ impl Keeper {
                 if self.manager.pid.is_none() && logger_done {
                     self.zygote.kill();
                     self.logger.kill();
-                    return Ok(status);
+                    // Nothing of us is left when our parent learns of our end.
+                    let all_gone = self.zygote.pid.is_none() && self.logger.pid.is_none();
+                    if all_gone || now_ms >= until_ms + LAST_ENDS_MS {
+                        return Ok(status);
+                    }
                 }
             } else {
                 self.start_due(now_ms);
@@ -120,7 +126,7 @@ impl Keeper {
         let mut until = None;
         let mut soonest = |at: u64| until = Some(until.map_or(at, |other: u64| other.min(at)));
         match self.finish {
-            Some((_, at)) => soonest(at),
+            Some((_, at)) => soonest(at.max(now_ms + AGAIN_MS)),
             None => [&self.zygote, &self.logger, &self.manager]
                 .into_iter()
                 .filter_map(Child::due)
