@@ -189,6 +189,7 @@ impl Manager {
                 let hint = format!("its output is in `{}`", log.display());
                 match end {
                     End::Exited(_) => ("proving itself", self.words_of(id, end), Some(hint), exit(end)),
+                    End::NotReady => ("becoming ready", self.words_of(id, end), Some(hint), None),
                     End::Launch { .. } | End::TimedOut | End::Unprepared | End::NoProcess(_) => {
                         ("starting it", self.words_of(id, end), None, None)
                     }

@@ -15,7 +15,7 @@ use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::policy::backoff::{Backoff, Policy};
-use crate::policy::service::{Phase, Service, Spec};
+use crate::policy::service::{Phase, Readiness, Service, Spec};
 use crate::policy::world::World;
 use crate::policy::{Event, Mono, ServiceId};
 use crate::sys::link::Link;
@@ -104,6 +104,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         listeners: super::listeners::Listeners::default(),
         starts: super::start::Starts::default(),
         logs: super::logs::Logs::default(),
+        notices: super::notices::Notices::default(),
         control: None,
         waiting: super::answer::Waiting::default(),
         answered: Vec::new(),
@@ -342,6 +343,7 @@ pub fn never() -> Spec {
         },
         stop_timeout_ms: Some(10_000),
         start_timeout_ms: None,
+        ready: Readiness::Started,
         settle_ms: 0,
     }
 }

@@ -104,6 +104,7 @@ impl Manager {
     /// the logger has read them to their end.
     pub(super) fn forget(&mut self, run: Run) {
         self.unwatch(run);
+        self.forget_voice(run);
         let process = self.processes.remove(run);
         let owner = process.as_ref().map(|process| process.service);
         for kind in [Kind::Report, Kind::Cgroup, Kind::Process] {

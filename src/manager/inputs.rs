@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Manager;
 use super::listeners::{Address, Wanted};
 use super::read_units::Layer;
+use super::{Manager, notices};
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
-use crate::policy::service::Spec;
+use crate::policy::service::{Readiness, Spec};
 use crate::policy::{Run, ServiceId};
 use crate::sys::memfd;
 use crate::unit::{self, Unit};
@@ -142,6 +142,10 @@ pub fn spec(unit: &Unit) -> Spec {
         },
         stop_timeout_ms: unit.service.stop_timeout_ms,
         start_timeout_ms: unit.service.start_timeout_ms,
+        ready: match unit.service.ready {
+            unit::Ready::Auto | unit::Ready::Started => Readiness::Started,
+            unit::Ready::Notify | unit::Ready::Fd(_) => Readiness::Told,
+        },
         settle_ms: unit.service.settle_ms,
     }
 }
@@ -295,9 +299,10 @@ impl Manager {
             },
             identity: (self.user == 0).then(|| Identity::new(account.uid, gid, &groups)),
             environment: unit.service.environment.0.clone().into_iter().collect(),
-            protocols: Vec::new(),
+            protocols: self.protocols(unit, run),
             watchdog_pid: false,
             listeners: listeners.clone(),
+            beside: passed_beside(unit),
             start: plan::Start {
                 service: known.name.clone(),
                 generation: service.generation.into(),
@@ -317,6 +322,17 @@ impl Manager {
         plan::build(&inputs).map_err(|unfit| unfit.to_string())
     }
 
+    /// Variables of the protocols that the unit's service is to speak.
+    fn protocols(&self, unit: &Unit, run: Run) -> Vec<(String, String)> {
+        match unit.service.ready {
+            unit::Ready::Notify => {
+                let path = self.notify_path(run).to_string_lossy().into_owned();
+                vec![("NOTIFY_SOCKET".to_owned(), path)]
+            }
+            unit::Ready::Auto | unit::Ready::Started | unit::Ready::Fd(_) => Vec::new(),
+        }
+    }
+
     /// Services get back the soft limit that the supervisor was started with.
     fn descriptor_limit(&self, wanted: Option<u64>) -> Limit {
         let soft = wanted.unwrap_or(self.soft_nofile);
@@ -324,6 +340,16 @@ impl Manager {
         let hard = if self.user == 0 { hard.max(soft) } else { hard };
         Limit { resource: Resource::Nofile, soft, hard }
     }
+}
+
+/// What stands behind the sockets: nothing up to the descriptor that says when the service is ready.
+fn passed_beside(unit: &Unit) -> Vec<plan::Passed> {
+    let count = notices::beside(unit);
+    let passed =
+        |name: &str, address: &str| plan::Passed { name: name.to_owned(), address: address.to_owned() };
+    (1..=count)
+        .map(|place| if place == count { passed("ready", "pipe") } else { passed("null", "/dev/null") })
+        .collect()
 }
 
 fn known_name(manager: &Manager, id: ServiceId) -> &str {

@@ -16,6 +16,7 @@ mod inputs;
 mod kept;
 mod listeners;
 mod logs;
+mod notices;
 mod processes;
 mod read_units;
 mod recovery;
@@ -82,6 +83,7 @@ struct Manager {
     listeners: listeners::Listeners,
     starts: start::Starts,
     logs: logs::Logs,
+    notices: notices::Notices,
     control: Option<control::Control>,
     waiting: answer::Waiting,
     answered: Vec<Operation>,

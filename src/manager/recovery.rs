@@ -19,6 +19,7 @@ impl Manager {
         self.restore_listeners();
         self.restore_processes();
         self.restore_services();
+        self.restore_words();
         self.drop_leftovers();
         let mut again = Vec::new();
         let known: Vec<ServiceId> = self.services.keys().copied().collect();
@@ -85,6 +86,15 @@ impl Manager {
         }
     }
 
+    fn restore_words(&mut self) {
+        for (run, body) in self.store.bodies(state::Kind::Said) {
+            match serde_json::from_slice(&body) {
+                Ok(said) => self.notices.restore(Run(run), said),
+                Err(error) => log::error!("what incarnation {run} said: {error}"),
+            }
+        }
+    }
+
     fn restore_services(&mut self) {
         for (number, body) in self.store.bodies(state::Kind::Service) {
             let id = ServiceId(number as u32);
@@ -114,9 +124,10 @@ impl Manager {
     fn drop_leftovers(&mut self) {
         let living: Vec<Run> = self.world.iter().filter_map(|(_, service)| service.run()).collect();
         let mut old: Vec<Run> = self.processes.iter().map(|(run, _)| run).collect();
-        for kind in [Kind::Process, Kind::Report, Kind::Cgroup] {
+        for kind in [Kind::Process, Kind::Report, Kind::Cgroup, Kind::Notify, Kind::ReadyPipe] {
             old.extend(self.kept.ids(kind).into_iter().map(Run));
         }
+        old.extend(self.notices.runs());
         old.sort_unstable();
         old.dedup();
         for run in old {
@@ -124,6 +135,7 @@ impl Manager {
                 self.forget(run);
             }
         }
+        self.sweep_notify(&living);
     }
 
     fn take_if_ended(&mut self, run: Run) {

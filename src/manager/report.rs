@@ -3,11 +3,13 @@
 
 use super::Manager;
 use super::listeners::Address;
+use super::notices::Said;
 use crate::launch::words;
 use crate::policy::service::{Goal, Phase, Service};
 use crate::policy::{End, Event, Exit, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
+use crate::unit::{Ready, Unit, duration_text};
 use crate::wire::control;
 use crate::wire::keeper::Kind;
 use crate::wire::zygote::{Report, Weight};
@@ -74,7 +76,18 @@ impl Manager {
             End::Unprepared => {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
+            End::NotReady => self.unready_words(id),
             End::TimedOut => "the steps before the command took longer than `start-timeout`".to_owned(),
+        }
+    }
+
+    fn unready_words(&self, id: ServiceId) -> String {
+        let Some(service) = self.unit_of(id).map(|unit| &unit.service) else { return "not ready".to_owned() };
+        let within = service.start_timeout_ms.map(duration_text).unwrap_or_default();
+        match service.ready {
+            Ready::Notify => format!("not ready within {within}: no READY=1 on its notify socket"),
+            Ready::Fd(number) => format!("not ready within {within}: no line on descriptor {number}"),
+            Ready::Auto | Ready::Started => format!("not ready within {within}"),
         }
     }
 
@@ -93,7 +106,8 @@ impl Manager {
         let service = self.world.get(id)?;
         let run = service.run();
         let process = run.and_then(|run| self.processes.get(run));
-        let state = state(service);
+        let said = run.and_then(|run| self.notices.of(run));
+        let state = state(service, said);
         let pid = process.map(|process| process.pid as i32);
         let pids: Vec<i32> = run
             .and_then(|run| self.tree(run))
@@ -125,9 +139,11 @@ impl Manager {
             Phase::BackingOff { until } => Some(wall(until)),
             _ => None,
         };
-        let gate = self
-            .unit_of(id)
-            .map(|unit| format!("settle only: alive for {} ms (not proven)", unit.service.settle_ms));
+        if let Some(errno) = said.and_then(|said| said.errno) {
+            let error = std::io::Error::from_raw_os_error(errno);
+            problems.push(format!("it says of itself: {}", reason(&error)));
+        }
+        let gate = self.unit_of(id).map(gate);
         Some(
             control::Service {
                 name: self.name_of(id).to_owned(),
@@ -142,6 +158,7 @@ impl Manager {
                 next_start,
                 gate,
                 sockets: self.socket_status(id),
+                status_text: said.and_then(|said| said.status.clone()),
                 tracking,
                 problems,
                 ..control::Service::default()
@@ -184,6 +201,7 @@ impl Manager {
             Phase::Done => " next=none state=done".to_owned(),
             Phase::Stopped => " next=none".to_owned(),
             Phase::Launching { .. }
+            | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. }
@@ -205,6 +223,7 @@ impl Manager {
             Event::NotCloned(run, end) | Event::NotExecuted(run, end) => {
                 log::warn!("service={name} gen={generation} run={} {}{next}", run.0, self.words_of(id, end));
             }
+            Event::Ready(run) => log::info!("service={name} gen={generation} run={} ready", run.0),
             Event::Empty(run) => log::info!("service={name} gen={generation} run={} gone{next}", run.0),
             Event::Lost(run) => log::info!("service={name} gen={generation} run={} never began{next}", run.0),
             Event::Boot
@@ -214,19 +233,37 @@ impl Manager {
             | Event::Close
             | Event::Cloned(_)
             | Event::Signalled(_)
+            | Event::Extended(..)
+            | Event::Healed(_)
             | Event::Tick => {}
         }
     }
 }
 
-fn state(service: &Service) -> control::State {
+/// What proves an incarnation good.
+fn gate(unit: &Unit) -> String {
+    let alive = format!("alive for {}", duration_text(unit.service.settle_ms));
+    match unit.service.ready {
+        Ready::Auto | Ready::Started => format!("settle only: {alive} (not proven)"),
+        Ready::Notify => format!("notify: READY=1, then {alive}"),
+        Ready::Fd(number) => format!("notify: a line on descriptor {number}, then {alive}"),
+    }
+}
+
+fn state(service: &Service, said: Option<&Said>) -> control::State {
     match service.phase {
         Phase::Stopped => control::State::Stopped,
         Phase::Done => control::State::Done,
         Phase::Failed => control::State::Failed,
         Phase::BackingOff { .. } => control::State::BackingOff,
-        Phase::Cloning { .. } | Phase::Launching { .. } | Phase::Settling { .. } => control::State::Starting,
-        Phase::Running { .. } => control::State::Running,
+        Phase::Cloning { .. } | Phase::Launching { .. } | Phase::Starting { .. } | Phase::Settling { .. } => {
+            control::State::Starting
+        }
+        Phase::Running { .. } => match said {
+            Some(Said { stopping: true, .. }) => control::State::Stopping,
+            Some(Said { reloading: true, .. }) => control::State::Reloading,
+            Some(_) | None => control::State::Running,
+        },
         Phase::Stopping { .. } => control::State::Stopping,
         Phase::Clearing { .. } => match service.goal {
             Goal::Down => control::State::Stopping,

@@ -34,6 +34,7 @@ struct Prepared {
     stdout: OwnedFd,
     stderr: OwnedFd,
     cgroup: Option<(String, OwnedFd)>,
+    voice: Option<(Kind, OwnedFd)>,
     invocation: String,
 }
 
@@ -171,6 +172,8 @@ impl Manager {
             fds::set_nonblocking(end.as_fd(), true)?;
         }
         let null = fds::duplicate(self.null.as_fd())?;
+        let voice = self.make_voice(id, run).map_err(unheard)?;
+        let passed = sockets.len() + voice.theirs.len();
         let cgroup = self.make_cgroup(id, run);
         let mut parcel = vec![plan, gate_read, report_write, null, stdout_write, stderr_write];
         for socket in &sockets {
@@ -180,13 +183,16 @@ impl Manager {
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
             parcel.push(listeners::copy(fd)?);
         }
+        parcel.extend(voice.theirs);
         if let Some((_, directory)) = &cgroup {
             parcel.push(fds::duplicate(directory.as_fd())?);
         }
         self.starts.requests += 1;
         let request = (self.kept.manager << 32) | self.starts.requests;
-        let spawn = Spawn { request, sockets: sockets.len() as u16, cgroup: cgroup.is_some() };
-        let prepared = Prepared { service: id, generation, gate, report, stdout, stderr, cgroup, invocation };
+        let spawn = Spawn { request, sockets: passed as u16, cgroup: cgroup.is_some() };
+        let voice = voice.ours;
+        let prepared =
+            Prepared { service: id, generation, gate, report, stdout, stderr, cgroup, voice, invocation };
         Ok((prepared, Parcel { spawn, fds: parcel }))
     }
 
@@ -202,7 +208,10 @@ impl Manager {
         }
     }
 
-    fn discard(&mut self, _run: Run, prepared: Prepared) {
+    fn discard(&mut self, run: Run, prepared: Prepared) {
+        if prepared.voice.is_some() {
+            self.discard_voice(run);
+        }
         if let (Some((name, _)), Some(base)) = (&prepared.cgroup, &self.cgroups) {
             let _ = base.remove(name); // a child on its way out keeps it; the sweep at the next start takes it
         }
@@ -282,6 +291,7 @@ impl Manager {
             (Kind::Stderr, 0, prepared.stderr),
         ];
         ends.extend(cgroup.map(|(_, directory)| (Kind::Cgroup, 0, directory)));
+        ends.extend(prepared.voice.map(|(kind, end)| (kind, 0, end)));
         ends.push((Kind::Process, pid, pidfd));
         for (kind, pid, fd) in ends {
             if let Err(error) = self.kept.put(kind, run.0, pid, fd) {
@@ -306,6 +316,17 @@ enum NotPrepared {
     Shortage(io::Error),
     /// The service cannot be started as it is; the words say why.
     Words(String),
+}
+
+/// Without its notify socket or pipe a service would never be ready.
+fn unheard(error: io::Error) -> NotPrepared {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => NotPrepared::Shortage(error),
+        _ => NotPrepared::Words(format!(
+            "making its notify socket: {}\nhint: `ready = \"notify\"` needs a runtime directory that can be written",
+            reason(&error)
+        )),
+    }
 }
 
 impl From<io::Error> for NotPrepared {

@@ -1,4 +1,4 @@
-//! ROOT. The loop. A turn takes launch news first, then exits, then requests, then deadlines: a service that
+//! ROOT. The loop. A turn takes launch news first, then what services say, then exits, then requests, then deadlines: a service that
 //! says it is ready and dies at once must not be lost. Never decides.
 
 use crate::sys::errno::reason;
@@ -73,6 +73,7 @@ impl Manager {
             self.control.as_ref().and_then(super::control::Control::deadline),
             self.handover.as_ref().map(|waiting| Mono(waiting.until_ms)),
             self.stop_at,
+            self.notices.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
         ];
@@ -95,10 +96,17 @@ impl Manager {
                 | Watch::Handover
                 | Watch::Control
                 | Watch::Tree(_)
-                | Watch::Pidfd(_) => {}
+                | Watch::Pidfd(_)
+                | Watch::Voice(_) => {}
             }
         }
         self.run_events();
+        for watch in &news {
+            if let Watch::Voice(run) = watch {
+                self.hear(*run);
+            }
+        }
+        self.hear_paused();
         for watch in &news {
             match watch {
                 Watch::Keeper => self.hear_keeper(),
@@ -110,7 +118,7 @@ impl Manager {
                 }
                 Watch::Pidfd(run) => self.take_foreign_end(*run),
                 Watch::Handover => self.hand_over()?,
-                Watch::Zygote | Watch::Report(_) | Watch::Control => {}
+                Watch::Zygote | Watch::Report(_) | Watch::Control | Watch::Voice(_) => {}
             }
         }
         self.look_again();
@@ -124,7 +132,7 @@ impl Manager {
 
     // ---- launch news ---------------------------------------------------------------------------------
 
-    fn take_report(&mut self, run: Run) {
+    pub(super) fn take_report(&mut self, run: Run) {
         let launched = self.read_report(run);
         let Some(id) = self.service_of(run) else { return };
         match launched {
@@ -202,7 +210,7 @@ impl Manager {
             self.exits.load(exits::offset(cursor, places), &mut bytes);
             if let Some(record) = ExitRecord::decode(&bytes) {
                 let run = Run(record.run);
-                self.take_report(run); // how it began comes before how it ended
+                self.hear(run); // how it began, and what it said, come before how it ended
                 if let Some(id) = self.service_of(run) {
                     self.feed(id, Event::Gone(run, exit_of(&record)));
                     self.run_events();
@@ -238,7 +246,7 @@ impl Manager {
                 None => Exit::Unknown,
             };
             self.watched.unsettled.remove(&run);
-            self.take_report(run);
+            self.hear(run);
             if let Some(id) = self.service_of(run) {
                 self.feed(id, Event::Gone(run, exit));
             }

@@ -30,6 +30,7 @@ pub const CONTROL: usize = 1 << 32;
 const REPORT: usize = 1 << 56;
 const TREE: usize = 2 << 56;
 const PIDFD: usize = 3 << 56;
+const VOICE: usize = 4 << 56;
 const CLASS: usize = 0xFF << 56;
 
 /// What a token stands for.
@@ -51,6 +52,8 @@ pub enum Watch {
     Tree(Run),
     /// A process that is not the keeper's child.
     Pidfd(Run),
+    /// What an incarnation says of itself.
+    Voice(Run),
 }
 
 /// What a token stands for.
@@ -65,6 +68,7 @@ pub fn meaning(token: Token) -> Watch {
             REPORT => Watch::Report(run),
             TREE => Watch::Tree(run),
             PIDFD => Watch::Pidfd(run),
+            VOICE => Watch::Voice(run),
             _ => Watch::Control,
         },
     }
@@ -77,6 +81,7 @@ pub struct Watched {
     reports: BTreeMap<Run, RawFd>,
     trees: BTreeMap<Run, OwnedFd>,
     pidfds: BTreeMap<Run, RawFd>,
+    voices: BTreeMap<Run, RawFd>,
     /// Trees without a descriptor that tells: looked at again and again while they are cleared.
     pub polled: Runs,
     /// Processes of others that have ended and whose status is not known yet, since when.
@@ -120,6 +125,13 @@ impl Manager {
             && self.register(raw, REPORT, run, Interest::READABLE)
         {
             self.watched.reports.insert(run, raw);
+        }
+        for kind in [Kind::Notify, Kind::ReadyPipe] {
+            if let Some(raw) = self.kept.fd(kind, run.0).map(|fd| fd.as_raw_fd())
+                && self.register(raw, VOICE, run, Interest::READABLE)
+            {
+                self.watched.voices.insert(run, raw);
+            }
         }
         let foreign = self.processes.get(run).is_some_and(|process| process.keeper != self.kept.keeper);
         if foreign
@@ -167,9 +179,17 @@ impl Manager {
         }
     }
 
+    /// It has nothing more to say.
+    pub(super) fn unwatch_voice(&mut self, run: Run) {
+        if let Some(raw) = self.watched.voices.remove(&run) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
+        }
+    }
+
     /// Nothing of an incarnation is watched any longer.
     pub(super) fn unwatch(&mut self, run: Run) {
         self.unwatch_report(run);
+        self.unwatch_voice(run);
         if let Some(events) = self.watched.trees.remove(&run) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&events.as_raw_fd()));
         }

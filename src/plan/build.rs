@@ -71,6 +71,8 @@ pub struct Inputs {
     pub watchdog_pid: bool,
     /// The sockets, in order.
     pub listeners: Vec<Listener>,
+    /// What else is passed, at the descriptors behind the sockets; no variable speaks of it.
+    pub beside: Vec<Passed>,
     /// Which start this is.
     pub start: Start,
     /// 0 to 0o777.
@@ -111,7 +113,7 @@ pub fn build(inputs: &Inputs) -> Result<ExecPlan, Unfit> {
         nice: inputs.nice,
         oom_score_adj: inputs.oom_score_adj,
         cpus: inputs.cpus.clone(),
-        sockets: inputs.listeners.iter().map(passed).collect(),
+        sockets: inputs.listeners.iter().map(passed).chain(inputs.beside.iter().cloned()).collect(),
     };
     plan.check()?;
     Ok(plan)

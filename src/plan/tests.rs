@@ -25,6 +25,7 @@ fn inputs() -> Inputs {
         .to_vec(),
         protocols: vec![("NOTIFY_SOCKET".to_owned(), "/run/supervise/notify/1".to_owned())],
         watchdog_pid: true,
+        beside: Vec::new(),
         listeners: vec![
             Listener { name: "http".to_owned(), address: "0.0.0.0:80".to_owned() },
             Listener { name: "local".to_owned(), address: "/run/shop.sock".to_owned() },
@@ -102,7 +103,8 @@ fn the_environment_is_made_from_nothing_and_later_ones_win() {
 
 #[test]
 fn without_sockets_nothing_speaks_of_sockets() {
-    let plan = build(&Inputs { listeners: vec![], watchdog_pid: false, ..inputs() }).unwrap();
+    let plan =
+        build(&Inputs { beside: Vec::new(), listeners: vec![], watchdog_pid: false, ..inputs() }).unwrap();
     assert!(
         plan.env.iter().all(|pair| !pair.starts_with("LISTEN_") && !pair.starts_with("SERVER_STARTER_PORT"))
     );

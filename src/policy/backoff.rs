@@ -81,7 +81,8 @@ pub const fn is_shortage(end: End) -> bool {
         End::Exited(Exit::Code(_) | Exit::Signal(_) | Exit::Unknown)
         | End::Launch { .. }
         | End::Unprepared
-        | End::TimedOut => false,
+        | End::TimedOut
+        | End::NotReady => false,
     }
 }
 

@@ -8,9 +8,11 @@
 //! from the state and from what is left in the world, which event was missed.
 
 pub mod backoff;
+mod course;
 mod operations;
 pub mod recover;
 pub mod service;
+mod state;
 pub mod world;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,8 @@ pub enum End {
     Unprepared,
     /// The steps before the command took longer than `start-timeout`.
     TimedOut,
+    /// The command ran and was not ready within `start-timeout`.
+    NotReady,
 }
 
 impl End {
@@ -104,6 +108,12 @@ pub enum Event {
     NotCloned(Run, End),
     /// The command is executing.
     Executed(Run),
+    /// It says that it is ready. Told after `Executed`, whatever came in first.
+    Ready(Run),
+    /// It says that what it does now, starting or stopping, takes so many milliseconds more from now on.
+    Extended(Run, u64),
+    /// It says that its earlier failures are over.
+    Healed(Run),
     /// A step before the command failed; the process ends on its own.
     NotExecuted(Run, End),
     /// The stop signal has been sent.

@@ -72,6 +72,7 @@ impl Service {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Stopping { .. }
             | Phase::Clearing { .. } => None,

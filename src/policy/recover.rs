@@ -61,6 +61,7 @@ pub fn missed(service: &Service, found: Found) -> Missed {
             Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
             Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. } => missed.events.push(Event::Lost(run)),
@@ -87,7 +88,9 @@ pub fn missed(service: &Service, found: Found) -> Missed {
         }
         Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
         Phase::Cloning { .. } => {} // lost, above
-        Phase::Launching { .. } | Phase::Settling { .. } | Phase::Running { .. } => {}
+        // What a command has said waits in its socket, and is read after the launch was told of.
+        Phase::Launching { .. } | Phase::Starting { .. } | Phase::Settling { .. } | Phase::Running { .. } => {
+        }
         Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
     }
     missed

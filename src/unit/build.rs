@@ -144,6 +144,11 @@ impl Builder<'_, '_> {
             self.tell(&setting.place, ValueFault::DelayOrder { delay_ms });
         }
         let sockets = settings.sockets.len();
+        if let Some((setting, Some(Value::Descriptor(number)))) = read(Table::Service, "ready")
+            && usize::try_from(*number).is_ok_and(|number| number < 3 + sockets)
+        {
+            self.tell(&setting.place, ValueFault::SocketThere { fd: *number, free: 3 + sockets });
+        }
         if let Some((setting, Some(Value::Number(nofile)))) = read(Table::Limits, "nofile")
             && usize::try_from(*nofile).is_ok_and(|nofile| nofile < sockets + DESCRIPTORS_BESIDE_SOCKETS)
         {
@@ -262,7 +267,11 @@ fn service_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take
         directory: if let Some(Value::Path(path)) = keys.value("directory") { Some(path) } else { None },
         environment,
         umask: keys.mode("umask"),
-        ready: Ready::from_word(keys.choice("ready")).unwrap_or(Ready::Auto),
+        ready: match keys.value("ready") {
+            Some(Value::Choice(word)) => Ready::from_word(word).unwrap_or(Ready::Auto),
+            Some(Value::Descriptor(number)) => Ready::Fd(number),
+            _ => Ready::Auto,
+        },
         settle_ms: keys.duration("settle").unwrap_or_default(),
         start_timeout_ms: keys.duration("start-timeout"),
         stop_signal: if let Some(Value::Signal(signal)) = keys.value("stop-signal") {

@@ -224,6 +224,13 @@ pub enum ValueFault {
         /// The number as it was written.
         word: String,
     },
+    /// A descriptor that a socket has.
+    SocketThere {
+        /// The descriptor.
+        fd: u32,
+        /// The first that is free.
+        free: usize,
+    },
     /// Too few descriptors for the sockets.
     FewDescriptors {
         /// How many sockets there are.

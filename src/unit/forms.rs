@@ -17,7 +17,7 @@ pub(super) fn duration_ms(word: &str) -> Option<u64> {
 }
 
 /// A duration as somebody would write it.
-pub(super) fn duration_text(ms: u64) -> String {
+pub fn duration_text(ms: u64) -> String {
     match ms {
         0 => "0s".to_owned(),
         ms if ms.is_multiple_of(3_600_000) => format!("{}h", ms / 3_600_000),

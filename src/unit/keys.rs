@@ -235,8 +235,8 @@ const KINDS: Shape = Shape::Choice(&[("service", Since::Now), ("task", Since::La
 const GATES: Shape = Shape::Choice(&[
     ("auto", Since::Now),
     ("started", Since::Now),
-    ("notify", Since::Later),
-    ("{ fd = N }", Since::Later),
+    ("notify", Since::Now),
+    ("{ fd = N }", Since::Now),
     ("health", Since::Later),
 ]);
 const POLICIES: Shape =
@@ -314,7 +314,8 @@ pub const KEYS: &[Key] = rows! {
         "before-start" Shape::Commands, Later, Is "[]",
             "Commands that run before the first instance of a generation, such as a migration.";
         "ready" GATES, Now, Is r#""auto""#,
-            "When it counts as ready.";
+            "When it counts as ready: as its server allows, as soon as it runs, when it says so with sd_notify(3), or when it \
+             writes a line to descriptor N, which is the first one behind its sockets or a later one.";
         "settle" Shape::Duration(0), Now, Is r#""1s""#,
             "How long it has to stay alive after that to be proven good.";
         "start-timeout" Shape::DurationOrOff(1), Now, Is r#""60s""#,

@@ -34,6 +34,7 @@ pub use account::Account;
 pub use address::Listen;
 pub use command::{Command, Context, Piece, Word};
 pub use fault::{CommandFault, Fault, FileFault, KeyFault, RuleFault, SocketFault, ValueFault};
+pub use forms::duration_text;
 pub use model::{
     Environment, Limits, NameFault, Places, Policy, Ready, Restart, Server, Service, Socket, Start, Unit,
     check_name,

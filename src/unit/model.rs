@@ -150,15 +150,31 @@ words! {
         Manual "manual",
     }
 }
-words! {
-    /// `ready`
-    Ready {
-        /// As the server allows.
-        Auto "auto",
-        /// As soon as it runs.
-        Started "started",
+/// `ready`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// As the server allows.
+    Auto,
+    /// As soon as it runs.
+    Started,
+    /// When it says so on its notify socket.
+    Notify,
+    /// When it writes a line to this descriptor, one behind its sockets.
+    Fd(u32),
+}
+
+impl Ready {
+    /// What the word means; None for what is not one of them.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(Self::Auto),
+            "started" => Some(Self::Started),
+            "notify" => Some(Self::Notify),
+            _ => None,
+        }
     }
 }
+
 words! {
     /// `policy`
     Policy {
@@ -280,7 +296,7 @@ mod tests {
                 let known = match key.name {
                     "server" => Server::from_word(word).is_some_and(|server| server.word() == *word),
                     "start" => Start::from_word(word).is_some_and(|start| start.word() == *word),
-                    "ready" => Ready::from_word(word).is_some_and(|ready| ready.word() == *word),
+                    "ready" => Ready::from_word(word).is_some() || *word == "{ fd = N }",
                     "policy" => Policy::from_word(word).is_some_and(|policy| policy.word() == *word),
                     "kind" => *word == "service",
                     "type" => *word == "stream",

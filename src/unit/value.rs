@@ -15,7 +15,7 @@ use super::model::{Environment, is_variable};
 use super::nearest::nearest;
 use super::signal::Signal;
 use super::source::Source;
-use super::{COMMAND_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, forms};
+use super::{COMMAND_BYTES_MAX, LIST_MAX, SOCKETS_MAX, TEXT_BYTES_MAX, forms};
 
 /// A value that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub(super) enum Value {
     Mode(u32),
     Signal(Signal),
     Choice(&'static str),
+    /// A descriptor's number, at least 3.
+    Descriptor(u32),
     /// With each descriptor that it asks for and where.
     Command(Command, Vec<(String, Range<usize>)>),
     Environment(Environment),
@@ -138,7 +140,10 @@ impl Reader<'_> {
             Shape::Size => self.size(raw).map(Value::Size),
             Shape::Mode => self.mode(raw).map(Value::Mode),
             Shape::Signal => self.signal(raw).map(Value::Signal),
-            Shape::Choice(choices) => self.choice(raw, choices).map(Value::Choice),
+            Shape::Choice(choices) => {
+                let word = self.choice(raw, choices)?;
+                if let Raw::Table(table) = raw { self.descriptor(table) } else { Some(Value::Choice(word)) }
+            }
             Shape::Command => self.command(raw),
             Shape::Environment => self.environment(raw).map(Value::Environment),
             Shape::Account => self.account(raw).map(Value::Account),
@@ -346,6 +351,20 @@ impl Reader<'_> {
             }
             (None, _) => self.unfit(raw, None),
         }
+    }
+
+    /// `{ fd = N }`
+    fn descriptor(&mut self, table: &DeTable<'_>) -> Option<Value> {
+        let mut keys = table.iter();
+        let (Some((key, value)), None) = (keys.next(), keys.next()) else {
+            return self.misshapen("{ … }", "`{ fd = N }`", "write the one number that it says its word on");
+        };
+        if key.get_ref() != "fd" {
+            return self.misshapen(key.get_ref(), "`{ fd = N }`", "did you mean `fd`?");
+        }
+        let most = 2 + SOCKETS_MAX as i64;
+        let number = self.number(&raw_of(value.get_ref()), 3, most)?;
+        u32::try_from(number).ok().map(Value::Descriptor)
     }
 
     fn command(&mut self, raw: &Raw<'_>) -> Option<Value> {

@@ -148,6 +148,7 @@ impl ValueFault {
             Self::FewDescriptors { sockets } => {
                 format!("the service is given {sockets} of them as sockets; leave it more than that")
             }
+            Self::SocketThere { free, .. } => format!("the first free one is {free}"),
             Self::DelayOrder { .. } => "write a longer `max-delay`, or none".to_owned(),
             Self::Range { .. } | Self::Short { off: false, .. } | Self::Control { .. } => return None,
         })
@@ -193,6 +194,7 @@ impl fmt::Display for ValueFault {
             Self::AccountNumber { key, word } => {
                 write!(out, "{} in {} is nobody's number", tick(word), tick(key))
             }
+            Self::SocketThere { fd, .. } => write!(out, "descriptor {fd} is one of the sockets"),
             Self::FewDescriptors { .. } => {
                 out.write_str("`nofile` leaves the service no descriptors beside its sockets")
             }

@@ -55,11 +55,15 @@ pub enum Kind {
     Cgroup = 13,
     /// The lock of a Unix socket's path; the id is that of the listener.
     PathLock = 14,
+    /// The socket on which an incarnation says how it is.
+    Notify = 15,
+    /// Read end of the pipe on which an incarnation says with a line that it is ready.
+    ReadyPipe = 16,
 }
 
 impl Kind {
     /// Every kind, for decoding.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Exits,
         Self::LogState,
         Self::LogCursor,
@@ -74,6 +78,8 @@ impl Kind {
         Self::Report,
         Self::Cgroup,
         Self::PathLock,
+        Self::Notify,
+        Self::ReadyPipe,
     ];
 
     /// The kind with this number.

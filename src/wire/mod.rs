@@ -7,6 +7,7 @@ pub mod handover;
 pub mod keeper;
 pub mod logger;
 pub mod names;
+pub mod notify;
 pub mod request;
 pub mod settings;
 pub mod state;

@@ -41,10 +41,12 @@ pub enum Kind {
     Process = 2,
     /// A listening socket. The id is its number.
     Listener = 3,
+    /// What an incarnation says of itself. The id is the incarnation's.
+    Said = 4,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Service, Self::Process, Self::Listener];
+    const ALL: [Self; 4] = [Self::Service, Self::Process, Self::Listener, Self::Said];
 }
 
 /// One record.

@@ -1,7 +1,7 @@
 //! PURE. How made-up commands behave, and the random numbers they are drawn from. Never acts.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::Spec;
+use supervise::policy::service::{Readiness, Spec};
 use supervise::policy::{End, Exit};
 
 /// SplitMix64: small, good enough, the same everywhere.
@@ -38,6 +38,8 @@ pub struct Behaviour {
     pub steps_ms: Option<u64>,
     /// The steps end in a failure instead of the command.
     pub fails: Option<End>,
+    /// Milliseconds in the command until it says that it is ready; None: it never does.
+    pub ready_ms: Option<u64>,
     /// Milliseconds after which the command ends by itself; None: it does not.
     pub life_ms: Option<u64>,
     /// How it ends by itself.
@@ -62,6 +64,7 @@ pub const STEP_FAILED: End = End::Launch { stage: 5, errno: 2, detail: 0 };
 pub const GOOD: Behaviour = Behaviour {
     steps_ms: Some(3),
     fails: None,
+    ready_ms: Some(5),
     life_ms: None,
     exit: Exit::Code(0),
     term_ms: Some(40),
@@ -121,6 +124,11 @@ fn wild(random: &mut Random, spec: &Spec) -> Behaviour {
     Behaviour {
         steps_ms: if hangs { None } else { Some(random.below(30)) },
         fails: random.once_in(8).then_some(STEP_FAILED),
+        ready_ms: if limited_start && random.once_in(5) {
+            None
+        } else {
+            Some(random.below(3_000) >> random.below(10))
+        },
         life_ms: if random.once_in(3) { None } else { Some(random.below(60_000) >> random.below(16)) },
         exit: random.pick(&[Exit::Code(0), Exit::Code(1), Exit::Code(3), Exit::Signal(11)]),
         term_ms: if limited_stop && random.once_in(5) { None } else { Some(random.below(3_000)) },
@@ -142,6 +150,7 @@ pub const PLAIN: Spec = Spec {
     },
     stop_timeout_ms: Some(10_000),
     start_timeout_ms: Some(60_000),
+    ready: Readiness::Started,
     settle_ms: 1_000,
 };
 
@@ -158,6 +167,7 @@ pub fn wild_spec(random: &mut Random) -> Spec {
         },
         stop_timeout_ms: random.pick(&[Some(10_000), Some(1_000), Some(0), None]),
         start_timeout_ms: random.pick(&[Some(60_000), Some(10), None]),
+        ready: random.pick(&[Readiness::Started, Readiness::Told]),
         settle_ms: random.pick(&[1_000, 1_000, 0, 5_000]),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use supervise::policy::service::{Goal, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Service, Want};
+use supervise::policy::service::{Goal, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Readiness, Service, Want};
 use supervise::policy::{Action, Event, Operation, Outcome, Run, ServiceId};
 
 use super::kernel::Place;
@@ -11,7 +11,9 @@ use super::sim::{Client, Ran, Sim, Verb, wrong};
 /// Whether the incarnation of this phase may have its gate open.
 fn is_past_gate(phase: Phase) -> bool {
     match phase {
-        Phase::Launching { .. } | Phase::Settling { .. } | Phase::Running { .. } => true,
+        Phase::Launching { .. } | Phase::Starting { .. } | Phase::Settling { .. } | Phase::Running { .. } => {
+            true
+        }
         Phase::Stopped
         | Phase::Done
         | Phase::Failed
@@ -65,6 +67,9 @@ impl Sim {
             | Event::Cloned(_)
             | Event::NotCloned(..)
             | Event::Executed(_)
+            | Event::Ready(_)
+            | Event::Extended(..)
+            | Event::Healed(_)
             | Event::NotExecuted(..)
             | Event::Signalled(_)
             | Event::Gone(..)
@@ -94,6 +99,9 @@ impl Sim {
             }
             Event::Cloned(_)
             | Event::Executed(_)
+            | Event::Ready(_)
+            | Event::Extended(..)
+            | Event::Healed(_)
             | Event::NotExecuted(..)
             | Event::Signalled(_)
             | Event::Tick => {}
@@ -152,11 +160,20 @@ impl Sim {
                 return wrong(format!("{asked:?} can never be answered in {:?}", service.phase));
             }
         }
+        self.check_ready(id, service)?;
         let earliest = self.manager.world.iter().filter_map(|(_, service)| service.deadline()).min();
         if self.manager.world.deadline() != earliest {
             return wrong("the world's deadline is not its services' earliest");
         }
         Ok(())
+    }
+
+    /// Nobody counts as ready who is to say so and has not.
+    fn check_ready(&self, id: ServiceId, service: &Service) -> Ran {
+        let (Phase::Settling { run, .. } | Phase::Running { run }) = service.phase else { return Ok(()) };
+        let told = self.specs.get(&id).is_some_and(|spec| spec.ready == Readiness::Told);
+        let said = self.kernel.processes.get(&run).is_none_or(|process| process.said);
+        if told && !said { wrong(format!("{run:?} counts as ready and never said so")) } else { Ok(()) }
     }
 
     /// Whether an action may be carried out, as the kernel stands.
@@ -248,6 +265,7 @@ impl Sim {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Stopping { .. }
             | Phase::Clearing { .. } => None,
@@ -305,6 +323,10 @@ impl Sim {
                 && !self.manager.exits_read.contains(run)
                 && self.kernel.processes.get(run).is_some_and(|process| !process.alive())
         };
+        let unheard = |run: &Run| {
+            !self.manager.words_read.contains(run)
+                && self.kernel.processes.get(run).is_some_and(|process| process.said)
+        };
         let losing = |run: &Run| {
             self.manager.losing.contains_key(run) && (self.kernel.is_empty(*run) || self.kernel.expects(*run))
         };
@@ -318,6 +340,8 @@ impl Sim {
             Phase::Launching { run, .. } => {
                 timed || losing(&run) || unread(&run) || alive(&run) && self.kernel.expects(run)
             }
+            // Without `start-timeout` it may take for ever to be ready; its word or its end brings news.
+            Phase::Starting { run, .. } => timed || unread(&run) || unheard(&run) || alive(&run),
             Phase::Settling { .. } => timed,
             // A command may run for ever; its end brings news.
             Phase::Running { run } => unread(&run) || alive(&run),

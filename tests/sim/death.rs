@@ -2,7 +2,7 @@
 //! die, and with a second one soon after: whoever looks in the end must see no difference.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Goal, Phase, Spec};
+use supervise::policy::service::{Goal, Phase, Readiness, Spec};
 use supervise::policy::{Exit, Mono, Outcome, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
@@ -40,6 +40,7 @@ enum Kind {
     BackingOff,
     Cloning,
     Launching,
+    Starting,
     Settling,
     Running,
     Stopping,
@@ -54,6 +55,7 @@ fn kind(phase: Phase) -> Kind {
         Phase::BackingOff { .. } => Kind::BackingOff,
         Phase::Cloning { .. } => Kind::Cloning,
         Phase::Launching { .. } => Kind::Launching,
+        Phase::Starting { .. } => Kind::Starting,
         Phase::Settling { .. } => Kind::Settling,
         Phase::Running { .. } => Kind::Running,
         Phase::Stopping { .. } => Kind::Stopping,
@@ -224,9 +226,33 @@ fn failing() -> Vec<Life> {
     ]
 }
 
+/// Those that have to say when they are ready.
+fn telling() -> Vec<Life> {
+    let told = |life: Life| Life { spec: Spec { ready: Readiness::Told, ..life.spec }, ..life };
+    let slow = Behaviour { ready_ms: Some(2_500), ..GOOD };
+    let silent = Behaviour { ready_ms: None, ..GOOD };
+    let deaf = Behaviour { term_ms: None, workers: 1, stubborn: 1, ..silent };
+    let says_and_dies = Behaviour { ready_ms: Some(30), life_ms: Some(30), exit: Exit::Code(1), ..GOOD };
+    let (ms, long) = (Act::Pass(9_000), Act::Pass(90_000));
+    let waiting = life("not ready yet", &[slow], &[Act::Pass(2_000)], (Goal::Up, Kind::Starting, 0));
+    vec![
+        told(life("ready in time", &[slow], &[ms], up(0))),
+        told(waiting),
+        told(manual(life("a start that waits for ready", &[slow], &[START, ms], up(0)))),
+        told(life("never ready", &[silent, GOOD], &[long], up(1))),
+        told(manual(life("a start that is never ready", &[silent, GOOD], &[START, long], up(1)))),
+        told(life("never ready, and deaf", &[deaf, GOOD], &[long], up(1))),
+        told(life("ready, and dead at once", &[says_and_dies, GOOD], &[ms], up(1))),
+        told(life("stop before ready", &[silent], &[ms, STOP, ms], DOWN)),
+        told(life("restart before ready", &[silent, slow], &[ms, RESTART, ms], up(0))),
+        told(life("close before ready", &[silent], &[ms, Act::Close, ms], DOWN)),
+    ]
+}
+
 fn lives() -> Vec<Life> {
-    let stubborn = stubborn().into_iter().map(|life| Life { late_ms: LATE_KILL_MS, ..life });
-    obedient().into_iter().chain(stubborn).chain(failing()).collect()
+    let late = |life: Life| Life { late_ms: LATE_KILL_MS, ..life };
+    let stubborn = stubborn().into_iter().map(late);
+    obedient().into_iter().chain(stubborn).chain(failing()).chain(telling()).collect()
 }
 
 fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {

@@ -32,6 +32,8 @@ pub struct Process {
     pub opened: bool,
     /// What it has said of its launch; the pipe keeps it for the next manager.
     pub report: Launched,
+    /// It has said that it is ready; its socket keeps it for the next manager.
+    pub said: bool,
     behaviour: Option<Behaviour>,
     workers: u8,
     stubborn: u8,
@@ -58,6 +60,7 @@ enum Happening {
     CloneOver(Run),
     GateEof(Run),
     StepsOver(Run),
+    ReadyOver(Run),
     LifeOver(Run),
     TermOver(Run),
     WorkersOver(Run),
@@ -118,6 +121,7 @@ impl Kernel {
             Happening::CloneOver(of)
             | Happening::GateEof(of)
             | Happening::StepsOver(of)
+            | Happening::ReadyOver(of)
             | Happening::LifeOver(of)
             | Happening::TermOver(of)
             | Happening::WorkersOver(of) => *of == run,
@@ -148,6 +152,13 @@ impl Kernel {
                 }
             }
             Happening::StepsOver(run) => self.steps_over(run),
+            Happening::ReadyOver(run) => {
+                if let Some(process) =
+                    self.processes.get_mut(&run).filter(|process| process.place == Place::Executing)
+                {
+                    process.said = true;
+                }
+            }
             Happening::LifeOver(run) => {
                 if self.place(run) == Some(Place::Executing) {
                     let exit = self.behaviour(run).map_or(Exit::Code(0), |behaviour| behaviour.exit);
@@ -208,6 +219,9 @@ impl Kernel {
         process.workers = behaviour.workers;
         process.stubborn = behaviour.stubborn;
         process.racers = behaviour.racers;
+        if let Some(ms) = behaviour.ready_ms {
+            self.at(ms, Happening::ReadyOver(run));
+        }
         if let Some(ms) = behaviour.life_ms {
             self.at(ms, Happening::LifeOver(run));
         }
@@ -253,6 +267,7 @@ impl Kernel {
                 gate_held,
                 opened: false,
                 report: Launched::Pending,
+                said: false,
                 behaviour: None,
                 workers: 0,
                 stubborn: 0,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Phase, Spec};
+use supervise::policy::service::{Phase, Readiness, Spec};
 use supervise::policy::{Exit, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
@@ -105,6 +105,7 @@ fn is(name: &str, phase: Phase) -> bool {
         Phase::BackingOff { .. } => name == "backing off",
         Phase::Cloning { .. } => name == "cloning",
         Phase::Launching { .. } => name == "launching",
+        Phase::Starting { .. } => name == "starting",
         Phase::Settling { .. } => name == "settling",
         Phase::Running { .. } => name == "running",
         Phase::Stopping { .. } => name == "stopping",
@@ -119,6 +120,7 @@ fn from(name: &str) -> Sim {
         stop_timeout_ms: Some(1_500),
         start_timeout_ms: Some(1_500),
         start_at_boot: name != "stopped",
+        ready: if name == "starting" { Readiness::Told } else { Readiness::Started },
         ..PLAIN
     };
     let spec = match name {
@@ -218,6 +220,7 @@ fn every_short_path_from_every_phase_comes_right() {
         "backing off",
         "cloning",
         "launching",
+        "starting",
         "settling",
         "running",
         "stopping",

@@ -97,6 +97,7 @@ impl Sim {
     pub fn turn(&mut self) -> Ran {
         self.zygote_news()?;
         self.launch_news()?;
+        self.ready_news()?;
         self.exit_news()?;
         self.requests()?;
         self.deadlines()
@@ -156,6 +157,24 @@ impl Sim {
         }
         for (id, run) in std::mem::take(&mut self.manager.signalled) {
             self.feed(id, Event::Signalled(run))?;
+        }
+        Ok(())
+    }
+
+    fn unread_words(&self) -> Vec<(Run, ServiceId)> {
+        let known = self.store.processes.iter();
+        known
+            .filter(|(run, _)| !self.manager.words_read.contains(run))
+            .filter(|(run, _)| self.kernel.processes.get(run).is_some_and(|process| process.said))
+            .map(|(run, id)| (*run, *id))
+            .collect()
+    }
+
+    /// What is said is taken out of its socket after it was written down, so a death repeats it.
+    fn ready_news(&mut self) -> Ran {
+        for (run, id) in self.unread_words() {
+            self.feed(id, Event::Ready(run))?;
+            self.manager.words_read.insert(run);
         }
         Ok(())
     }
@@ -231,6 +250,7 @@ impl Sim {
             || self.manager.world.due(self.now).is_some()
             || self.kernel.next().is_some_and(|at| at <= self.now)
             || !self.unread_reports().is_empty()
+            || !self.unread_words().is_empty()
             || !self.unread_exits().is_empty()
             || !self.empty_trees().is_empty()
     }
@@ -322,6 +342,9 @@ impl Sim {
                 | Event::Cloned(_)
                 | Event::NotCloned(..)
                 | Event::Executed(_)
+                | Event::Ready(_)
+                | Event::Extended(..)
+                | Event::Healed(_)
                 | Event::NotExecuted(..)
                 | Event::Signalled(_)
                 | Event::Gone(..)

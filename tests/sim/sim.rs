@@ -73,6 +73,8 @@ pub struct Manager {
     pub gates: BTreeSet<Run>,
     pub reports_read: BTreeSet<Run>,
     pub exits_read: BTreeSet<Run>,
+    /// What they said has been taken out of their sockets.
+    pub words_read: BTreeSet<Run>,
     /// Never let through; `Lost` as soon as nothing is left of them.
     pub losing: BTreeMap<Run, ServiceId>,
     /// `Clear` was carried out; `Empty` as soon as nothing is left of them.

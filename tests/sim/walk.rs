@@ -122,6 +122,9 @@ impl Walk {
         let events = [
             Event::Cloned(run),
             Event::Executed(run),
+            Event::Ready(run),
+            Event::Extended(run, 10_000),
+            Event::Healed(run),
             Event::Signalled(run),
             Event::Empty(run),
             Event::Lost(run),

@@ -1,0 +1,348 @@
+//! ROOT. What services say of themselves: a notify socket or a pipe for each incarnation, kept by the keeper, so
+//! that nothing said is lost with a manager. Never believes more than policy asks about.
+//!
+//! Who sent a message is not asked: its socket belongs to one incarnation, and its file lets in the service's
+//! user and root alone. A message leaves the socket only after what it says is written down. Nobody who talks
+//! without end keeps the loop busy: his messages wait in his socket, where he waits for room.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Manager;
+use crate::policy::{Event, Mono, Run, ServiceId};
+use crate::sys::errno::reason;
+use crate::sys::{fds, files, pipes, sockets};
+use crate::unit::{Ready, Unit};
+use crate::wire::keeper::Kind;
+use crate::wire::{notify, state};
+
+/// Messages of one incarnation that are read within [`WINDOW_MS`].
+const MOST_IN_WINDOW: u32 = 64;
+/// Milliseconds of a window.
+const WINDOW_MS: u64 = 500;
+/// Bytes read of a pipe at once; what a service writes before its line is of no interest.
+const PIECE: usize = 512;
+
+/// What an incarnation has said, as far as `status` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// It reads its configuration again.
+    pub reloading: bool,
+    /// It goes down.
+    pub stopping: bool,
+    /// How it is, in a line.
+    pub status: Option<String>,
+    /// What went wrong, as errno(3).
+    pub errno: Option<i32>,
+}
+
+/// What all of them have said.
+#[derive(Debug, Default)]
+pub struct Notices {
+    said: BTreeMap<Run, Said>,
+    windows: BTreeMap<Run, (Mono, u32)>,
+    paused: BTreeMap<Run, Mono>,
+    dropped: BTreeMap<Run, u64>,
+}
+
+impl Notices {
+    /// What this incarnation has said.
+    pub fn of(&self, run: Run) -> Option<&Said> {
+        self.said.get(&run)
+    }
+
+    /// Those that have said something.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        self.said.keys().copied()
+    }
+
+    /// When one that talks too much is listened to again.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.paused.values().min().copied()
+    }
+
+    /// Takes up what an earlier manager wrote down.
+    pub fn restore(&mut self, run: Run, said: Said) {
+        self.said.insert(run, said);
+    }
+
+    /// Whether one more message may be read now.
+    fn may_read(&mut self, run: Run, now: Mono) -> bool {
+        let (since, count) = self.windows.entry(run).or_insert((now, 0));
+        if now.since(*since) >= WINDOW_MS {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        let may = *count <= MOST_IN_WINDOW;
+        if may {
+            self.paused.remove(&run);
+        } else {
+            self.paused.insert(run, since.after(WINDOW_MS));
+        }
+        may
+    }
+
+    fn forget(&mut self, run: Run) {
+        self.said.remove(&run);
+        self.windows.remove(&run);
+        self.paused.remove(&run);
+        self.dropped.remove(&run);
+    }
+}
+
+/// How an incarnation will say that it is ready: our end, and what the service gets of it.
+#[derive(Debug, Default)]
+pub struct Voice {
+    /// To be kept.
+    pub ours: Option<(Kind, OwnedFd)>,
+    /// For the descriptors behind the sockets.
+    pub theirs: Vec<OwnedFd>,
+}
+
+/// Descriptors behind the sockets that `ready = { fd = N }` needs: /dev/null up to N, and N.
+pub fn beside(unit: &Unit) -> usize {
+    let first = crate::plan::FIRST_SOCKET as usize + unit.sockets.len();
+    match unit.service.ready {
+        Ready::Fd(number) => (number as usize + 1).saturating_sub(first),
+        Ready::Auto | Ready::Started | Ready::Notify => 0,
+    }
+}
+
+impl Manager {
+    fn notify_directory(&self) -> PathBuf {
+        self.settings.runtime_dir.join("notify")
+    }
+
+    /// Where an incarnation says how it is.
+    pub(super) fn notify_path(&self, run: Run) -> PathBuf {
+        self.notify_directory().join(run.0.to_string())
+    }
+
+    /// Makes what the unit's `ready` needs.
+    pub(super) fn make_voice(&self, id: ServiceId, run: Run) -> io::Result<Voice> {
+        let mut voice = Voice::default();
+        let Some(known) = self.services.get(&id) else { return Ok(voice) };
+        let Some(unit) = &known.unit else { return Ok(voice) };
+        match unit.service.ready {
+            Ready::Auto | Ready::Started => {}
+            Ready::Notify => {
+                let owner = known.inputs.account.as_ref().map(|account| account.uid);
+                voice.ours = Some((Kind::Notify, self.bind_notify(run, owner)?));
+            }
+            Ready::Fd(_) => {
+                let (read, write) = fds::pipe(0)?;
+                fds::set_nonblocking(read.as_fd(), true)?;
+                for _ in 1..beside(unit) {
+                    voice.theirs.push(fds::duplicate(self.null.as_fd())?);
+                }
+                voice.theirs.push(write);
+                voice.ours = Some((Kind::ReadyPipe, read));
+            }
+        }
+        Ok(voice)
+    }
+
+    fn bind_notify(&self, run: Run, owner: Option<u32>) -> io::Result<OwnedFd> {
+        let path = self.notify_path(run);
+        files::make_directory(&self.notify_directory(), 0o711)?;
+        let directory = files::open_directory(&self.notify_directory())?;
+        let name = PathBuf::from(run.0.to_string());
+        // The lock of the runtime directory is ours, so what is there belongs to somebody who is gone.
+        if files::look(directory.as_fd(), &name)?.is_some() {
+            files::remove(directory.as_fd(), &name)?;
+        }
+        let socket = sockets::bind_unix(&path, libc::SOCK_DGRAM)?;
+        let owner = owner.filter(|_| self.user == 0);
+        if let Err(error) = files::own(directory.as_fd(), &name, owner, None, 0o600) {
+            let _ = files::remove(directory.as_fd(), &name);
+            return Err(error);
+        }
+        Ok(socket)
+    }
+
+    /// Removes the sockets of incarnations that are gone.
+    pub(super) fn sweep_notify(&self, living: &[Run]) {
+        let Ok(entries) = std::fs::read_dir(self.notify_directory()) else { return };
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let run = name.to_str().and_then(|name| name.parse().ok()).map(Run);
+            if run.is_some_and(|run| !living.contains(&run)) {
+                self.remove_notify(Path::new(&name));
+            }
+        }
+    }
+
+    fn remove_notify(&self, name: &Path) {
+        if let Ok(directory) = files::open_directory(&self.notify_directory()) {
+            let _ = files::remove(directory.as_fd(), name);
+        }
+    }
+
+    /// Nothing is left of an incarnation, or it never was: what it said is forgotten.
+    pub(super) fn forget_voice(&mut self, run: Run) {
+        if let Some(dropped) = self.notices.dropped.get(&run) {
+            log::warn!("incarnation {}: {dropped} messages on its notify socket made no sense", run.0);
+        }
+        self.notices.forget(run);
+        self.remove_record(state::Kind::Said, run.0);
+        if self.kept.fd(Kind::Notify, run.0).is_some() {
+            self.remove_notify(&PathBuf::from(run.0.to_string()));
+        }
+        self.kept.drop(Kind::Notify, run.0);
+        self.kept.drop(Kind::ReadyPipe, run.0);
+    }
+
+    /// The start came to nothing before there was anything to keep.
+    pub(super) fn discard_voice(&self, run: Run) {
+        self.remove_notify(&PathBuf::from(run.0.to_string()));
+    }
+
+    /// Takes what an incarnation has said so far; how its launch went comes first.
+    pub(super) fn hear(&mut self, run: Run) {
+        self.take_report(run);
+        self.run_events();
+        self.hear_messages(run);
+        self.hear_line(run);
+    }
+
+    /// Those that were not listened to for a while.
+    pub(super) fn hear_paused(&mut self) {
+        let due = self.notices.paused.iter().filter(|(_, until)| **until <= self.now);
+        let due: Vec<Run> = due.map(|(run, _)| *run).collect();
+        for run in due {
+            self.notices.paused.remove(&run);
+            self.hear(run);
+        }
+    }
+
+    fn hear_messages(&mut self, run: Run) {
+        let mut bytes = [0; notify::MOST_BYTES];
+        loop {
+            let Some(socket) = self.kept.fd(Kind::Notify, run.0) else { return };
+            let size = match sockets::peek(socket, &mut bytes) {
+                Ok(size) => size,
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        log::error!("the notify socket of incarnation {}: {}", run.0, reason(&error));
+                    }
+                    return;
+                }
+            };
+            if !self.notices.may_read(run, self.now) {
+                return;
+            }
+            match bytes.get(..size).and_then(notify::parse) {
+                Some(notice) => self.heed(run, notice),
+                None => *self.notices.dropped.entry(run).or_default() += 1,
+            }
+            // What it says is written down by now. Descriptors with it, such as a barrier's, are closed here.
+            let Some(socket) = self.kept.fd(Kind::Notify, run.0) else { return };
+            if let Err(error) = sockets::discard(socket) {
+                log::error!("the notify socket of incarnation {}: {}", run.0, reason(&error));
+                return;
+            }
+        }
+    }
+
+    fn heed(&mut self, run: Run, notice: notify::Notice) {
+        let Some(id) = self.service_of(run) else { return };
+        if notice.healed {
+            self.feed(id, Event::Healed(run));
+        }
+        if let Some(ms) = notice.extend_ms {
+            self.feed(id, Event::Extended(run, ms));
+        }
+        if notice.ready {
+            self.feed(id, Event::Ready(run));
+        }
+        self.run_events();
+        let mut said = self.notices.said.get(&run).cloned().unwrap_or_default();
+        let before = said.clone();
+        said.reloading = notice.reloading || said.reloading && !notice.ready;
+        said.stopping |= notice.stopping;
+        said.errno = notice.errno.or(said.errno).filter(|errno| *errno != 0);
+        if let Some(status) = notice.status {
+            said.status = Some(status).filter(|status| !status.is_empty());
+        }
+        if said != before {
+            self.save(state::Kind::Said, run.0, &said);
+            self.notices.said.insert(run, said);
+        }
+    }
+
+    /// A line on the pipe of `ready = { fd = N }`.
+    fn hear_line(&mut self, run: Run) {
+        let Some(pipe) = self.kept.fd(Kind::ReadyPipe, run.0) else { return };
+        match line_waits(pipe) {
+            Ok(Some(true)) => {
+                if let Some(id) = self.service_of(run) {
+                    self.feed(id, Event::Ready(run));
+                    self.run_events();
+                }
+            }
+            Ok(Some(false)) => {} // closed without a word: `start-timeout` judges that
+            Ok(None) => return,
+            Err(error) => log::error!("the pipe of incarnation {}: {}", run.0, reason(&error)),
+        }
+        self.unwatch_voice(run);
+        self.kept.drop(Kind::ReadyPipe, run.0);
+    }
+}
+
+/// Whether there is a line end in what a pipe holds: None where there may be one later, false where there will be
+/// none. What stands before a line end is taken out; the line end itself stays, for whoever comes after us.
+fn line_waits(pipe: std::os::fd::BorrowedFd<'_>) -> io::Result<Option<bool>> {
+    let (look, copy) = fds::pipe(libc::O_NONBLOCK)?;
+    loop {
+        let most = match pipes::tee(pipe, copy.as_fd(), PIECE) {
+            Ok(0) => return Ok(Some(false)),
+            Ok(count) => count.min(PIECE),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = [0; PIECE];
+        let room = bytes.get_mut(..most).unwrap_or_default();
+        let count = fds::read(look.as_fd(), room)?;
+        if room.get(..count).is_some_and(|seen| seen.contains(&b'\n')) {
+            return Ok(Some(true));
+        }
+        let room = bytes.get_mut(..count).unwrap_or_default();
+        fds::read(pipe, room)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_end_is_found_behind_anything_and_stays() {
+        let (read, write) = fds::pipe(libc::O_NONBLOCK).unwrap();
+        assert_eq!(line_waits(read.as_fd()).unwrap(), None);
+        fds::write(write.as_fd(), &[b'x'; 1_500]).unwrap();
+        assert_eq!(line_waits(read.as_fd()).unwrap(), None);
+        fds::write(write.as_fd(), b"ready\nmore").unwrap();
+        for _ in 0..2 {
+            assert_eq!(line_waits(read.as_fd()).unwrap(), Some(true), "a manager that dies now loses it");
+        }
+        let (read, write) = fds::pipe(libc::O_NONBLOCK).unwrap();
+        fds::write(write.as_fd(), b"no line").unwrap();
+        drop(write);
+        assert_eq!(line_waits(read.as_fd()).unwrap(), Some(false));
+    }
+
+    #[test]
+    fn one_that_talks_without_end_is_listened_to_now_and_then() {
+        let mut notices = Notices::default();
+        let read =
+            |notices: &mut Notices, at| (0..1_000).filter(|_| notices.may_read(Run(1), Mono(at))).count();
+        assert_eq!(read(&mut notices, 100), MOST_IN_WINDOW as usize);
+        assert_eq!((read(&mut notices, 599), notices.deadline()), (0, Some(Mono(600))));
+        assert_eq!(read(&mut notices, 600), MOST_IN_WINDOW as usize);
+        assert!(notices.may_read(Run(2), Mono(601)), "another's words are his own");
+    }
+}

@@ -1,0 +1,154 @@
+//! PURE. What a service says on its notify socket, as sd_notify(3) describes it: bytes to values. Never believes
+//! more than it must.
+//!
+//! One datagram is a list of lines `NAME=value`. What is too long, empty, or holds a NUL (one at its end is
+//! tolerated) is no message at all; of a message, names that are unknown and values that make no sense are
+//! passed over. Descriptors that come along are not for this module: `FDSTORE` is not supported, and `BARRIER`
+//! needs no more than that its descriptor is closed in its turn.
+
+/// The most bytes of a message that is read.
+pub const MOST_BYTES: usize = 4096;
+
+/// The most bytes of `STATUS=` that are kept.
+pub const MOST_STATUS: usize = 512;
+
+/// What one message says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    /// `READY=1`: it is ready, or has finished reading its configuration again.
+    pub ready: bool,
+    /// `RELOADING=1`: it has begun to read its configuration again.
+    pub reloading: bool,
+    /// `MONOTONIC_USEC=`: when, in microseconds of CLOCK_MONOTONIC.
+    pub monotonic_us: Option<u64>,
+    /// `STOPPING=1`: it is going down.
+    pub stopping: bool,
+    /// `STATUS=`: how it is, in a line of at most [`MOST_STATUS`] bytes; empty to take the last one back.
+    pub status: Option<String>,
+    /// `ERRNO=`: what went wrong, as errno(3).
+    pub errno: Option<i32>,
+    /// `EXTEND_TIMEOUT_USEC=`, in milliseconds from now, rounded up.
+    pub extend_ms: Option<u64>,
+    /// `RESTART_RESET=1`: what failed before is mended.
+    pub healed: bool,
+}
+
+/// Reads one message. None for what is none, which the caller counts.
+pub fn parse(bytes: &[u8]) -> Option<Notice> {
+    let text = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    if text.is_empty() || bytes.len() > MOST_BYTES || text.contains(&0) {
+        return None;
+    }
+    let mut notice = Notice::default();
+    for line in text.split(|byte| *byte == b'\n') {
+        // A line of bytes that are no text is passed over alone.
+        if let Ok(line) = std::str::from_utf8(line)
+            && let Some((name, value)) = line.split_once('=')
+        {
+            notice.take(name, value);
+        }
+    }
+    Some(notice)
+}
+
+impl Notice {
+    fn take(&mut self, name: &str, value: &str) {
+        match name {
+            "READY" => self.ready |= value == "1",
+            "RELOADING" => self.reloading |= value == "1",
+            "STOPPING" => self.stopping |= value == "1",
+            "RESTART_RESET" => self.healed |= value == "1",
+            "MONOTONIC_USEC" => self.monotonic_us = number(value),
+            "EXTEND_TIMEOUT_USEC" => self.extend_ms = number(value).map(|us| us.div_ceil(1_000)),
+            "ERRNO" => self.errno = number(value).and_then(|errno| i32::try_from(errno).ok()),
+            "STATUS" => {
+                let end = value.floor_char_boundary(MOST_STATUS);
+                self.status = value.get(..end).map(str::to_owned);
+            }
+            _ => {} // of another time, or private (`X_…`)
+        }
+    }
+}
+
+/// Decimal digits alone: no sign, no space.
+fn number(value: &str) -> Option<u64> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn said(text: &str) -> Notice {
+        parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn each_name_is_understood() {
+        let all = said(
+            "READY=1\nRELOADING=1\nMONOTONIC_USEC=77\nSTOPPING=1\nSTATUS=two workers = fine\nERRNO=2\n\
+             EXTEND_TIMEOUT_USEC=1500001\nRESTART_RESET=1\nWATCHDOG=1\nX_MINE=1\nMAINPID=7",
+        );
+        let wanted = Notice {
+            ready: true,
+            reloading: true,
+            monotonic_us: Some(77),
+            stopping: true,
+            status: Some("two workers = fine".into()),
+            errno: Some(2),
+            extend_ms: Some(1_501),
+            healed: true,
+        };
+        assert_eq!(all, wanted);
+        // As gunicorn and uWSGI say it.
+        assert_eq!(
+            said("READY=1\nSTATUS=Gunicorn arbiter booted\n").status.unwrap(),
+            "Gunicorn arbiter booted"
+        );
+    }
+
+    #[test]
+    fn values_without_sense_say_nothing() {
+        for text in ["READY=0", "READY", "READY= 1", "ready=1", "=1", "\n\n", "ERRNO=-1", "ERRNO=99999999999"]
+        {
+            assert_eq!(said(text), Notice::default(), "{text:?}");
+        }
+        assert_eq!(said("EXTEND_TIMEOUT_USEC=99999999999999999999"), Notice::default());
+        let half = parse(b"STATUS=\xff\nREADY=1").unwrap();
+        assert_eq!((half.status, half.ready), (None, true));
+    }
+
+    #[test]
+    fn what_is_no_message_is_dropped() {
+        for bytes in [&b""[..], b"\0", b"READY=1\0X=1", b"READY=1\0\0"] {
+            assert_eq!(parse(bytes), None, "{bytes:?}");
+        }
+        assert!(said("READY=1\0").ready);
+        let longest = format!("READY=1\nX={}", "x".repeat(MOST_BYTES - 10));
+        assert!(said(&longest).ready);
+        assert_eq!(parse(format!("{longest}x").as_bytes()), None);
+    }
+
+    #[test]
+    fn a_long_status_is_cut_between_two_letters() {
+        let status = said(&format!("STATUS={}", "é".repeat(400))).status.unwrap();
+        assert_eq!(status, "é".repeat(MOST_STATUS / 2));
+        assert_eq!(said(&format!("STATUS=a{}", "é".repeat(400))).status.unwrap().len(), MOST_STATUS - 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            if let Some(notice) = parse(&bytes) {
+                prop_assert!(notice.status.is_none_or(|status| status.len() <= MOST_STATUS));
+            }
+        }
+
+        #[test]
+        fn known_names_with_any_value_do_no_harm(name in "READY|STATUS|ERRNO|EXTEND_TIMEOUT_USEC|MONOTONIC_USEC", value in "\\PC{0,600}") {
+            let text = format!("{name}={value}");
+            prop_assert!(parse(text.as_bytes()).is_some());
+        }
+    }
+}
