@@ -23,9 +23,8 @@ pub fn am_root() -> bool {
 
 /// The account databases are written by one at a time; the tools give up rather than wait.
 fn alone() -> Flock<File> {
-    let file = File::options().create(true).append(true).open("/run/lock/supervise-it-accounts");
-    let file = file.or_else(|_| File::options().create(true).append(true).open("/tmp/supervise-it-accounts"));
-    Flock::lock(file.unwrap(), FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
+    // A directory's lock needs no file of its own that would stay behind.
+    Flock::lock(File::open("/etc").unwrap(), FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
 }
 
 fn tool(name: &str) -> Command {

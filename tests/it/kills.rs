@@ -14,7 +14,7 @@ const SLOW_ROUNDS: usize = 4;
 /// Requests in a second, over both sockets.
 const RATE: u32 = 200;
 /// Lines that the writer writes each time it is told to.
-const BURST: usize = 5_000;
+const BURST: usize = 12_000;
 
 /// Writes numbered lines as fast as they are taken: half of them one by one, half in large pieces that the
 /// pipe cuts anywhere.
@@ -41,6 +41,7 @@ struct Bench {
     load: Option<Load>,
     master: u32,
     bursts: usize,
+    in_the_middle: usize,
 }
 
 impl Bench {
@@ -66,7 +67,7 @@ impl Bench {
         let master = place.pid_of("web");
         let load = Load::start(targets, RATE);
         load.goes_on(RATE as usize / 4);
-        Self { place, load: Some(load), master, bursts: 0 }
+        Self { place, load: Some(load), master, bursts: 0, in_the_middle: 0 }
     }
 
     fn last_line(&self) -> Option<usize> {
@@ -88,10 +89,13 @@ impl Bench {
         let before = self.last_line().unwrap();
         assert_eq!(before, self.bursts * BURST, "the lines of the burst before");
         let (manager, other) = (self.place.role(Role::Manager), self.place.pid_of("other"));
-        processes::signal(self.place.pid_of("writer"), libc::SIGUSR1);
+        let (killed, writer) = (self.place.role(role), self.place.pid_of("writer"));
+        processes::signal(writer, libc::SIGUSR1);
         self.bursts += 1;
         wait::until(wait::LONG, "the burst to begin", || (self.last_line()? > before).then_some(()));
-        let killed = self.place.kill(role);
+        self.place.kill_at_once(killed);
+        let after = self.last_line().unwrap();
+        self.in_the_middle += usize::from(after < self.bursts * BURST);
         let began = Instant::now();
         self.has_recovered(role, killed, manager);
         let took = began.elapsed();
@@ -132,9 +136,13 @@ impl Bench {
         assert_eq!(starts, 1, "gunicorn was started more than once");
         let service = self.place.service("web");
         assert_eq!((&service["restarts"], &service["generation"]), (&0.into(), &1.into()), "{service:#}");
+        println!("{} of {} kills were in the middle of a burst", self.in_the_middle, self.bursts);
+        assert!(self.in_the_middle * 4 >= self.bursts, "too few kills were in the middle of a burst");
         let lines = cri::texts(&self.place.log(), "writer");
-        let numbers: Vec<usize> =
-            lines.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+        let numbers: Vec<usize> = lines
+            .iter()
+            .map(|line| line.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(usize::MAX))
+            .collect();
         let wrong = numbers.iter().enumerate().find(|(place, number)| place != *number);
         assert_eq!(wrong, None, "a line was lost or doubled: place and number of the first that is wrong");
         assert_eq!(numbers.len(), self.bursts * BURST + 1);

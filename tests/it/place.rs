@@ -136,9 +136,10 @@ impl Place {
             Who::Root => 80..1024,
             Who::User => 8080..9000,
         };
-        let number = PLACES.fetch_add(1, Ordering::Relaxed) + (std::process::id() << 8);
-        let [_, a, b, c] = number.to_be_bytes();
-        let ip = Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254));
+        // By this process's number and the place's: no two are asked for at the same time.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let number = PLACES.fetch_add(1, Ordering::Relaxed) % 254 + 1;
+        let ip = Ipv4Addr::new(127, high % 254 + 1, low, number as u8);
         let mut free = ports.map(|port| SocketAddr::from((ip, port)));
         free.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
     }

@@ -166,9 +166,15 @@ impl Place {
     #[track_caller]
     pub fn kill(&mut self, role: Role) -> u32 {
         let pid = self.role(role);
+        self.kill_at_once(pid);
+        pid
+    }
+
+    /// The same where it is known already which it is.
+    #[track_caller]
+    pub fn kill_at_once(&mut self, pid: u32) {
         processes::signal(pid, 9);
         self.reap(pid);
-        pid
     }
 
     /// Waits for a process to be gone, and takes it off the list where it is our child.
