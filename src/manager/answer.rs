@@ -6,6 +6,7 @@ use super::Manager;
 use super::control::{Heard, Room, SessionId};
 use super::report::exit;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
+use crate::unit::Kind;
 use crate::wire::control::{self, Failed, Failure, OperationReply, Refusal, Reply, StatusReply};
 use crate::wire::names;
 use crate::wire::request::{Order, Request};
@@ -188,7 +189,7 @@ impl Manager {
                 let log = self.settings.log_dir.join(self.name_of(id)).join("current");
                 let hint = format!("its output is in `{}`", log.display());
                 match end {
-                    End::Exited(_) => ("proving itself", self.words_of(id, end), Some(hint), exit(end)),
+                    End::Exited(_) => (self.doing(id), self.words_of(id, end), Some(hint), exit(end)),
                     End::NotReady => ("becoming ready", self.words_of(id, end), Some(hint), None),
                     End::Launch { .. } | End::TimedOut | End::Unprepared | End::NoProcess(_) => {
                         ("starting it", self.words_of(id, end), None, None)
@@ -202,6 +203,14 @@ impl Manager {
         };
         let service = self.name_of(id).to_owned();
         Some(Failure { service, step: step.to_owned(), reason, hint, exit, output: Vec::new() }.bounded())
+    }
+
+    /// What an incarnation of this service was about when it ended too early.
+    fn doing(&self, id: ServiceId) -> &'static str {
+        match self.unit_of(id).map(|unit| unit.service.kind) {
+            Some(Kind::Task) => "running it",
+            Some(Kind::Service) | None => "proving itself",
+        }
     }
 
     fn reply(&mut self, session: SessionId, reply: &Reply, last: bool) -> Room {

@@ -15,7 +15,7 @@ use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::policy::backoff::{Backoff, Policy};
-use crate::policy::service::{Phase, Readiness, Service, Spec};
+use crate::policy::service::{Codes, Kind as For, Phase, Readiness, Service, Spec};
 use crate::policy::world::World;
 use crate::policy::{Event, Mono, ServiceId};
 use crate::sys::link::Link;
@@ -344,6 +344,8 @@ pub fn never() -> Spec {
         stop_timeout_ms: Some(10_000),
         start_timeout_ms: None,
         ready: Readiness::Started,
+        kind: For::Service,
+        success: Codes::ZERO,
         settle_ms: 0,
     }
 }

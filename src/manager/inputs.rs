@@ -11,7 +11,7 @@ use super::read_units::Layer;
 use super::{Manager, notices};
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
-use crate::policy::service::{Readiness, Spec};
+use crate::policy::service::{Codes, Kind as For, Readiness, Spec};
 use crate::policy::{Run, ServiceId};
 use crate::sys::memfd;
 use crate::unit::{self, Unit};
@@ -146,6 +146,11 @@ pub fn spec(unit: &Unit) -> Spec {
             unit::Ready::Auto | unit::Ready::Started => Readiness::Started,
             unit::Ready::Notify | unit::Ready::Fd(_) => Readiness::Told,
         },
+        kind: match unit.service.kind {
+            unit::Kind::Service => For::Service,
+            unit::Kind::Task => For::Task,
+        },
+        success: Codes::of(&unit.service.success_codes),
         settle_ms: unit.service.settle_ms,
     }
 }

@@ -9,7 +9,7 @@ use crate::policy::service::{Goal, Phase, Service};
 use crate::policy::{End, Event, Exit, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
-use crate::unit::{Ready, Unit, duration_text};
+use crate::unit::{Kind as For, Ready, Unit, duration_text};
 use crate::wire::control;
 use crate::wire::keeper::Kind;
 use crate::wire::zygote::{Report, Weight};
@@ -243,6 +243,9 @@ impl Manager {
 /// What proves an incarnation good.
 fn gate(unit: &Unit) -> String {
     let alive = format!("alive for {}", duration_text(unit.service.settle_ms));
+    if unit.service.kind == For::Task {
+        return "its success".to_owned();
+    }
     match unit.service.ready {
         Ready::Auto | Ready::Started => format!("settle only: {alive} (not proven)"),
         Ready::Notify => format!("notify: READY=1, then {alive}"),

@@ -44,16 +44,16 @@ pub enum Next {
 const SHORTAGE_MS: (u64, u64) = (100, 800);
 
 impl Backoff {
-    /// Decides after an end. `failures` are the consecutive ones including this, at least 1; `run` is the
+    /// Decides after an end, which was a success or not. `failures` are the consecutive ones including this, at least 1; `run` is the
     /// incarnation that ended and seeds the jitter, so that services that fell together do not rise together.
-    pub fn next(&self, end: End, failures: u32, run: Run) -> Next {
+    pub fn next(&self, success: bool, failures: u32, run: Run) -> Next {
         let wanted = match self.policy {
             Policy::Always => true,
-            Policy::OnFailure => !end.is_success(),
+            Policy::OnFailure => !success,
             Policy::Never => false,
         };
         if !wanted {
-            return if end.is_success() { Next::Done } else { Next::Failed };
+            return if success { Next::Done } else { Next::Failed };
         }
         match self.give_up_after {
             Some(most) if failures >= most => Next::Failed,
@@ -134,8 +134,7 @@ mod tests {
 
     #[test]
     fn policies_differ_where_they_say() {
-        let clean = End::Exited(Exit::Code(0));
-        let crash = End::Exited(Exit::Signal(9));
+        let (clean, crash) = (true, false);
         let with = |policy| Backoff { policy, ..PLAIN };
         assert!(matches!(with(Policy::Always).next(clean, 1, Run(1)), Next::After(_)));
         assert_eq!(with(Policy::OnFailure).next(clean, 1, Run(1)), Next::Done);

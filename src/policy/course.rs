@@ -2,7 +2,7 @@
 //! an operator's word.
 
 use super::backoff::{self, Next};
-use super::service::{Goal, KILL_AGAIN_MS, Phase, Readiness, Service, Step};
+use super::service::{Goal, KILL_AGAIN_MS, Kind, Phase, Readiness, Service, Step};
 use super::{Action, End, Exit, Mono, Run};
 
 impl Service {
@@ -50,9 +50,10 @@ impl Service {
                 self.up_since = Some(step.now);
                 self.shortages = 0;
                 self.enter(Phase::Starting { run, give_up_at }, step.now);
-                match step.spec.ready {
-                    Readiness::Started => self.ready(run, step),
-                    Readiness::Told => self.tick(step), // the time may be over already
+                match (step.spec.kind, step.spec.ready) {
+                    (Kind::Task, _) => self.enter(Phase::Running { run }, step.now),
+                    (Kind::Service, Readiness::Started) => self.ready(run, step),
+                    (Kind::Service, Readiness::Told) => self.tick(step), // the time may be over already
                 }
             }
             Phase::Launching { .. }
@@ -230,8 +231,13 @@ impl Service {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
+        let success = step.spec.is_success(end);
+        if success && step.spec.kind == Kind::Task {
+            self.failures = 1;
+            self.succeed_waiting(run, step);
+        }
         self.fail_waiting(end, step);
-        match step.spec.backoff.next(end, self.failures, run) {
+        match step.spec.backoff.next(success, self.failures, run) {
             Next::After(ms) => {
                 self.enter(Phase::BackingOff { until: step.now.after(ms) }, step.now);
                 self.tick(step); // a delay of nothing is over at once

@@ -82,13 +82,6 @@ pub enum End {
     NotReady,
 }
 
-impl End {
-    /// Whether this was a success.
-    pub const fn is_success(self) -> bool {
-        matches!(self, Self::Exited(Exit::Code(0)))
-    }
-}
-
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -1,6 +1,6 @@
 //! PURE. The operations that wait on one service: taking, answering, forgetting. Never moves a phase.
 
-use super::service::{Asked, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Service, Step, Want};
+use super::service::{Asked, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Service, Step, Want};
 use super::{Action, End, Operation, Outcome, Run};
 
 impl Service {
@@ -47,6 +47,11 @@ impl Service {
         self.conclude(step, Outcome::Ended(end), |want| matches!(want, Want::Proven(_)));
     }
 
+    /// The task `run` has succeeded, which is what was waited for.
+    pub(super) fn succeed_waiting(&mut self, run: Run, step: &mut Step<'_>) {
+        self.conclude(step, Outcome::Done, |want| matches!(want, Want::Proven(floor) if run >= floor));
+    }
+
     fn conclude(&mut self, step: &mut Step<'_>, outcome: Outcome, which: impl Fn(Want) -> bool) {
         for asked in &mut self.asked {
             if asked.outcome.is_none() && which(asked.want) {
@@ -65,7 +70,7 @@ impl Service {
 
     pub(super) fn settle_operations(&mut self, step: &mut Step<'_>) {
         let proven = match self.phase {
-            Phase::Running { run } => Some(run),
+            Phase::Running { run } => (step.spec.kind == Kind::Service).then_some(run),
             Phase::Stopped
             | Phase::Done
             | Phase::Failed

@@ -20,11 +20,14 @@
 //! - `Clearing`: the main process has ended; the rest of its tree is being ended. No new incarnation starts
 //!   before `Empty`, so that there are never two at once without an overlap that was asked for.
 //!
+//! A task goes from `Launching` to `Running` at once: it is neither ready nor proven before it has ended with
+//! success, which an operator who starts it waits for.
+//!
 //! Every operation ends in exactly one outcome, which stays with the service (so a client that lost its
 //! connection can ask again) until [`KEEP_OUTCOME_MS`] has passed.
 
 pub use super::state::{
-    Asked, Goal, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Readiness, Service, Spec, Want,
+    Asked, Codes, Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Spec, Want,
 };
 use super::{Action, Event, Mono, Operation, Outcome, Run};
 
@@ -98,7 +101,8 @@ impl Service {
         self.supersede(step, |want| matches!(want, Want::Gone));
         self.goal = Goal::Up;
         self.failures = 0;
-        let was_up = matches!(self.phase, Phase::Running { .. });
+        // A task that runs has not done yet what is asked for.
+        let was_up = matches!((self.phase, step.spec.kind), (Phase::Running { .. }, Kind::Service));
         self.bring_up(step);
         let floor = match self.phase {
             // The one that is ending cannot prove anything any more.

@@ -8,7 +8,7 @@ use super::command::Command;
 use super::fault::{CommandFault, Fault, KeyFault, SocketFault, ValueFault};
 use super::keys::{Key, Table};
 use super::model::{
-    Environment, Limits, Places, Policy, Ready, Restart, Server, Service, Socket, Start, Unit,
+    Environment, Kind, Limits, Places, Policy, Ready, Restart, Server, Service, Socket, Start, Unit,
 };
 use super::read::{did_you_mean, example};
 use super::settings::{Draft, Setting, Settings, SocketSettings, Spot};
@@ -36,11 +36,15 @@ impl Builder<'_, '_> {
         self.command(&settings, &names);
         self.addresses(&sockets);
         let places = if self.found.is_empty() { self.places(&settings, &sockets) } else { Places::default() };
+        let chosen_policy = settings.keys.contains_key(&(Table::Restart, "policy"));
         let mut keys = settings.keys;
         let mut service = Keys { table: Table::Service, take: |name| keys.remove(&(Table::Service, name)) };
         let service = service_of(&mut service);
         let mut restart = Keys { table: Table::Restart, take: |name| keys.remove(&(Table::Restart, name)) };
-        let restart = restart_of(&mut restart);
+        let mut restart = restart_of(&mut restart);
+        if service.kind == Kind::Task && !chosen_policy {
+            restart.policy = Policy::Never;
+        }
         let mut limits = Keys { table: Table::Limits, take: |name| keys.remove(&(Table::Limits, name)) };
         let limits = limits_of(&mut limits);
         let mut top = Keys { table: Table::Top, take: |name| keys.remove(&(Table::Top, name)) };
@@ -260,6 +264,12 @@ fn service_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take
     Service {
         command,
         server: Server::from_word(keys.choice("server")).unwrap_or(Server::Auto),
+        kind: Kind::from_word(keys.choice("kind")).unwrap_or(Kind::Service),
+        success_codes: if let Some(Value::Codes(codes)) = keys.value("success-codes") {
+            codes
+        } else {
+            vec![0]
+        },
         start: Start::from_word(keys.choice("start")).unwrap_or(Start::Boot),
         user: keys.account("user"),
         group: keys.account("group"),

@@ -183,6 +183,8 @@ pub enum Shape {
     Command,
     /// A list of such commands.
     Commands,
+    /// A list of exit codes, 0 to 255.
+    Codes,
     /// A table of variables.
     Environment,
     /// A name, or a number that needs no account.
@@ -231,7 +233,7 @@ const SERVERS: Shape = Shape::Choice(&[
     ("celery", Since::Later),
     ("redis", Since::Later),
 ]);
-const KINDS: Shape = Shape::Choice(&[("service", Since::Now), ("task", Since::Later)]);
+const KINDS: Shape = Shape::Choice(&[("service", Since::Now), ("task", Since::Now)]);
 const GATES: Shape = Shape::Choice(&[
     ("auto", Since::Now),
     ("started", Since::Now),
@@ -332,7 +334,7 @@ pub const KEYS: &[Key] = rows! {
             "How long it may go without a connection before it is put to sleep.";
         "essential" Shape::Flag, Later, Is "false",
             "When it ends, supervise ends.";
-        "success-codes" Shape::Form("a list of exit codes"), Later, Is "[0]",
+        "success-codes" Shape::Codes, Now, Is "[0]",
             "Exit codes that mean that all went well.";
         "schedule" Shape::Text, Later, Unset r#""daily 02:10""#,
             "When a task runs.";

@@ -36,8 +36,8 @@ pub use command::{Command, Context, Piece, Word};
 pub use fault::{CommandFault, Fault, FileFault, KeyFault, RuleFault, SocketFault, ValueFault};
 pub use forms::duration_text;
 pub use model::{
-    Environment, Limits, NameFault, Places, Policy, Ready, Restart, Server, Service, Socket, Start, Unit,
-    check_name,
+    Environment, Kind, Limits, NameFault, Places, Policy, Ready, Restart, Server, Service, Socket, Start,
+    Unit, check_name,
 };
 pub use parse::{Layer, text};
 pub use problem::{Problem, Severity, in_order};

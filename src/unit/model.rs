@@ -41,6 +41,10 @@ pub struct Service {
     pub command: Command,
     /// Whether to recognise the server by its command.
     pub server: Server,
+    /// What it is for.
+    pub kind: Kind,
+    /// Exit codes that are a success.
+    pub success_codes: Vec<u8>,
     /// When to start.
     pub start: Start,
     /// Whom to run as; [`super::rules::check_identity`] says whether None is good enough.
@@ -139,6 +143,15 @@ words! {
         Auto "auto",
         /// Taken for nothing in particular.
         None "none",
+    }
+}
+words! {
+    /// `kind`
+    Kind {
+        /// Runs until it is stopped.
+        Service "service",
+        /// Runs until it is done.
+        Task "task",
     }
 }
 words! {
@@ -298,7 +311,7 @@ mod tests {
                     "start" => Start::from_word(word).is_some_and(|start| start.word() == *word),
                     "ready" => Ready::from_word(word).is_some() || *word == "{ fd = N }",
                     "policy" => Policy::from_word(word).is_some_and(|policy| policy.word() == *word),
-                    "kind" => *word == "service",
+                    "kind" => Kind::from_word(word).is_some_and(|kind| kind.word() == *word),
                     "type" => *word == "stream",
                     _ => false,
                 };

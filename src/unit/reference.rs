@@ -86,6 +86,7 @@ pub(super) fn takes(key: &Key) -> String {
         | Shape::Signal
         | Shape::Command
         | Shape::Commands
+        | Shape::Codes
         | Shape::Environment
         | Shape::Account
         | Shape::Accounts

@@ -38,6 +38,7 @@ pub(super) enum Value {
     Descriptor(u32),
     /// With each descriptor that it asks for and where.
     Command(Command, Vec<(String, Range<usize>)>),
+    Codes(Vec<u8>),
     Environment(Environment),
     Account(Account),
     Accounts(Vec<Account>),
@@ -145,6 +146,7 @@ impl Reader<'_> {
                 if let Raw::Table(table) = raw { self.descriptor(table) } else { Some(Value::Choice(word)) }
             }
             Shape::Command => self.command(raw),
+            Shape::Codes => self.codes(raw).map(Value::Codes),
             Shape::Environment => self.environment(raw).map(Value::Environment),
             Shape::Account => self.account(raw).map(Value::Account),
             Shape::Accounts => self.accounts(raw).map(Value::Accounts),
@@ -353,6 +355,17 @@ impl Reader<'_> {
         }
     }
 
+    fn codes(&mut self, raw: &Raw<'_>) -> Option<Vec<u8>> {
+        let items = match raw {
+            Raw::Empty => return Some(vec![0]), // the table's `[0]`
+            Raw::List(items) if items.len() <= 256 => items,
+            _ => return self.unfit(raw, None),
+        };
+        let code = |item: &Spanned<DeValue<'_>>| self.number(&raw_of(item.get_ref()), 0, 255);
+        let codes: Option<Vec<i64>> = items.iter().map(code).collect();
+        Some(codes?.into_iter().filter_map(|code| u8::try_from(code).ok()).collect())
+    }
+
     /// `{ fd = N }`
     fn descriptor(&mut self, table: &DeTable<'_>) -> Option<Value> {
         let mut keys = table.iter();
@@ -527,6 +540,7 @@ pub(super) const fn wants(shape: Shape) -> &'static str {
         Shape::Choice(_) => "a word in quotes",
         Shape::Command => "a list of strings, or one string",
         Shape::Commands => "a list of commands",
+        Shape::Codes => "a list of exit codes",
         Shape::Environment => "a table of strings",
         Shape::Account => "a name or a number",
         Shape::Accounts => "a list of names or numbers",

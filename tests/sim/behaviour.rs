@@ -1,7 +1,7 @@
 //! PURE. How made-up commands behave, and the random numbers they are drawn from. Never acts.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Readiness, Spec};
+use supervise::policy::service::{Codes, Kind, Readiness, Spec};
 use supervise::policy::{End, Exit};
 
 /// SplitMix64: small, good enough, the same everywhere.
@@ -57,6 +57,9 @@ pub struct Behaviour {
 /// Milliseconds a worker takes to obey TERM.
 pub const WORKER_MS: u64 = 70;
 
+/// Milliseconds of a task that does not say otherwise.
+pub const TASK_MS: u64 = 1_500;
+
 /// What the launch says of a step that failed.
 pub const STEP_FAILED: End = End::Launch { stage: 5, errno: 2, detail: 0 };
 
@@ -96,9 +99,14 @@ impl Commands {
 
     /// The `opened`-th life of a service.
     pub fn life(&mut self, opened: usize, spec: &Spec) -> Behaviour {
-        match self {
+        let life = match self {
             Self::Script { lives, .. } => lives.get(opened).or(lives.last()).copied().unwrap_or(GOOD),
             Self::Wild(random) => wild(random, spec),
+        };
+        match spec.kind {
+            Kind::Service => life,
+            // What is done never would never be proven.
+            Kind::Task => Behaviour { life_ms: life.life_ms.or(Some(TASK_MS)), ..life },
         }
     }
 
@@ -151,6 +159,8 @@ pub const PLAIN: Spec = Spec {
     stop_timeout_ms: Some(10_000),
     start_timeout_ms: Some(60_000),
     ready: Readiness::Started,
+    kind: Kind::Service,
+    success: Codes::ZERO,
     settle_ms: 1_000,
 };
 
@@ -167,6 +177,8 @@ pub fn wild_spec(random: &mut Random) -> Spec {
         },
         stop_timeout_ms: random.pick(&[Some(10_000), Some(1_000), Some(0), None]),
         start_timeout_ms: random.pick(&[Some(60_000), Some(10), None]),
+        kind: random.pick(&[Kind::Service, Kind::Service, Kind::Task]),
+        success: if random.once_in(4) { Codes::of(&[0, 3]) } else { Codes::ZERO },
         ready: random.pick(&[Readiness::Started, Readiness::Told]),
         settle_ms: random.pick(&[1_000, 1_000, 0, 5_000]),
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use supervise::policy::service::{Goal, KEEP_OUTCOME_MS, MOST_OPERATIONS, Phase, Readiness, Service, Want};
+use supervise::policy::service::{
+    Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Want,
+};
 use supervise::policy::{Action, Event, Operation, Outcome, Run, ServiceId};
 
 use super::kernel::Place;
@@ -152,7 +154,7 @@ impl Sim {
                 Want::Proven(floor) => {
                     let reachable = floor.0 <= service.last_run.0 + 1;
                     let being = is_past_gate(service.phase) && service.last_run < floor;
-                    let proven = matches!(service.phase, Phase::Running { .. });
+                    let proven = matches!(service.phase, Phase::Running { .. }) && !self.is_task(id);
                     up && !service.is_down() && reachable && !being && !proven
                 }
             };
@@ -168,10 +170,26 @@ impl Sim {
         Ok(())
     }
 
+    fn is_task(&self, id: ServiceId) -> bool {
+        self.specs.get(&id).is_some_and(|spec| spec.kind == Kind::Task)
+    }
+
+    /// Whether the newest incarnation of a task that has ended did so with success; `policy = "always"` may have
+    /// asked for another in the same step.
+    fn has_succeeded(&self, id: ServiceId, service: &Service) -> bool {
+        let ended = service.run().is_none() || matches!(service.phase, Phase::Cloning { .. });
+        ended && self.has_ended_well(id, service)
+    }
+
+    fn has_ended_well(&self, id: ServiceId, service: &Service) -> bool {
+        let success = |end| self.specs.get(&id).is_some_and(|spec| spec.is_success(end));
+        service.last_end.is_some_and(success)
+    }
+
     /// Nobody counts as ready who is to say so and has not.
     fn check_ready(&self, id: ServiceId, service: &Service) -> Ran {
         let (Phase::Settling { run, .. } | Phase::Running { run }) = service.phase else { return Ok(()) };
-        let told = self.specs.get(&id).is_some_and(|spec| spec.ready == Readiness::Told);
+        let told = self.specs.get(&id).is_some_and(|spec| spec.ready == Readiness::Told) && !self.is_task(id);
         let said = self.kernel.processes.get(&run).is_none_or(|process| process.said);
         if told && !said { wrong(format!("{run:?} counts as ready and never said so")) } else { Ok(()) }
     }
@@ -275,7 +293,12 @@ impl Sim {
             .processes
             .values()
             .any(|process| process.service == client.service && process.matters());
+        let task = self.is_task(client.service);
+        let succeeded = task && self.has_succeeded(client.service, service);
         let holds = match (client.verb, outcome) {
+            (Verb::Start, Outcome::Done) if task => succeeded,
+            (Verb::Start, Outcome::Already) if task => false,
+            (Verb::Restart, Outcome::Done) if task => succeeded && Some(service.last_run) > client.taken,
             (Verb::Start, Outcome::Done | Outcome::Already) => running.is_some(),
             (Verb::Restart, Outcome::Done) => running > client.taken,
             (Verb::Restart, Outcome::Already) => false,
@@ -395,7 +418,9 @@ impl Sim {
             let executing = service.run().and_then(|run| self.kernel.processes.get(&run));
             let executing = executing.is_some_and(|process| process.place == Place::Executing);
             let running = matches!(service.phase, Phase::Running { .. }) && executing;
-            if service.goal == Goal::Up && !rests && !running {
+            // One with `policy = "always"` succeeds again and again.
+            let succeeds = self.is_task(id) && self.has_ended_well(id, service);
+            if service.goal == Goal::Up && !rests && !running && !succeeds {
                 return wrong(format!("{id:?} is to be up, could be, and is in {:?}", service.phase));
             }
         }

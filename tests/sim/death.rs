@@ -2,7 +2,7 @@
 //! die, and with a second one soon after: whoever looks in the end must see no difference.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Goal, Phase, Readiness, Spec};
+use supervise::policy::service::{Codes, Goal, Kind as For, Phase, Readiness, Spec};
 use supervise::policy::{Exit, Mono, Outcome, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
@@ -249,10 +249,33 @@ fn telling() -> Vec<Life> {
     ]
 }
 
+/// Tasks: `start` waits for their end.
+fn doing() -> Vec<Life> {
+    let never = Spec { kind: For::Task, start_at_boot: false, ..with(Policy::Never, None) };
+    let task = |life: Life| Life { spec: never, ..life };
+    let odd = Spec { success: Codes::of(&[3]), ..never };
+    let tries = Spec { backoff: Backoff { policy: Policy::OnFailure, ..never.backoff }, ..never };
+    let (well, badly) = (crash(Exit::Code(0)), crash(Exit::Code(3)));
+    let (ms, soon) = (Act::Pass(5_000), Act::Pass(100));
+    let done = (Goal::Up, Kind::Done, 0);
+    let slow = Behaviour { life_ms: Some(100_000), ..GOOD };
+    vec![
+        task(life("a task", &[well], &[START, ms], done)),
+        task(life("a task, twice", &[well], &[START, ms, START, ms], done)),
+        task(life("a task that runs already", &[well], &[START, soon, START, ms], done)),
+        task(life("a task that fails", &[badly], &[START, ms], (Goal::Up, Kind::Failed, 1))),
+        task(life("a task that is stopped", &[slow], &[START, ms, STOP, ms], DOWN)),
+        task(life("a task that is restarted", &[slow, well], &[START, ms, RESTART, ms], done)),
+        task(life("a task that runs", &[slow], &[START, Act::Pass(90_000)], (Goal::Up, Kind::Running, 0))),
+        Life { spec: odd, ..life("another success", &[badly], &[START, ms], done) },
+        Life { spec: tries, ..life("a second try", &[badly, well], &[START, ms], done) },
+    ]
+}
+
 fn lives() -> Vec<Life> {
     let late = |life: Life| Life { late_ms: LATE_KILL_MS, ..life };
     let stubborn = stubborn().into_iter().map(late);
-    obedient().into_iter().chain(stubborn).chain(failing()).chain(telling()).collect()
+    obedient().into_iter().chain(stubborn).chain(failing()).chain(telling()).chain(doing()).collect()
 }
 
 fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {
