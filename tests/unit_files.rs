@@ -108,6 +108,8 @@ fn listed(unit: &Unit) -> String {
     text += &format!("user {user:?} group {group:?} groups {groups:?}\n");
     text += &format!("directory {directory:?} umask {umask:04o}\n");
     let unit::Service { settle_ms, start_timeout_ms, stop_signal, stop_timeout_ms, .. } = service;
+    let before: Vec<_> = service.before_start.iter().map(|command| command.expand(&context)).collect();
+    text += &format!("before-start {before:?}\n");
     text += &format!("kind {:?} success-codes {:?}\n", service.kind, service.success_codes);
     text += &format!("settle {settle_ms} start-timeout {start_timeout_ms:?}\n");
     text += &format!("stop-signal {stop_signal} stop-timeout {stop_timeout_ms:?}\n");

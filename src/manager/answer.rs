@@ -207,6 +207,9 @@ impl Manager {
 
     /// What an incarnation of this service was about when it ended too early.
     fn doing(&self, id: ServiceId) -> &'static str {
+        if self.world.get(id).is_some_and(|service| service.last_before.is_some()) {
+            return "preparing it";
+        }
         match self.unit_of(id).map(|unit| unit.service.kind) {
             Some(Kind::Task) => "running it",
             Some(Kind::Service) | None => "proving itself",

@@ -345,6 +345,7 @@ pub fn never() -> Spec {
         start_timeout_ms: None,
         ready: Readiness::Started,
         kind: For::Service,
+        before: 0,
         success: Codes::ZERO,
         settle_ms: 0,
     }

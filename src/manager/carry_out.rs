@@ -39,7 +39,8 @@ impl Manager {
                 }
             }
             Action::Terminate(run) => {
-                let signal = self.stop_signal(id);
+                let before = self.world.get(id).is_some_and(|service| service.before.is_some());
+                let signal = if before { libc::SIGTERM } else { self.stop_signal(id) };
                 if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
                     // ESRCH: it has ended, and its exit is on its way.
                     let _ = process::signal(pidfd, signal);

@@ -11,7 +11,7 @@ use super::read_units::Layer;
 use super::{Manager, notices};
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
-use crate::policy::service::{Codes, Kind as For, Readiness, Spec};
+use crate::policy::service::{Before, Codes, Kind as For, Readiness, Spec};
 use crate::policy::{Run, ServiceId};
 use crate::sys::memfd;
 use crate::unit::{self, Unit};
@@ -92,6 +92,22 @@ impl Inputs {
         self.account = own;
         Ok(())
     }
+
+    /// Whom the service runs as. The groups that the unit lists replace those of the account database; the
+    /// primary group stays in any case.
+    fn identity(&self, unit: &Unit, account: &Account) -> Identity {
+        let number = |group: &unit::Account| match group {
+            unit::Account::Name(name) => self.groups.get(name).copied(),
+            unit::Account::Id(id) => Some(*id),
+        };
+        let gid = unit.service.group.as_ref().and_then(number).unwrap_or(account.gid);
+        let mut groups: Vec<u32> = match &unit.service.groups {
+            Some(listed) => listed.iter().filter_map(number).collect(),
+            None => account.groups.clone(),
+        };
+        groups.push(gid);
+        Identity::new(account.uid, gid, &groups)
+    }
 }
 
 fn is_own(question: &Question, unit: &Unit, user: u32) -> bool {
@@ -150,6 +166,7 @@ pub fn spec(unit: &Unit) -> Spec {
             unit::Kind::Service => For::Service,
             unit::Kind::Task => For::Task,
         },
+        before: u16::try_from(unit.service.before_start.len()).unwrap_or(u16::MAX),
         success: Codes::of(&unit.service.success_codes),
         settle_ms: unit.service.settle_ms,
     }
@@ -258,29 +275,31 @@ impl Manager {
 
     /// The plan of an incarnation, encoded.
     pub(super) fn plan(&self, id: ServiceId, run: Run, invocation: &str) -> Result<Vec<u8>, String> {
-        let plan = self.exec_plan(id, run, invocation)?;
+        let before = self.world.get(id).and_then(|service| service.before);
+        let plan = self.exec_plan(id, run, before, invocation)?;
         plan.encode().map_err(|unfit| unfit.to_string())
     }
 
-    /// The plan of an incarnation.
-    pub(super) fn exec_plan(&self, id: ServiceId, run: Run, invocation: &str) -> Result<ExecPlan, String> {
+    /// The plan of an incarnation, which may be one of the commands before the start: those get no sockets.
+    pub(super) fn exec_plan(
+        &self,
+        id: ServiceId,
+        run: Run,
+        before: Option<Before>,
+        invocation: &str,
+    ) -> Result<ExecPlan, String> {
         let known = self.services.get(&id).ok_or("there is no such service")?;
         let unit = known.unit.as_ref().ok_or("its unit has problems")?;
         let account = known.inputs.account.as_ref().ok_or("its user is not known")?;
         let service = self.world.get(id).ok_or("there is no such service")?;
-        let group = |group: &unit::Account| match group {
-            unit::Account::Name(name) => known.inputs.groups.get(name).copied(),
-            unit::Account::Id(id) => Some(*id),
+        let identity = known.inputs.identity(unit, account);
+        let command = match before {
+            Some(before) => unit.service.before_start.get(usize::from(before.index)),
+            None => Some(&unit.service.command),
         };
-        let gid = unit.service.group.as_ref().and_then(group).unwrap_or(account.gid);
-        // What the unit lists replaces what the account database says; the primary group stays in any case.
-        let mut groups = match &unit.service.groups {
-            Some(listed) => listed.iter().filter_map(group).collect(),
-            None => account.groups.clone(),
-        };
-        groups.push(gid);
-        let listeners: Vec<plan::Listener> = self
-            .wanted_sockets(unit)
+        let command = command.ok_or("its unit has no such command")?;
+        let sockets = if before.is_some() { Vec::new() } else { self.wanted_sockets(unit) };
+        let listeners: Vec<plan::Listener> = sockets
             .into_iter()
             .map(|(name, address)| plan::Listener { name, address: address.to_string() })
             .collect();
@@ -295,19 +314,19 @@ impl Manager {
         let limits = &unit.limits;
         let core = limits.core.unwrap_or(u64::MAX);
         let inputs = plan::Inputs {
-            command: unit.service.command.expand(&context),
+            command: command.expand(&context),
             directory: known.inputs.directory.clone(),
             account: plan::Account {
                 name: account.name.clone(),
                 home: account.home.clone(),
                 shell: account.shell.clone(),
             },
-            identity: (self.user == 0).then(|| Identity::new(account.uid, gid, &groups)),
+            identity: (self.user == 0).then_some(identity),
             environment: unit.service.environment.0.clone().into_iter().collect(),
-            protocols: self.protocols(unit, run),
+            protocols: if before.is_some() { Vec::new() } else { self.protocols(unit, run) },
             watchdog_pid: false,
             listeners: listeners.clone(),
-            beside: passed_beside(unit),
+            beside: if before.is_some() { Vec::new() } else { passed_beside(unit) },
             start: plan::Start {
                 service: known.name.clone(),
                 generation: service.generation.into(),

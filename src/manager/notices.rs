@@ -128,6 +128,9 @@ impl Manager {
         let mut voice = Voice::default();
         let Some(known) = self.services.get(&id) else { return Ok(voice) };
         let Some(unit) = &known.unit else { return Ok(voice) };
+        if self.world.get(id).is_some_and(|service| service.before.is_some()) {
+            return Ok(voice);
+        }
         match unit.service.ready {
             Ready::Auto | Ready::Started => {}
             Ready::Notify => {

@@ -5,7 +5,7 @@ use super::Manager;
 use super::listeners::Address;
 use super::notices::Said;
 use crate::launch::words;
-use crate::policy::service::{Goal, Phase, Service};
+use crate::policy::service::{Before, Goal, Phase, Service};
 use crate::policy::{End, Event, Exit, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
@@ -57,14 +57,26 @@ pub fn signal_name(signal: i32) -> String {
 }
 
 impl Manager {
-    /// How an incarnation ended or why it never began, in words.
+    /// How the incarnation that ended last did, or why it never began, in words.
     pub(super) fn words_of(&self, id: ServiceId, end: End) -> String {
+        self.words_of_one(id, end, self.world.get(id).and_then(|service| service.last_before))
+    }
+
+    /// The same of one that may have been a command before the start.
+    fn words_of_one(&self, id: ServiceId, end: End, before: Option<Before>) -> String {
+        let words = self.plain_words(id, end, before);
+        let Some(before) = before else { return words };
+        let count = self.unit_of(id).map_or(0, |unit| unit.service.before_start.len());
+        format!("before-start {} of {count}: {words}", before.index + 1)
+    }
+
+    fn plain_words(&self, id: ServiceId, end: End, before: Option<Before>) -> String {
         match end {
             End::Exited(_) => exit(end).map(|exit| exit.meaning).unwrap_or_default(),
             End::Launch { stage, errno, detail } => {
                 let report = Report { weight: Weight::Failure, stage, errno, detail };
                 let run = self.world.get(id).map_or(Run(0), |service| service.last_run);
-                match self.exec_plan(id, run, "") {
+                match self.exec_plan(id, run, before, "") {
                     Ok(plan) => words::explain(&plan, &report, &[]).to_string(),
                     Err(words) => words,
                 }
@@ -131,7 +143,7 @@ impl Manager {
         let mut problems =
             self.services.get(&id).map(|known| known.inputs.problems.clone()).unwrap_or_default();
         if let (Some(end), false) = (service.last_end, matches!(service.phase, Phase::Running { .. }))
-            && !matches!(end, End::Exited(_))
+            && (!matches!(end, End::Exited(_)) || service.last_before.is_some() && end != SUCCESS)
         {
             problems.push(self.words_of(id, end));
         }
@@ -201,6 +213,7 @@ impl Manager {
             Phase::Done => " next=none state=done".to_owned(),
             Phase::Stopped => " next=none".to_owned(),
             Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
@@ -221,7 +234,11 @@ impl Manager {
                 log::info!("service={name} gen={generation} run={} {how}", run.0);
             }
             Event::NotCloned(run, end) | Event::NotExecuted(run, end) => {
-                log::warn!("service={name} gen={generation} run={} {}{next}", run.0, self.words_of(id, end));
+                log::warn!(
+                    "service={name} gen={generation} run={} {}{next}",
+                    run.0,
+                    self.words_of_one(id, end, service.before)
+                );
             }
             Event::Ready(run) => log::info!("service={name} gen={generation} run={} ready", run.0),
             Event::Empty(run) => log::info!("service={name} gen={generation} run={} gone{next}", run.0),
@@ -239,6 +256,8 @@ impl Manager {
         }
     }
 }
+
+const SUCCESS: End = End::Exited(Exit::Code(0));
 
 /// What proves an incarnation good.
 fn gate(unit: &Unit) -> String {
@@ -259,9 +278,11 @@ fn state(service: &Service, said: Option<&Said>) -> control::State {
         Phase::Done => control::State::Done,
         Phase::Failed => control::State::Failed,
         Phase::BackingOff { .. } => control::State::BackingOff,
-        Phase::Cloning { .. } | Phase::Launching { .. } | Phase::Starting { .. } | Phase::Settling { .. } => {
-            control::State::Starting
-        }
+        Phase::Cloning { .. }
+        | Phase::Launching { .. }
+        | Phase::Preparing { .. }
+        | Phase::Starting { .. }
+        | Phase::Settling { .. } => control::State::Starting,
         Phase::Running { .. } => match said {
             Some(Said { stopping: true, .. }) => control::State::Stopping,
             Some(Said { reloading: true, .. }) => control::State::Reloading,

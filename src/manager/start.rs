@@ -159,7 +159,10 @@ impl Manager {
 
     fn prepare(&mut self, id: ServiceId, run: Run) -> Result<(Prepared, Parcel), NotPrepared> {
         let generation = self.world.get(id).map_or(1, |service| service.generation);
-        let sockets = self.bind_all(id).map_err(NotPrepared::Words)?;
+        let mut sockets = self.bind_all(id).map_err(NotPrepared::Words)?;
+        if self.world.get(id).is_some_and(|service| service.before.is_some()) {
+            sockets.clear(); // they are bound, and clients wait, but a command before the start has none
+        }
         let invocation = self.new_invocation(run);
         let plan = self.plan(id, run, &invocation).map_err(NotPrepared::Words)?;
         let plan = memfd::sealed(c"supervise-plan", &plan)?;

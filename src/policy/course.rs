@@ -2,7 +2,7 @@
 //! an operator's word.
 
 use super::backoff::{self, Next};
-use super::service::{Goal, KILL_AGAIN_MS, Kind, Phase, Readiness, Service, Step};
+use super::service::{Before, Goal, KILL_AGAIN_MS, Kind, Phase, Readiness, Service, Step};
 use super::{Action, End, Exit, Mono, Run};
 
 impl Service {
@@ -13,7 +13,8 @@ impl Service {
             Phase::Cloning { run: ours } if ours == run => {
                 // A child that is no longer wanted goes through the same door, so that there is one way for
                 // a process to be accounted for; the gate stays shut and KILL comes at once.
-                let wanted = matches!(self.goal, Goal::Up) && !self.newer_is_wanted(run);
+                let wanted =
+                    matches!(self.goal, Goal::Up) && !self.newer_is_wanted(run) && !self.is_outdated();
                 if wanted {
                     step.out.push(Action::Release(run));
                     let give_up_at = step.spec.start_timeout_ms.map(|ms| step.now.after(ms));
@@ -30,6 +31,7 @@ impl Service {
             | Phase::Failed
             | Phase::BackingOff { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
@@ -49,6 +51,10 @@ impl Service {
             Phase::Launching { run: ours, give_up_at } if ours == run => {
                 self.up_since = Some(step.now);
                 self.shortages = 0;
+                if self.before.is_some() {
+                    self.enter(Phase::Preparing { run }, step.now);
+                    return;
+                }
                 self.enter(Phase::Starting { run, give_up_at }, step.now);
                 match (step.spec.kind, step.spec.ready) {
                     (Kind::Task, _) => self.enter(Phase::Running { run }, step.now),
@@ -57,6 +63,7 @@ impl Service {
                 }
             }
             Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Stopped
             | Phase::Done
@@ -77,7 +84,7 @@ impl Service {
                 self.tick(step); // a `settle` of nothing is over at once
             }
             // The caller tells of the launch before it tells of what a command says.
-            Phase::Launching { .. } | Phase::Cloning { .. } => {}
+            Phase::Launching { .. } | Phase::Preparing { .. } | Phase::Cloning { .. } => {}
             Phase::Starting { .. }
             | Phase::Stopped
             | Phase::Done
@@ -106,6 +113,7 @@ impl Service {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
             | Phase::Clearing { .. } => {} // nothing of its is limited
@@ -130,6 +138,7 @@ impl Service {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Stopping { .. }
             | Phase::Clearing { .. } => {} // its end is decided, or it is another
         }
@@ -152,13 +161,19 @@ impl Service {
     pub(super) fn gone(&mut self, run: Run, exit: Exit, step: &mut Step<'_>) {
         match self.phase {
             Phase::Launching { run: ours, .. }
+            | Phase::Preparing { run: ours }
             | Phase::Starting { run: ours, .. }
             | Phase::Settling { run: ours, .. }
             | Phase::Running { run: ours }
             | Phase::Stopping { run: ours, .. }
                 if ours == run =>
             {
-                self.pending_end = Some(self.pending_end.unwrap_or(End::Exited(exit)));
+                let succeeded = self.before.is_some() && exit == Exit::Code(0);
+                self.pending_end = match self.pending_end {
+                    // It did what it was to do, whatever had been decided about it.
+                    Some(end) if !succeeded => Some(end),
+                    Some(_) | None => Some(End::Exited(exit)),
+                };
                 // What is left keeps the time that the main process was given, and no more.
                 let kill_at = match self.phase {
                     Phase::Stopping { kill_at, .. } => kill_at,
@@ -168,6 +183,7 @@ impl Service {
                     | Phase::BackingOff { .. }
                     | Phase::Cloning { .. }
                     | Phase::Launching { .. }
+                    | Phase::Preparing { .. }
                     | Phase::Starting { .. }
                     | Phase::Settling { .. }
                     | Phase::Running { .. }
@@ -177,6 +193,7 @@ impl Service {
                 self.enter(Phase::Clearing { run, kill_at }, step.now);
             }
             Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
@@ -211,12 +228,18 @@ impl Service {
     /// Nothing is left of `run`, which ended like this.
     pub(super) fn ended(&mut self, run: Run, end: End, step: &mut Step<'_>) {
         self.last_end = Some(end);
+        self.last_before = self.before;
+        let prepared = self.count_prepared(end);
         if matches!(self.goal, Goal::Down) {
             self.enter(Phase::Stopped, step.now);
             return;
         }
-        if self.newer_is_wanted(run) {
+        if self.newer_is_wanted(run) || self.is_outdated() {
             self.spawn(step); // a restart: this end was asked for
+            return;
+        }
+        if prepared {
+            self.spawn(step); // the next of them, or what they were for
             return;
         }
         if backoff::is_shortage(end) {
@@ -231,7 +254,7 @@ impl Service {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
-        let success = step.spec.is_success(end);
+        let success = self.before.is_none() && step.spec.is_success(end);
         if success && step.spec.kind == Kind::Task {
             self.failures = 1;
             self.succeed_waiting(run, step);
@@ -247,6 +270,24 @@ impl Service {
                 self.enter(Phase::Done, step.now);
             }
             Next::Failed => self.enter(Phase::Failed, step.now),
+        }
+    }
+
+    /// Whether the newest incarnation is of an older generation: a restart may have been overtaken by other
+    /// commands, but not undone.
+    const fn is_outdated(&self) -> bool {
+        self.run_generation != self.generation
+    }
+
+    /// Whether this was the success of a command before the start, of this generation. It counts even where
+    /// nobody wants the service any more: it is not to run again.
+    fn count_prepared(&mut self, end: End) -> bool {
+        match self.before {
+            Some(Before { index }) if !self.is_outdated() && end == End::Exited(Exit::Code(0)) => {
+                self.prepared = index.saturating_add(1);
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
@@ -280,6 +321,7 @@ impl Service {
             Phase::BackingOff { .. }
             | Phase::Settling { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Stopping { .. }
             | Phase::Clearing { .. }

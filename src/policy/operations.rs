@@ -77,6 +77,7 @@ impl Service {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Stopping { .. }

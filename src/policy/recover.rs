@@ -61,6 +61,7 @@ pub fn missed(service: &Service, found: Found) -> Missed {
             Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
             Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
@@ -89,8 +90,11 @@ pub fn missed(service: &Service, found: Found) -> Missed {
         Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
         Phase::Cloning { .. } => {} // lost, above
         // What a command has said waits in its socket, and is read after the launch was told of.
-        Phase::Launching { .. } | Phase::Starting { .. } | Phase::Settling { .. } | Phase::Running { .. } => {
-        }
+        Phase::Launching { .. }
+        | Phase::Preparing { .. }
+        | Phase::Starting { .. }
+        | Phase::Settling { .. }
+        | Phase::Running { .. } => {}
         Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
     }
     missed

@@ -20,6 +20,10 @@
 //! - `Clearing`: the main process has ended; the rest of its tree is being ended. No new incarnation starts
 //!   before `Empty`, so that there are never two at once without an overlap that was asked for.
 //!
+//! The commands before the first start of a generation are incarnations of their own, one after the other: from
+//! `Launching` to `Preparing`, which lasts until they end. One that succeeded is not run again in its generation,
+//! whoever dies; one that failed is a failed start, and where `[restart]` tries again it goes on from there.
+//!
 //! A task goes from `Launching` to `Running` at once: it is neither ready nor proven before it has ended with
 //! success, which an operator who starts it waits for.
 //!
@@ -27,7 +31,7 @@
 //! connection can ask again) until [`KEEP_OUTCOME_MS`] has passed.
 
 pub use super::state::{
-    Asked, Codes, Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Spec, Want,
+    Asked, Before, Codes, Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Spec, Want,
 };
 use super::{Action, Event, Mono, Operation, Outcome, Run};
 
@@ -113,6 +117,7 @@ impl Service {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. } => self.last_run,
@@ -144,11 +149,13 @@ impl Service {
         self.generation = self.generation.saturating_add(1);
         self.failures = 0;
         self.restarts = 0;
+        self.prepared = 0;
         let floor = Run(self.last_run.0 + 1);
         match self.phase {
             Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => self.bring_up(step),
             Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. } => self.take_down(step),
@@ -162,6 +169,7 @@ impl Service {
             Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => self.spawn(step),
             Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Running { .. }
@@ -182,7 +190,10 @@ impl Service {
                 let kill_at = Some(step.now.after(KILL_AGAIN_MS));
                 self.enter(Phase::Stopping { run, signalled: true, killed: true, kill_at }, step.now);
             }
-            Phase::Starting { run, .. } | Phase::Settling { run, .. } | Phase::Running { run } => {
+            Phase::Preparing { run }
+            | Phase::Starting { run, .. }
+            | Phase::Settling { run, .. }
+            | Phase::Running { run } => {
                 step.out.push(Action::Terminate(run));
                 let kill_at = step.spec.stop_timeout_ms.map(|ms| step.now.after(ms));
                 self.enter(Phase::Stopping { run, signalled: false, killed: false, kill_at }, step.now);
@@ -196,6 +207,9 @@ impl Service {
         self.last_run = run;
         self.up_since = None;
         self.pending_end = None;
+        let index = self.prepared;
+        self.before = (index < step.spec.before).then_some(Before { index });
+        self.run_generation = self.generation;
         step.out.push(Action::Spawn(run));
         self.enter(Phase::Cloning { run }, step.now);
     }

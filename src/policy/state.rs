@@ -29,6 +29,8 @@ pub struct Spec {
     pub kind: Kind,
     /// Exit codes that are a success.
     pub success: Codes,
+    /// How many commands run before the first incarnation of a generation.
+    pub before: u16,
     /// Milliseconds of life that prove an incarnation good.
     pub settle_ms: u64,
 }
@@ -130,6 +132,11 @@ pub enum Phase {
         /// When `start-timeout` is over.
         give_up_at: Option<Mono>,
     },
+    /// One of the commands before the first start of a generation executes, for as long as it takes.
+    Preparing {
+        /// The incarnation.
+        run: Run,
+    },
     /// The command executes and has not said that it is ready.
     Starting {
         /// The incarnation.
@@ -190,6 +197,13 @@ pub struct Asked {
     pub outcome: Option<(Outcome, Mono)>,
 }
 
+/// One of the commands before the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Which, from 0.
+    pub index: u16,
+}
+
 /// Everything that must survive the manager, of one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -203,6 +217,17 @@ pub struct Service {
     pub generation: u32,
     /// The newest incarnation there has been.
     pub last_run: Run,
+    /// The generation of that one.
+    pub run_generation: u32,
+    /// How many of the commands before the start have succeeded in this generation.
+    #[serde(default)]
+    pub prepared: u16,
+    /// Which of them the newest incarnation is, where it is one.
+    #[serde(default)]
+    pub before: Option<Before>,
+    /// Which of them the incarnation was that ended last, where it was one.
+    #[serde(default)]
+    pub last_before: Option<Before>,
     /// When the command of the newest incarnation began to execute.
     pub up_since: Option<Mono>,
     /// Consecutive failures.
@@ -228,6 +253,10 @@ impl Service {
             since: now,
             generation: 1,
             last_run: Run(0),
+            run_generation: 1,
+            prepared: 0,
+            before: None,
+            last_before: None,
             up_since: None,
             failures: 0,
             shortages: 0,
@@ -244,6 +273,7 @@ impl Service {
             Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => None,
             Phase::Cloning { run }
             | Phase::Launching { run, .. }
+            | Phase::Preparing { run }
             | Phase::Starting { run, .. }
             | Phase::Settling { run, .. }
             | Phase::Running { run }
@@ -263,9 +293,12 @@ impl Service {
             Phase::BackingOff { until } | Phase::Settling { until, .. } => Some(until),
             Phase::Launching { give_up_at, .. } | Phase::Starting { give_up_at, .. } => give_up_at,
             Phase::Stopping { kill_at, .. } | Phase::Clearing { kill_at, .. } => kill_at,
-            Phase::Stopped | Phase::Done | Phase::Failed | Phase::Cloning { .. } | Phase::Running { .. } => {
-                None
-            }
+            Phase::Stopped
+            | Phase::Done
+            | Phase::Failed
+            | Phase::Cloning { .. }
+            | Phase::Preparing { .. }
+            | Phase::Running { .. } => None,
         }
     }
 

@@ -277,6 +277,11 @@ fn service_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take
         directory: if let Some(Value::Path(path)) = keys.value("directory") { Some(path) } else { None },
         environment,
         umask: keys.mode("umask"),
+        before_start: if let Some(Value::Commands(all)) = keys.value("before-start") {
+            all
+        } else {
+            Vec::new()
+        },
         ready: match keys.value("ready") {
             Some(Value::Choice(word)) => Ready::from_word(word).unwrap_or(Ready::Auto),
             Some(Value::Descriptor(number)) => Ready::Fd(number),

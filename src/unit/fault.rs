@@ -274,6 +274,11 @@ pub enum CommandFault {
         /// Names of the sockets it has.
         known: Vec<String>,
     },
+    /// A descriptor of a socket for a command that is given none.
+    NoSocketsYet {
+        /// The socket's name.
+        name: String,
+    },
     /// More bytes than execve(2) would take.
     Long {
         /// Its bytes.

@@ -313,8 +313,9 @@ pub const KEYS: &[Key] = rows! {
             "The permissions that files made by the service do not get.";
         "instances" Shape::Number(0, 1024), Later, Is "1",
             "How many of it run.";
-        "before-start" Shape::Commands, Later, Is "[]",
-            "Commands that run before the first instance of a generation, such as a migration.";
+        "before-start" Shape::Commands, Now, Is "[]",
+            "Commands that run before the first instance of a generation, such as a migration: one after the other, as the \
+             service's user, without sockets and without a time limit. Where one fails, the start fails.";
         "ready" GATES, Now, Is r#""auto""#,
             "When it counts as ready: as its server allows, as soon as it runs, when it says so with sd_notify(3), or when it \
              writes a line to descriptor N, which is the first one behind its sockets or a later one.";

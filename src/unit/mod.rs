@@ -16,6 +16,7 @@ mod command;
 mod fault;
 mod forms;
 pub mod keys;
+mod lists;
 pub mod manual;
 mod model;
 mod nearest;

@@ -59,6 +59,8 @@ pub struct Service {
     pub environment: Environment,
     /// The umask, 0 to 0o777.
     pub umask: u32,
+    /// What runs before the first incarnation of a generation, in order.
+    pub before_start: Vec<Command>,
     /// When it is ready.
     pub ready: Ready,
     /// How long it has to live after that, in milliseconds.

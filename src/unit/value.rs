@@ -15,7 +15,7 @@ use super::model::{Environment, is_variable};
 use super::nearest::nearest;
 use super::signal::Signal;
 use super::source::Source;
-use super::{COMMAND_BYTES_MAX, LIST_MAX, SOCKETS_MAX, TEXT_BYTES_MAX, forms};
+use super::{COMMAND_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, forms};
 
 /// A value that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,7 @@ pub(super) enum Value {
     Descriptor(u32),
     /// With each descriptor that it asks for and where.
     Command(Command, Vec<(String, Range<usize>)>),
+    Commands(Vec<Command>),
     Codes(Vec<u8>),
     Environment(Environment),
     Account(Account),
@@ -46,7 +47,7 @@ pub(super) enum Value {
 }
 
 /// A TOML value by its type, or the text of a preset.
-enum Raw<'a> {
+pub(super) enum Raw<'a> {
     Text(&'a str),
     /// None where it does not fit; with its text.
     Integer(Option<i64>, String),
@@ -101,7 +102,7 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &DeValue<'_>) -> Option<Value
     reader.read(&raw_of(value))
 }
 
-fn raw_of<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
+pub(super) fn raw_of<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
     match value {
         DeValue::String(text) => Raw::Text(text),
         DeValue::Integer(integer) => {
@@ -151,32 +152,33 @@ impl Reader<'_> {
             Shape::Account => self.account(raw).map(Value::Account),
             Shape::Accounts => self.accounts(raw).map(Value::Accounts),
             Shape::Address => self.address(raw).map(Value::Address),
-            // No key of these shapes can be used yet; a test keeps it so.
-            Shape::Commands | Shape::Form(_) => self.unfit(raw, None),
+            Shape::Commands => self.commands(raw).map(Value::Commands),
+            // No key of this shape can be used yet; a test keeps it so.
+            Shape::Form(_) => self.unfit(raw, None),
         }
     }
 
-    fn tell<T>(&mut self, fault: impl Into<Fault>) -> Option<T> {
+    pub(super) fn tell<T>(&mut self, fault: impl Into<Fault>) -> Option<T> {
         self.tell_at(self.span.clone(), fault)
     }
 
-    fn tell_at<T>(&mut self, span: Range<usize>, fault: impl Into<Fault>) -> Option<T> {
+    pub(super) fn tell_at<T>(&mut self, span: Range<usize>, fault: impl Into<Fault>) -> Option<T> {
         (self.note)(span, fault.into());
         None
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.key.name.to_owned()
     }
 
     /// The type is wrong.
-    fn unfit<T>(&mut self, raw: &Raw<'_>, remedy: Option<&str>) -> Option<T> {
+    pub(super) fn unfit<T>(&mut self, raw: &Raw<'_>, remedy: Option<&str>) -> Option<T> {
         let (wants, remedy) = (wants(self.key.shape).to_owned(), remedy.map(str::to_owned));
         self.tell(ValueFault::Type { key: self.name(), wants, got: raw.kind(), remedy })
     }
 
     /// The type is right and the form is wrong.
-    fn misshapen<T>(&mut self, word: &str, wants: &str, remedy: &str) -> Option<T> {
+    pub(super) fn misshapen<T>(&mut self, word: &str, wants: &str, remedy: &str) -> Option<T> {
         let (word, wants, remedy) = (word.to_owned(), wants.to_owned(), remedy.to_owned());
         self.tell(ValueFault::Form { key: self.name(), word, wants, remedy })
     }
@@ -249,7 +251,7 @@ impl Reader<'_> {
         Some(path.into())
     }
 
-    fn number(&mut self, raw: &Raw<'_>, least: i64, most: i64) -> Option<i64> {
+    pub(super) fn number(&mut self, raw: &Raw<'_>, least: i64, most: i64) -> Option<i64> {
         match raw {
             Raw::Integer(Some(number), _) if (least..=most).contains(number) => Some(*number),
             Raw::Integer(_, word) => {
@@ -355,32 +357,7 @@ impl Reader<'_> {
         }
     }
 
-    fn codes(&mut self, raw: &Raw<'_>) -> Option<Vec<u8>> {
-        let items = match raw {
-            Raw::Empty => return Some(vec![0]), // the table's `[0]`
-            Raw::List(items) if items.len() <= 256 => items,
-            _ => return self.unfit(raw, None),
-        };
-        let code = |item: &Spanned<DeValue<'_>>| self.number(&raw_of(item.get_ref()), 0, 255);
-        let codes: Option<Vec<i64>> = items.iter().map(code).collect();
-        Some(codes?.into_iter().filter_map(|code| u8::try_from(code).ok()).collect())
-    }
-
-    /// `{ fd = N }`
-    fn descriptor(&mut self, table: &DeTable<'_>) -> Option<Value> {
-        let mut keys = table.iter();
-        let (Some((key, value)), None) = (keys.next(), keys.next()) else {
-            return self.misshapen("{ … }", "`{ fd = N }`", "write the one number that it says its word on");
-        };
-        if key.get_ref() != "fd" {
-            return self.misshapen(key.get_ref(), "`{ fd = N }`", "did you mean `fd`?");
-        }
-        let most = 2 + SOCKETS_MAX as i64;
-        let number = self.number(&raw_of(value.get_ref()), 3, most)?;
-        u32::try_from(number).ok().map(Value::Descriptor)
-    }
-
-    fn command(&mut self, raw: &Raw<'_>) -> Option<Value> {
+    pub(super) fn command(&mut self, raw: &Raw<'_>) -> Option<Value> {
         let words: Vec<(String, Range<usize>)> = match raw {
             Raw::List(items) => {
                 let words = self.strings(items)?;
@@ -587,7 +564,7 @@ mod tests {
     #[test]
     fn no_key_that_can_be_used_has_a_shape_that_is_not_read() {
         for key in KEYS.iter().filter(|key| key.since == Since::Now) {
-            assert!(!matches!(key.shape, Shape::Commands | Shape::Form(_)), "{}", key.name);
+            assert!(!matches!(key.shape, Shape::Form(_)), "{}", key.name);
         }
     }
 }

@@ -221,6 +221,7 @@ impl CommandFault {
             Self::NoSocket { name, known } if known.is_empty() => {
                 format!("add a table `[socket.{name}]`")
             }
+            Self::NoSocketsYet { .. } => "only `command` is given the sockets".to_owned(),
             Self::NoSocket { known, .. } => format!("there is {}", either(known)),
             Self::Long { .. } => format!("there is room for {} KiB", COMMAND_BYTES_MAX / 1024),
             Self::PlaceholderNotYet { .. } => return None,
@@ -241,6 +242,9 @@ impl fmt::Display for CommandFault {
             Self::Unfinished => out.write_str("a quote that does not end"),
             Self::Placeholder { word } => write!(out, "unknown placeholder {}", braced(word)),
             Self::PlaceholderNotYet { word } => write!(out, "{} is not supported yet", braced(word)),
+            Self::NoSocketsYet { name } => {
+                write!(out, "{} means nothing before the start", braced(&format!("fd:{name}")))
+            }
             Self::NoSocket { name, .. } => {
                 write!(out, "{} names no socket of this unit", braced(&format!("fd:{name}")))
             }

@@ -97,17 +97,15 @@ impl Commands {
         Self::Script { lives: vec![GOOD], refusals: 0 }
     }
 
-    /// The `opened`-th life of a service.
-    pub fn life(&mut self, opened: usize, spec: &Spec) -> Behaviour {
+    /// The `opened`-th life of a service; `ends` where it is one that cannot last for ever.
+    pub fn life(&mut self, opened: usize, spec: &Spec, ends: bool) -> Behaviour {
         let life = match self {
             Self::Script { lives, .. } => lives.get(opened).or(lives.last()).copied().unwrap_or(GOOD),
             Self::Wild(random) => wild(random, spec),
         };
-        match spec.kind {
-            Kind::Service => life,
-            // What is done never would never be proven.
-            Kind::Task => Behaviour { life_ms: life.life_ms.or(Some(TASK_MS)), ..life },
-        }
+        // What is never done would never be proven.
+        let life_ms = if ends { life.life_ms.or(Some(TASK_MS)) } else { life.life_ms };
+        Behaviour { life_ms, ..life }
     }
 
     /// The fate of the `asked`-th request.
@@ -160,6 +158,7 @@ pub const PLAIN: Spec = Spec {
     start_timeout_ms: Some(60_000),
     ready: Readiness::Started,
     kind: Kind::Service,
+    before: 0,
     success: Codes::ZERO,
     settle_ms: 1_000,
 };
@@ -178,6 +177,7 @@ pub fn wild_spec(random: &mut Random) -> Spec {
         stop_timeout_ms: random.pick(&[Some(10_000), Some(1_000), Some(0), None]),
         start_timeout_ms: random.pick(&[Some(60_000), Some(10), None]),
         kind: random.pick(&[Kind::Service, Kind::Service, Kind::Task]),
+        before: random.pick(&[0, 0, 1, 2]),
         success: if random.once_in(4) { Codes::of(&[0, 3]) } else { Codes::ZERO },
         ready: random.pick(&[Readiness::Started, Readiness::Told]),
         settle_ms: random.pick(&[1_000, 1_000, 0, 5_000]),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use supervise::policy::service::{
     Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Want,
 };
-use supervise::policy::{Action, Event, Operation, Outcome, Run, ServiceId};
+use supervise::policy::{Action, Event, Exit, Operation, Outcome, Run, ServiceId};
 
 use super::kernel::Place;
 use super::sim::{Client, Ran, Sim, Verb, wrong};
@@ -13,9 +13,11 @@ use super::sim::{Client, Ran, Sim, Verb, wrong};
 /// Whether the incarnation of this phase may have its gate open.
 fn is_past_gate(phase: Phase) -> bool {
     match phase {
-        Phase::Launching { .. } | Phase::Starting { .. } | Phase::Settling { .. } | Phase::Running { .. } => {
-            true
-        }
+        Phase::Launching { .. }
+        | Phase::Preparing { .. }
+        | Phase::Starting { .. }
+        | Phase::Settling { .. }
+        | Phase::Running { .. } => true,
         Phase::Stopped
         | Phase::Done
         | Phase::Failed
@@ -92,8 +94,12 @@ impl Sim {
             Event::Close => {
                 self.oracle.wanted.insert(id, false);
             }
-            Event::Gone(run, _) => {
+            Event::Gone(run, exit) => {
                 self.oracle.gone.insert(run);
+                if let (Exit::Code(0), Some((id, generation, before))) = (exit, self.oracle.before.get(&run))
+                {
+                    self.oracle.prepared.insert((*id, *generation, before.index));
+                }
             }
             Event::Empty(run) | Event::Lost(run) | Event::NotCloned(run, _) => {
                 self.oracle.gone.insert(run);
@@ -194,6 +200,20 @@ impl Sim {
         if told && !said { wrong(format!("{run:?} counts as ready and never said so")) } else { Ok(()) }
     }
 
+    /// The commands before the start: each succeeds once in a generation, and all of them before the first start.
+    fn check_prepared(&self, id: ServiceId, run: Run) -> Ran {
+        let (Some(service), Some(spec)) = (self.service(id), self.specs.get(&id)) else { return Ok(()) };
+        let done = |index| self.oracle.prepared.contains(&(id, service.generation, index));
+        match service.before {
+            Some(before) if done(before.index) => wrong(format!("{run:?} repeats {before:?}")),
+            Some(before) if !(0..before.index).all(done) => {
+                wrong(format!("{run:?} comes too early: {before:?}"))
+            }
+            None if !(0..spec.before).all(done) => wrong(format!("{run:?} starts before all is prepared")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether an action may be carried out, as the kernel stands.
     pub fn check_action(&self, id: ServiceId, action: Action) -> Ran {
         let seen = |run: Run| self.kernel.processes.get(&run).is_some_and(|process| process.service == id);
@@ -214,6 +234,11 @@ impl Sim {
                 if trees.any(|(other, process)| *other != run && process.opened && !process.empty()) {
                     return wrong(format!("{run:?} executes beside another"));
                 }
+                let service = self.service(id);
+                if service.is_none_or(|service| service.run_generation != service.generation) {
+                    return wrong(format!("{run:?} is of an older generation"));
+                }
+                self.check_prepared(id, run)?;
                 if !self.manager.gates.contains(&run) {
                     return wrong(format!("{run:?} is let through a gate that is open or lost"));
                 }
@@ -283,6 +308,7 @@ impl Sim {
             | Phase::BackingOff { .. }
             | Phase::Cloning { .. }
             | Phase::Launching { .. }
+            | Phase::Preparing { .. }
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Stopping { .. }
@@ -367,7 +393,7 @@ impl Sim {
             Phase::Starting { run, .. } => timed || unread(&run) || unheard(&run) || alive(&run),
             Phase::Settling { .. } => timed,
             // A command may run for ever; its end brings news.
-            Phase::Running { run } => unread(&run) || alive(&run),
+            Phase::Preparing { run } | Phase::Running { run } => unread(&run) || alive(&run),
             Phase::Stopping { run, .. } => {
                 timed || losing(&run) || unread(&run) || alive(&run) && self.kernel.expects(run)
             }

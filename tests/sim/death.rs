@@ -40,6 +40,7 @@ enum Kind {
     BackingOff,
     Cloning,
     Launching,
+    Preparing,
     Starting,
     Settling,
     Running,
@@ -55,6 +56,7 @@ fn kind(phase: Phase) -> Kind {
         Phase::BackingOff { .. } => Kind::BackingOff,
         Phase::Cloning { .. } => Kind::Cloning,
         Phase::Launching { .. } => Kind::Launching,
+        Phase::Preparing { .. } => Kind::Preparing,
         Phase::Starting { .. } => Kind::Starting,
         Phase::Settling { .. } => Kind::Settling,
         Phase::Running { .. } => Kind::Running,
@@ -272,10 +274,38 @@ fn doing() -> Vec<Life> {
     ]
 }
 
+/// Commands before the start: once in a generation.
+fn preparing() -> Vec<Life> {
+    let prepared = |life: Life| Life { spec: Spec { before: 2, ..life.spec }, ..life };
+    let (well, badly) = (crash(Exit::Code(0)), crash(Exit::Code(1)));
+    let (ms, soon, long) = (Act::Pass(9_000), Act::Pass(100), Act::Pass(90_000));
+    let slow = Behaviour { life_ms: Some(200_000), ..GOOD };
+    let one_try = Spec { before: 2, ..with(Policy::Never, None) };
+    vec![
+        prepared(life("prepared", &[well, well, GOOD], &[ms], up(0))),
+        prepared(life("a crash repeats nothing", &[well, well, badly, GOOD], &[ms], up(1))),
+        prepared(life("the second fails once", &[well, badly, well, GOOD], &[ms], up(1))),
+        prepared(manual(life("a failed start", &[well, badly, well, GOOD], &[START, ms], up(1)))),
+        prepared(life(
+            "a restart prepares again",
+            &[well, well, GOOD, well, well, GOOD],
+            &[ms, RESTART, ms],
+            up(0),
+        )),
+        prepared(life("a stop and a start do not", &[well, well, GOOD], &[ms, STOP, ms, START, ms], up(0))),
+        prepared(life("stop while preparing", &[slow], &[ms, STOP, ms], DOWN)),
+        prepared(life("restart while preparing", &[slow, well, well, GOOD], &[ms, RESTART, ms], up(0))),
+        prepared(life("close while preparing", &[well, slow], &[soon, Act::Close, ms], DOWN)),
+        prepared(life("no time limit", &[slow], &[long], (Goal::Up, Kind::Preparing, 0))),
+        Life { spec: one_try, ..life("never again", &[well, badly], &[ms], (Goal::Up, Kind::Failed, 1)) },
+    ]
+}
+
 fn lives() -> Vec<Life> {
     let late = |life: Life| Life { late_ms: LATE_KILL_MS, ..life };
     let stubborn = stubborn().into_iter().map(late);
-    obedient().into_iter().chain(stubborn).chain(failing()).chain(telling()).chain(doing()).collect()
+    let plain = [obedient(), failing(), telling(), doing(), preparing()];
+    plain.into_iter().flatten().chain(stubborn).collect()
 }
 
 fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {

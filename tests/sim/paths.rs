@@ -105,6 +105,7 @@ fn is(name: &str, phase: Phase) -> bool {
         Phase::BackingOff { .. } => name == "backing off",
         Phase::Cloning { .. } => name == "cloning",
         Phase::Launching { .. } => name == "launching",
+        Phase::Preparing { .. } => name == "preparing",
         Phase::Starting { .. } => name == "starting",
         Phase::Settling { .. } => name == "settling",
         Phase::Running { .. } => name == "running",
@@ -120,6 +121,7 @@ fn from(name: &str) -> Sim {
         stop_timeout_ms: Some(1_500),
         start_timeout_ms: Some(1_500),
         start_at_boot: name != "stopped",
+        before: if name == "preparing" { 2 } else { 0 },
         ready: if name == "starting" { Readiness::Told } else { Readiness::Started },
         ..PLAIN
     };
@@ -220,6 +222,7 @@ fn every_short_path_from_every_phase_comes_right() {
         "backing off",
         "cloning",
         "launching",
+        "preparing",
         "starting",
         "settling",
         "running",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use supervise::policy::recover::{self, Found, Launched};
-use supervise::policy::service::Service;
+use supervise::policy::service::{Kind, Service};
 use supervise::policy::world::World;
 use supervise::policy::{Action, End, Event, Exit, Run, ServiceId};
 
@@ -72,12 +72,18 @@ impl Sim {
             }
             Action::Release(run) => {
                 let opened = self.opened.entry(id).or_default();
+                let before = self.manager.world.get(id).and_then(|service| service.before);
                 if let Some(spec) = self.specs.get(&id) {
-                    let life = self.commands.life(*opened, spec);
+                    let ends = spec.kind == Kind::Task || before.is_some();
+                    let life = self.commands.life(*opened, spec, ends);
                     *opened += 1;
                     self.kernel.open_gate(run, life);
                 }
                 self.manager.gates.remove(&run);
+                if let Some(before) = before {
+                    let generation = self.manager.world.get(id).map_or(0, |service| service.run_generation);
+                    self.oracle.before.insert(run, (id, generation, before));
+                }
             }
             Action::Terminate(run) => {
                 self.kernel.terminate(run);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use supervise::policy::service::{Service, Spec};
+use supervise::policy::service::{Before, Service, Spec};
 use supervise::policy::world::World;
 use supervise::policy::{Action, Event, Mono, Operation, Outcome, Run, ServiceId};
 
@@ -87,6 +87,10 @@ pub struct Manager {
 pub struct Oracle {
     /// Whether the last word on a service was to run it.
     pub wanted: BTreeMap<ServiceId, bool>,
+    /// Incarnations that were commands before a start, and which.
+    pub before: BTreeMap<Run, (ServiceId, u32, Before)>,
+    /// Those of them that succeeded.
+    pub prepared: BTreeSet<(ServiceId, u32, u16)>,
     /// Operations whose first taking was written down, in order.
     pub taken: Vec<Operation>,
     /// Incarnations whose main process is known, in writing, to have ended.

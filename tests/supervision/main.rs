@@ -6,5 +6,6 @@
 
 mod host;
 
+mod before;
 mod ready;
 mod tasks;
