@@ -351,7 +351,7 @@ pub const KEYS: &[Key] = rows! {
     Restart {
         "policy" POLICIES, Now, Is r#""always""#,
             "When it is started again: always, when it failed, or never.";
-        "delay" Shape::Duration(1), Now, Is r#""250ms""#,
+        "delay" Shape::Duration(0), Now, Is r#""250ms""#,
             "How long to wait before the first time; doubled for each failure after that, give or take a fifth.";
         "max-delay" Shape::Duration(1), Now, Is r#""30s""#,
             "How far that grows. Where only `delay` is written and is longer, this grows with it.";

@@ -291,6 +291,7 @@ pub(super) fn is_variable(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::unit::Layer;
     use crate::unit::keys::{KEYS, Shape, Since};
 
     #[test]
@@ -301,6 +302,13 @@ mod tests {
         for name in ["", ".", "..", "-a", "_a", "A", "a/b", "a b", "a\0", "é", "a@b", &"a".repeat(64)] {
             assert!(check_name(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_service_may_start_again_at_once() {
+        let text = "[service]\ncommand = \"/bin/true\"\n[restart]\ndelay = \"0ms\"\n";
+        let unit = Unit::parse_layers("web", &[Layer { path: "web.toml", text }]).unwrap();
+        assert_eq!((unit.restart.delay_ms, unit.restart.max_delay_ms), (0, 30_000));
     }
 
     #[test]
