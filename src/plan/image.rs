@@ -486,4 +486,10 @@ fn cpu_mask(cpus: &[u32], words: u32) -> Vec<u64> {
     mask
 }
 
+/// Has everything that a reader finds out once about this processor found out now. In a virtual machine every
+/// such question is answered by the host; clones of this process inherit the answers.
+pub fn know_processor() {
+    std::hint::black_box(crc32fast::hash(std::hint::black_box(&[0; 64])));
+}
+
 const _: () = assert!(MOST_IMAGE_BYTES > 13 * MOST_ARGUMENT_BYTES + (MOST_CANDIDATES + 1) * MOST_PATH_BYTES);

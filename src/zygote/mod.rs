@@ -85,6 +85,7 @@ fn start(parent: u32) -> io::Result<Option<Link>> {
     fds::fill_standard()?;
     fds::close_on_exec_from(LINK)?;
     fds::set_nonblocking(link.as_fd(), true)?;
+    image::know_processor(); // here once, instead of in each child
     Ok(Some(link))
 }
 
