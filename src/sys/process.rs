@@ -3,10 +3,11 @@
 //! Sources: pidfd_open(2), pidfd_send_signal(2), the PIDFD_GET_INFO ioctl of linux/pidfd.h, proc_pid_stat(5).
 //! A pid is only ever used to get a pidfd, and what was read about the pid is checked again after that.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::fds::owned;
+use super::fds::{self, owned};
 use super::retry;
 
 /// A descriptor for the process that has this pid now; close-on-exec by nature.
@@ -65,10 +66,16 @@ pub struct Stat {
     pub exit_code: i32,
 }
 
+/// Room for any /proc/PID/stat.
+const STAT_BYTES: usize = 2048;
+
 /// Reads /proc/PID/stat.
 pub fn stat(pid: u32) -> io::Result<Stat> {
-    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_stat(&text).ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))
+    // 51 numbers of at most 20 digits and a name of at most 64 bytes: one read takes all of it.
+    let mut text = [0; STAT_BYTES];
+    let file = File::open(format!("/proc/{pid}/stat"))?;
+    let count = fds::read(file.as_fd(), &mut text)?;
+    text.get(..count).and_then(parse_stat).ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))
 }
 
 /// The name in the second field may hold anything, so the fields are counted from the last parenthesis.
