@@ -96,6 +96,8 @@ struct Manager {
     early_signals: Vec<i32>,
     ended: BTreeMap<Run, ServiceId>,
     streams: BTreeMap<control::SessionId, VecDeque<ServiceId>>,
+    /// The reading of the units has left memory that is not needed again.
+    untidy: bool,
 }
 
 /// The manager's life. Its link to the keeper is descriptor 3; arguments: `--soft-nofile N`, then the

@@ -58,6 +58,11 @@ impl Starts {
     pub fn raw_link(&self) -> Option<RawFd> {
         self.link.as_ref().map(AsRawFd::as_raw_fd)
     }
+
+    /// Whether nothing is asked of the zygote, or waits to be.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.asked.is_empty()
+    }
 }
 
 impl Manager {

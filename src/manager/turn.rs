@@ -12,7 +12,7 @@ use super::watch::{self, Watch};
 use crate::launch::Stage;
 use crate::policy::service::Phase;
 use crate::policy::{End, Event, Exit, Mono, Run};
-use crate::sys::{clock, fds, process};
+use crate::sys::{clock, fds, memory, process};
 use crate::wire::cri::Which;
 use crate::wire::keeper::{ExitRecord, Kind, exits};
 use crate::wire::state::header;
@@ -51,6 +51,10 @@ impl Manager {
             self.logs.flush(&self.kept);
             if self.world.is_closed() {
                 return self.finish();
+            }
+            if self.untidy && self.starts.is_idle() {
+                memory::give_back();
+                self.untidy = false;
             }
             self.now = Mono(clock::monotonic_ms());
             match self.poll.poll(&mut events, self.timeout()) {

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod link;
 pub mod lock;
 pub mod memfd;
+pub mod memory;
 pub mod parent;
 pub mod peer;
 pub mod pipes;
