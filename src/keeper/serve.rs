@@ -12,7 +12,7 @@ use crate::sys::link::Link;
 use crate::sys::memfd::Map;
 use crate::sys::slots::Slots;
 use crate::sys::{clock, parent};
-use crate::wire::keeper::{BATCH, ENTRY, ExitRecord, HEAD, Head, MESSAGE, Verb, exits};
+use crate::wire::keeper::{BATCH, ENTRY, ExitRecord, HEAD, Head, MESSAGE, Verb, entries, exits};
 
 /// Exits taken in one turn, so that an orphan storm cannot keep the manager waiting.
 const REAPS_A_TURN: usize = 64;
@@ -165,14 +165,13 @@ impl Keeper {
     fn listen(&mut self) {
         let mut bytes = [0; MESSAGE];
         loop {
-            let mut fd = [None];
+            let mut fds = [const { None }; BATCH];
             let Some(link) = &self.manager.link else { return };
-            match link.receive(&mut bytes, &mut fd) {
+            match link.receive(&mut bytes, &mut fds) {
                 Ok(Some(got)) => {
-                    let head = bytes.get(..got.bytes).and_then(Head::decode);
-                    let [fd] = fd;
-                    match head {
-                        Some(head) => self.heed(head, fd),
+                    let bytes = bytes.get(..got.bytes).unwrap_or_default();
+                    match Head::decode(bytes) {
+                        Some(head) => self.heed(head, bytes, &mut fds),
                         None => say(format_args!("the manager said something that is not understood")),
                     }
                 }
@@ -191,7 +190,7 @@ impl Keeper {
         }
     }
 
-    fn heed(&mut self, head: Head, fd: Option<OwnedFd>) {
+    fn heed(&mut self, head: Head, bytes: &[u8], fds: &mut [Option<OwnedFd>]) {
         match head.verb {
             Verb::Hello => {
                 self.managers += 1;
@@ -202,13 +201,15 @@ impl Keeper {
             }
             Verb::Give => self.owed.batch = Some(head.entry.slot),
             Verb::Put => {
-                if let Some(fd) = fd
-                    && !self.slots.put(head.entry, fd)
-                {
-                    say(format_args!("there is no slot {} for a descriptor", head.entry.slot));
+                for (entry, fd) in entries(&head, bytes).zip(fds) {
+                    if let Some(fd) = fd.take()
+                        && !self.slots.put(entry, fd)
+                    {
+                        say(format_args!("there is no slot {} for a descriptor", entry.slot));
+                    }
                 }
             }
-            Verb::Drop => self.slots.clear(head.entry.slot),
+            Verb::Drop => entries(&head, bytes).for_each(|entry| self.slots.clear(entry.slot)),
             Verb::Ready => self.manager.steady(),
             Verb::Finish => {
                 self.finish = Some((head.value as u8, clock::monotonic_ms() + LAST_LINES_MS));

@@ -108,9 +108,7 @@ impl Manager {
         self.forget_voice(run);
         let process = self.processes.remove(run);
         let owner = process.as_ref().map(|process| process.service);
-        for kind in [Kind::Report, Kind::Cgroup, Kind::Process] {
-            self.kept.drop(kind, run.0);
-        }
+        self.kept.drop_all(&[Kind::Report, Kind::Cgroup, Kind::Process], run.0);
         if let (Some(name), Some(base)) = (process.and_then(|process| process.cgroup), &self.cgroups)
             && let Err(error) = base.remove(&name)
         {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::sys::link::Link;
 use crate::sys::{clock, fds, parent};
-use crate::wire::keeper::{BATCH, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb};
+use crate::wire::keeper::{BATCH, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb, several};
 
 /// Milliseconds that a keeper has to answer at the start; it does nothing that takes longer.
 const ANSWER_MS: u64 = 5_000;
@@ -221,6 +221,68 @@ impl Kept {
         Ok(())
     }
 
+    /// Keeps several descriptors of one owner, with one message where that is possible. None of them where
+    /// there is no room for all.
+    pub fn put_all(&mut self, id: u64, owned: Vec<(Kind, u32, OwnedFd)>) -> io::Result<()> {
+        let fresh = owned.iter().filter(|(kind, ..)| !self.table.contains_key(&(*kind, id))).count();
+        if fresh > self.room() {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let mut entries = Vec::with_capacity(owned.len());
+        for (kind, pid, _) in &owned {
+            let slot = match self.table.get(&(*kind, id)) {
+                Some(held) => held.slot,
+                None => self.free_slot().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?,
+            };
+            entries.push(Entry { slot, kind: *kind as u32, id, pid: *pid });
+        }
+        let sent_now = self.outbox.is_empty() && self.send_several(&entries, &owned);
+        if !sent_now && self.link.is_some() {
+            let copies: io::Result<Vec<OwnedFd>> =
+                owned.iter().map(|(_, _, fd)| fds::duplicate(fd.as_fd())).collect();
+            let copies = copies.inspect_err(|_| {
+                let fresh = entries
+                    .iter()
+                    .zip(&owned)
+                    .filter(|(_, (kind, ..))| !self.table.contains_key(&(*kind, id)));
+                self.free.extend(fresh.map(|(entry, _)| entry.slot));
+            })?;
+            let heads = entries.iter().map(|entry| Head { verb: Verb::Put, entry: *entry, value: 0 });
+            self.outbox.extend(heads.zip(copies).map(|(head, copy)| Out::With(head, copy)));
+        }
+        for (entry, (kind, _, fd)) in entries.into_iter().zip(owned) {
+            self.table.insert((kind, id), Held { slot: entry.slot, fd });
+        }
+        Ok(())
+    }
+
+    fn send_several(&self, entries: &[Entry], fds: &[(Kind, u32, OwnedFd)]) -> bool {
+        let mut place = [0; MESSAGE];
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|(_, _, fd)| fd.as_fd()).collect();
+        match (&self.link, several(Verb::Put, entries, &mut place)) {
+            (Some(link), Some(bytes)) => link.send(bytes, &borrowed).is_ok(),
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// Keeps none of these kinds of an owner any longer, with one message where that is possible.
+    pub fn drop_all(&mut self, kinds: &[Kind], id: u64) {
+        let held: Vec<Held> = kinds.iter().filter_map(|kind| self.table.remove(&(*kind, id))).collect();
+        let entries: Vec<Entry> =
+            held.iter().map(|held| Entry { slot: held.slot, ..Entry::default() }).collect();
+        self.free.extend(entries.iter().map(|entry| entry.slot));
+        let mut place = [0; MESSAGE];
+        let sent = match (&self.link, several(Verb::Drop, &entries, &mut place)) {
+            (Some(link), Some(bytes)) if self.outbox.is_empty() => link.send(bytes, &[]).is_ok(),
+            (Some(_) | None, _) => false,
+        };
+        if !sent {
+            for entry in entries {
+                self.say(Head { verb: Verb::Drop, entry, value: 0 });
+            }
+        }
+    }
+
     /// Keeps it no longer.
     pub fn drop(&mut self, kind: Kind, id: u64) {
         if let Some(held) = self.table.remove(&(kind, id)) {
@@ -240,6 +302,11 @@ impl Kept {
         }
         self.next += 1;
         Some(self.next - 1)
+    }
+
+    /// Slots that are not used.
+    fn room(&self) -> usize {
+        self.free.len() + self.capacity.saturating_sub(self.next) as usize
     }
 
     /// Our copy of a kept descriptor.
@@ -312,4 +379,88 @@ impl Kept {
 /// Whether a send failed only because the peer has not read yet.
 pub fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::keeper::entries;
+
+    fn kept(link: Link, capacity: u32) -> Kept {
+        Kept {
+            link: Some(link),
+            outbox: VecDeque::new(),
+            table: BTreeMap::new(),
+            free: Vec::new(),
+            next: FIRST_FREE_SLOT,
+            capacity,
+            manager: 1,
+            keeper: 1,
+            keeper_pid: 1,
+        }
+    }
+
+    fn two() -> Vec<(Kind, u32, OwnedFd)> {
+        let (read, write) = fds::pipe(0).unwrap();
+        vec![(Kind::Stdout, 0, read), (Kind::Process, 77, write)]
+    }
+
+    /// What the next message says, with the number of its descriptors; None where there is none.
+    fn next(keeper: &Link) -> Option<(Verb, Vec<Entry>, usize)> {
+        let (mut bytes, mut fds) = ([0; MESSAGE], [const { None }; BATCH]);
+        let got = keeper.receive(&mut bytes, &mut fds).ok()??;
+        let head = Head::decode(&bytes[..got.bytes]).unwrap();
+        Some((head.verb, entries(&head, &bytes[..got.bytes]).collect(), got.fds))
+    }
+
+    #[test]
+    fn what_belongs_together_is_kept_and_dropped_by_one_message() {
+        let (ours, keeper) = Link::pair().unwrap();
+        let mut kept = kept(ours, 64);
+        kept.put_all(5, two()).unwrap();
+        let (verb, said, fds) = next(&keeper).unwrap();
+        let slots: Vec<u32> = said.iter().map(|entry| entry.slot).collect();
+        assert_eq!((verb, fds), (Verb::Put, 2));
+        assert_eq!((said[1].kind, said[1].id, said[1].pid), (Kind::Process as u32, 5, 77));
+        kept.drop_all(&[Kind::Stdout, Kind::Report, Kind::Process], 5);
+        let (verb, said, fds) = next(&keeper).unwrap();
+        assert_eq!((verb, fds), (Verb::Drop, 0));
+        assert_eq!(said.iter().map(|entry| entry.slot).collect::<Vec<_>>(), slots);
+        assert!(next(&keeper).is_none() && kept.fd(Kind::Process, 5).is_none());
+        assert_eq!(kept.room(), 64 - FIRST_FREE_SLOT as usize);
+    }
+
+    #[test]
+    fn a_gate_waits_behind_what_found_the_queue_full() {
+        let (ours, keeper) = Link::pair().unwrap();
+        let mut kept = kept(ours, 64);
+        let filler = Head::plain(Verb::Ready, 0).encode();
+        let mut fillers = 0;
+        while kept.link.as_ref().unwrap().send(&filler, &[]).is_ok() {
+            fillers += 1;
+        }
+        kept.put_all(5, two()).unwrap();
+        let (read, gate) = fds::pipe(libc::O_NONBLOCK).unwrap();
+        kept.open_gate(gate);
+        assert!(
+            fds::read(read.as_fd(), &mut [0]).is_err(),
+            "the gate opened before its registration was sent"
+        );
+        for _ in 0..fillers {
+            assert_eq!(next(&keeper).unwrap().0, Verb::Ready);
+        }
+        assert!(kept.flush());
+        let said: Vec<u32> = std::iter::from_fn(|| next(&keeper)).map(|(_, said, _)| said[0].kind).collect();
+        assert_eq!(said, [Kind::Stdout as u32, Kind::Process as u32]);
+        assert_eq!(fds::read(read.as_fd(), &mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_all_none_is_kept() {
+        let (ours, keeper) = Link::pair().unwrap();
+        let mut kept = kept(ours, FIRST_FREE_SLOT + 1);
+        assert_eq!(kept.put_all(5, two()).unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        assert!(next(&keeper).is_none() && kept.fd(Kind::Stdout, 5).is_none());
+        assert_eq!(kept.room(), 1);
+    }
 }

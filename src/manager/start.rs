@@ -301,13 +301,11 @@ impl Manager {
         ends.extend(cgroup.map(|(_, directory)| (Kind::Cgroup, 0, directory)));
         ends.extend(prepared.voice.map(|(kind, end)| (kind, 0, end)));
         ends.push((Kind::Process, pid, pidfd));
-        for (kind, pid, fd) in ends {
-            if let Err(error) = self.kept.put(kind, run.0, pid, fd) {
-                log::error!("{}: keeping a descriptor: {}", self.name_of(id), reason(&error));
-                self.forget(run);
-                self.feed(id, Event::NotCloned(run, End::NoProcess(libc::EMFILE)));
-                return;
-            }
+        if let Err(error) = self.kept.put_all(run.0, ends) {
+            log::error!("{}: keeping a descriptor: {}", self.name_of(id), reason(&error));
+            self.forget(run);
+            self.feed(id, Event::NotCloned(run, End::NoProcess(libc::EMFILE)));
+            return;
         }
         self.processes.add(run, process, Some(prepared.gate));
         self.watch_process(run);

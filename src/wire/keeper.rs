@@ -1,7 +1,8 @@
 //! PURE. Messages between keeper and manager, the table of kept descriptors, and the exit records.
 //!
 //! All little-endian and of fixed size, so that the keeper parses nothing: one 32-byte head, and for a batch
-//! up to [`BATCH`] entries of 24 bytes behind it, each with one descriptor. A version that the other side
+//! up to [`BATCH`] entries of 24 bytes behind it, each with one descriptor. `Put` and `Drop` speak of the
+//! entry in the head and of those behind it, at most [`BATCH`] in all. A version that the other side
 //! does not know ends the conversation, but `Give` is answered whatever the version: descriptors are never
 //! lost to a disagreement.
 
@@ -109,9 +110,9 @@ pub enum Verb {
     Hello = 1,
     /// Manager: entries from `slot` on; brings `Batch`.
     Give = 2,
-    /// Manager: keep this descriptor in `slot`.
+    /// Manager: keep this descriptor in `slot`; likewise for each entry behind the head.
     Put = 3,
-    /// Manager: drop what is in `slot`.
+    /// Manager: drop what is in `slot`; likewise for each entry behind the head.
     Drop = 4,
     /// Manager: everything works; earlier deaths of managers no longer count.
     Ready = 5,
@@ -218,6 +219,27 @@ impl Entry {
             pid: u32::from_le_bytes(get(bytes, 16)?),
         })
     }
+}
+
+/// All entries of a message that speaks of several: that of its head, and those behind it.
+pub fn entries<'a>(head: &Head, bytes: &'a [u8]) -> impl Iterator<Item = Entry> + use<'a> {
+    let behind = bytes.get(HEAD..).unwrap_or_default();
+    std::iter::once(head.entry).chain(behind.chunks_exact(ENTRY).filter_map(Entry::decode))
+}
+
+/// The bytes of a message of this verb that speaks of all of `entries`, at the start of `place`. None where
+/// there are none, or more than [`BATCH`].
+pub fn several<'a>(verb: Verb, entries: &[Entry], place: &'a mut [u8; MESSAGE]) -> Option<&'a [u8]> {
+    let (first, rest) = entries.split_first()?;
+    if entries.len() > BATCH {
+        return None;
+    }
+    let head = Head { verb, entry: *first, value: entries.len() as u64 };
+    put(place, 0, &head.encode());
+    for (index, entry) in rest.iter().enumerate() {
+        put(place, HEAD + index * ENTRY, &entry.encode());
+    }
+    place.get(..HEAD + rest.len() * ENTRY)
 }
 
 /// One exit as the keeper writes it down, before it reaps.
@@ -340,6 +362,24 @@ mod tests {
         assert_eq!(ExitRecord::decode(&record.encode()), Some(record));
         let carried = [Carried { entry: Entry { slot: 9, kind: 1, id: 2, pid: 3 }, fd: 44 }; 3];
         assert_eq!(Carried::decode_all(&Carried::encode_all(&carried)), carried);
+    }
+
+    #[test]
+    fn a_message_of_several_entries_comes_back_in_order() {
+        let all: Vec<Entry> = (0..BATCH as u32 + 1)
+            .map(|slot| Entry { slot, kind: slot + 1, id: u64::from(slot) + 2, pid: slot + 3 })
+            .collect();
+        let mut place = [0; MESSAGE];
+        for count in 1..=BATCH {
+            let bytes = several(Verb::Put, &all[..count], &mut place).unwrap();
+            let head = Head::decode(bytes).unwrap();
+            assert_eq!((head.verb, head.value), (Verb::Put, count as u64));
+            assert_eq!(entries(&head, bytes).collect::<Vec<_>>(), all[..count]);
+        }
+        assert_eq!(several(Verb::Put, &all, &mut place), None);
+        assert_eq!(several(Verb::Put, &[], &mut place), None);
+        let plain = Head::plain(Verb::Drop, 0);
+        assert_eq!(entries(&plain, &plain.encode()).collect::<Vec<_>>(), [plain.entry]);
     }
 
     #[test]
