@@ -207,16 +207,6 @@ impl Host {
         fs::read_to_string(self.path("log").join(name).join("current")).unwrap_or_default()
     }
 
-    /// Waits for the supervisor to end by itself.
-    #[track_caller]
-    pub fn ends(&mut self) -> ExitStatus {
-        let keeper = self.keeper.as_mut().unwrap();
-        let status = within(|| keeper.try_wait().unwrap());
-        let status = status.unwrap_or_else(|| panic!("it does not end\n{}", self.said()));
-        self.keeper = None;
-        status
-    }
-
     /// Sends it TERM.
     pub fn terminate(&self) {
         if let Some(keeper) = &self.keeper {
