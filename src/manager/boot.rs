@@ -17,7 +17,7 @@ use super::{Known, Manager, control, open_null, watch};
 use crate::policy::backoff::{Backoff, Policy};
 use crate::policy::service::{Codes, Kind as For, Phase, Readiness, Service, Spec};
 use crate::policy::world::World;
-use crate::policy::{Event, Mono, ServiceId};
+use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::link::Link;
 use crate::sys::{cgroup, clock, exec, fds, files, memfd, parent, sockets};
 use crate::unit::{Severity, Unit, rules};
@@ -216,6 +216,10 @@ impl Manager {
                 self.say_words(*id, words); // tried again at the start, which then fails with these words
             }
         }
+        // Those too that an earlier manager wrote down and did not get to start.
+        let untouched = |service: &Service| service.last_run == Run(0) && service.asked.is_empty();
+        let begun = self.world.iter().filter(|(_, service)| untouched(service)).map(|(id, _)| id);
+        ids = begun.collect();
         for id in ids {
             self.feed(id, Event::Boot);
         }

@@ -157,6 +157,8 @@ impl Listeners {
             };
             fail(error, hint)
         })?;
+        // The flag is shared with the service, which expects what a socket of its own would be (sd_listen_fds(3)).
+        fds::set_nonblocking(socket.as_fd(), false).map_err(|error| fail(error, None))?;
         kept.put(Kind::Listener, id, 0, socket).map_err(|error| {
             fail(error, Some("raise the limit on open files (`ulimit -n`) of the supervisor".to_owned()))
         })?;
@@ -168,6 +170,7 @@ impl Listeners {
     /// Puts a kept one right before it is handed over: a holder may have shut it down or shrunk its queue.
     pub fn repair(&self, id: u64, backlog: u32, kept: &Kept) -> io::Result<()> {
         let fd = kept.fd(Kind::Listener, id).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        fds::set_nonblocking(fd, false)?;
         sockets::listen(fd, backlog)
     }
 

@@ -15,6 +15,7 @@ mod processes;
 mod supervisor;
 mod wait;
 
+mod boot;
 mod crash_loop;
 mod exits;
 mod identity;

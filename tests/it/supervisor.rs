@@ -1,6 +1,7 @@
 //! The supervisor of a place: started, asked, and deprived of its processes.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -61,6 +62,11 @@ impl Place {
     /// `supervise run` as this place's user, without waiting for anything.
     pub fn spawn(&self) -> Keeper {
         let said = File::options().create(true).append(true).open(self.path("supervise.err")).unwrap();
+        self.spawn_saying(said.into())
+    }
+
+    /// The same, with its own words going elsewhere.
+    pub fn spawn_saying(&self, said: OwnedFd) -> Keeper {
         let mut command = self.command(&self.binary());
         command.arg("run").arg("--units").arg(self.path("units"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--log-dir").arg(self.path("log"));
