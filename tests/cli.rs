@@ -172,7 +172,9 @@ fn status_as_json_is_the_reply_in_one_piece() {
     let mut fields: Vec<&String> = whole["services"][0].as_object().unwrap().keys().collect();
     fields.sort();
     let expected = [
+        "changed",
         "cpu_seconds",
+        "ends",
         "exit",
         "gate",
         "generation",
@@ -190,6 +192,7 @@ fn status_as_json_is_the_reply_in_one_piece() {
         "state",
         "status_text",
         "tracking",
+        "user",
         "waiting_for",
     ];
     assert_eq!(fields, expected);
@@ -227,8 +230,8 @@ fn not_permitted_is_6() {
 fn a_script_hears_nothing_of_success_but_notes() {
     let server = Server::start(|request| {
         let order = match request {
-            Request::Start(order) | Request::Stop(order) | Request::Restart(order) => order,
-            Request::Status { .. } => panic!("status was asked"),
+            Request::Start(order) | Request::Stop { order, .. } | Request::Restart { order, .. } => order,
+            other => panic!("{other:?} was asked"),
         };
         let note = (!order.wait).then(|| "its unit file has changed: `supervise apply web`\u{7}".to_owned());
         let outcome = Outcome { name: "web".into(), state: State::Running, pid: Some(42), note };

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::place::{Place, Wanted};
 use super::span;
+use crate::unit::Signal;
 use crate::wire::verb::Verb;
 
 /// What the user asks for.
@@ -21,15 +22,15 @@ pub enum Asked {
         place: Place,
         /// Names and globs.
         names: Vec<String>,
-        /// As JSON.
-        json: bool,
+        /// In which form.
+        form: Form,
     },
     /// Do something with services.
     Operate {
         /// Of which supervisor.
         place: Place,
         /// What.
-        verb: Verb,
+        what: What,
         /// Names and globs.
         names: Vec<String>,
         /// The outcome as JSON.
@@ -37,6 +38,81 @@ pub enum Asked {
         /// Whether to wait for the outcome.
         wait: bool,
     },
+    /// Watch services.
+    Events {
+        /// Of which supervisor.
+        place: Place,
+        /// Names and globs.
+        names: Vec<String>,
+        /// As JSON.
+        json: bool,
+    },
+    /// What a service is made of.
+    Show {
+        /// Of which supervisor.
+        place: Place,
+        /// Its name.
+        name: String,
+        /// Its next start, and not its unit.
+        exec: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// What a shell needs to complete a line.
+    Completions(clap_complete::Shell),
+}
+
+/// In which form a status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A table, or a page of one service.
+    Text,
+    /// JSON.
+    Json,
+    /// Names alone.
+    Names,
+}
+
+/// What is to be done with services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Bring them up.
+    Start,
+    /// Bring them down.
+    Stop {
+        /// Keep their sockets.
+        hold: bool,
+    },
+    /// New processes in place of the old ones.
+    Restart {
+        /// The old ones end first.
+        stop_first: bool,
+    },
+    /// Read the configuration again.
+    Reload,
+    /// So many instances.
+    Scale(u16),
+    /// Send a signal.
+    Kill {
+        /// Its name without SIG.
+        signal: String,
+        /// To every process.
+        all: bool,
+    },
+}
+
+impl What {
+    /// The verb of it.
+    pub const fn verb(&self) -> Verb {
+        match self {
+            Self::Start => Verb::Start,
+            Self::Stop { .. } => Verb::Stop,
+            Self::Restart { .. } => Verb::Restart,
+            Self::Reload => Verb::Reload,
+            Self::Scale(_) => Verb::Scale,
+            Self::Kill { .. } => Verb::Kill,
+        }
+    }
 }
 
 /// The definition of the command line.
@@ -66,7 +142,29 @@ pub fn definition() -> Command {
         )
         .subcommand(run())
         .subcommands(Verb::ALL.map(command))
-        .after_help("NAME may be a glob: 'bagels-*'. `supervise COMMAND --help` tells more.")
+        .subcommand(completions())
+        .after_help(
+            "More commands: reload, scale, kill, events, show, completions\n\
+             NAME may be a glob: 'bagels-*'. `supervise COMMAND --help` tells more.",
+        )
+}
+
+fn completions() -> Command {
+    Command::new("completions")
+        .hide(true)
+        .about("Print what a shell needs to complete commands, options and names of services")
+        .long_about(
+            "Print what a shell needs to complete commands, options and names of services.\n\n\
+             For bash: `supervise completions bash > /etc/bash_completion.d/supervise`; for zsh a file \
+             `_supervise` in a directory of `$fpath`; for fish `~/.config/fish/completions/supervise.fish`.",
+        )
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(["bash", "zsh", "fish"])
+                .help("The shell"),
+        )
 }
 
 fn run() -> Command {
@@ -99,7 +197,9 @@ fn run() -> Command {
 /// The command of a verb. A new verb does not compile until someone decides what its command takes.
 fn command(verb: Verb) -> Command {
     let names = Arg::new("names").value_name("NAME").action(ArgAction::Append);
-    let json = Arg::new("json").long("json").action(ArgAction::SetTrue);
+    let services = names.clone().required(true).help("Services");
+    let json = flag("json", "Print the outcome as JSON");
+    let no_wait = flag("no-wait", "Do not wait for the outcome");
     let command = Command::new(verb.command()).about(verb.about()).long_about(format!(
         "{}.\n\n{}",
         verb.about(),
@@ -108,17 +208,61 @@ fn command(verb: Verb) -> Command {
     match verb {
         Verb::Status => command
             .arg(names.help("Services; all of them without"))
-            .arg(json.help("Print the supervisor's reply as JSON")),
-        Verb::Start | Verb::Stop | Verb::Restart => command
-            .arg(names.required(true).help("Services"))
+            .arg(json.help("Print the supervisor's reply as JSON"))
+            .arg(flag("names", "Print names alone, one a line").id("only-names").conflicts_with("json")),
+        Verb::Start => command.arg(services).args([no_wait, json]),
+        Verb::Stop => command.arg(services).arg(flag("hold", "Keep the sockets open")).args([no_wait, json]),
+        Verb::Restart => command
+            .arg(services)
+            .arg(flag("stop-first", "End the old processes before the new ones start"))
+            .args([no_wait, json]),
+        Verb::Reload => command.hide(true).arg(services).args([no_wait, json]),
+        Verb::Scale => command
+            .hide(true)
+            .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
             .arg(
-                Arg::new("no-wait")
-                    .long("no-wait")
-                    .action(ArgAction::SetTrue)
-                    .help("Do not wait for the outcome"),
+                Arg::new("instances")
+                    .value_name("N")
+                    .required(true)
+                    .value_parser(value_parser!(u16).range(1..))
+                    .help("How many instances, from 1 on"),
             )
-            .arg(json.help("Print the outcome as JSON")),
+            .args([no_wait, json]),
+        Verb::Kill => command
+            .hide(true)
+            .arg(
+                Arg::new("signal")
+                    .short('s')
+                    .long("signal")
+                    .value_name("SIGNAL")
+                    .default_value("TERM")
+                    .value_parser(signal)
+                    .help("Which: `HUP`, `SIGHUP`, `hup`, `1`, `RTMIN+3`"),
+            )
+            .arg(flag("all", "To every process of the service, not to its main process alone"))
+            .args([services, json]),
+        Verb::Events => command
+            .hide(true)
+            .arg(names.help("Services; all of them without"))
+            .arg(json.help("Print one JSON object a line")),
+        Verb::Show => command
+            .hide(true)
+            .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
+            .arg(flag("exec", "Show the plan of its next start"))
+            .arg(json.help("Print the supervisor's reply as JSON")),
     }
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// A signal as people write it, to its name without SIG.
+fn signal(text: &str) -> Result<String, String> {
+    let named = || Signal::named(&text.to_ascii_uppercase());
+    let numbered = || text.parse().ok().and_then(Signal::numbered);
+    let found = named().or_else(numbered).map(|signal| signal.to_string());
+    found.ok_or_else(|| "no signal of that name; `kill -l` lists them".to_owned())
 }
 
 /// Reads the command line. Errors: what clap says, help and version among them.
@@ -127,24 +271,53 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Er
     let place = Place { runtime_dir: path(&matches, "runtime-dir"), user: matches.get_flag("user") };
     let missing = || definition().error(clap::error::ErrorKind::MissingSubcommand, "no command is given");
     let (name, of) = matches.subcommand().ok_or_else(missing)?;
-    let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.command() == name) else {
-        return Ok(Asked::Run(Wanted {
+    match Verb::ALL.into_iter().find(|verb| verb.command() == name) {
+        Some(verb) => Ok(of_verb(verb, place, of)),
+        None if name == "completions" => {
+            let shell = of.get_one::<String>("shell").and_then(|shell| shell.parse().ok());
+            shell.map(Asked::Completions).ok_or_else(missing)
+        }
+        None => Ok(Asked::Run(Wanted {
             place,
             units: of.get_many("units").unwrap_or_default().cloned().collect(),
             log_dir: path(of, "log-dir"),
             state_dir: path(of, "state-dir"),
             stop_timeout_ms: of.get_one::<Option<u64>>("stop-timeout").copied().flatten(),
             strict: of.get_flag("strict"),
-        }));
-    };
-    let names = of.get_many("names").unwrap_or_default().cloned().collect();
+        })),
+    }
+}
+
+fn of_verb(verb: Verb, place: Place, of: &ArgMatches) -> Asked {
+    let names: Vec<String> = of.get_many("names").unwrap_or_default().cloned().collect();
     let json = of.get_flag("json");
-    Ok(match verb {
-        Verb::Status => Asked::Status { place, names, json },
-        Verb::Start | Verb::Stop | Verb::Restart => {
-            Asked::Operate { place, verb, names, json, wait: !of.get_flag("no-wait") }
+    let what = match verb {
+        Verb::Status => {
+            let form = match (json, of.get_flag("only-names")) {
+                (true, _) => Form::Json,
+                (false, true) => Form::Names,
+                (false, false) => Form::Text,
+            };
+            return Asked::Status { place, names, form };
         }
-    })
+        Verb::Events => return Asked::Events { place, names, json },
+        Verb::Show => {
+            let name = names.into_iter().next().unwrap_or_default();
+            return Asked::Show { place, name, exec: of.get_flag("exec"), json };
+        }
+        Verb::Start => What::Start,
+        Verb::Stop => What::Stop { hold: of.get_flag("hold") },
+        Verb::Restart => What::Restart { stop_first: of.get_flag("stop-first") },
+        Verb::Reload => What::Reload,
+        Verb::Scale => What::Scale(of.get_one("instances").copied().unwrap_or(1)),
+        Verb::Kill => What::Kill {
+            signal: of.get_one::<String>("signal").cloned().unwrap_or_default(),
+            all: of.get_flag("all"),
+        },
+    };
+    // What a signal does is not waited for: there is no telling what it is to do.
+    let wait = verb == Verb::Kill || !of.get_flag("no-wait");
+    Asked::Operate { place, what, names, json, wait }
 }
 
 fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
@@ -169,33 +342,72 @@ mod tests {
         let before = parsed("--runtime-dir /r --user restart web --no-wait").unwrap();
         assert_eq!(before, parsed("restart --no-wait web --user --runtime-dir /r").unwrap());
         let place = Place { runtime_dir: Some("/r".into()), user: true };
-        let expected = Asked::Operate {
-            place,
-            verb: Verb::Restart,
-            names: vec!["web".into()],
-            json: false,
-            wait: false,
-        };
-        assert_eq!(before, expected);
+        let what = What::Restart { stop_first: false };
+        let names = vec!["web".into()];
+        assert_eq!(before, Asked::Operate { place, what, names, json: false, wait: false });
     }
 
     #[test]
     fn every_verb_is_a_command() {
         for verb in Verb::ALL {
-            let asked = parsed(&format!("{} a b-*  --json", verb.command())).unwrap();
+            let besides = if verb == Verb::Scale { " 2" } else { "" };
+            let asked = parsed(&format!("{} b-*{besides} --json", verb.command())).unwrap();
             let (names, json) = match asked {
-                Asked::Status { names, json, .. } => (names, json),
-                Asked::Operate { verb: found, names, json, wait, .. } => {
-                    assert!(found == verb && wait);
+                Asked::Status { names, form, .. } => (names, form == Form::Json),
+                Asked::Events { names, json, .. } => (names, json),
+                Asked::Show { name, json, .. } => (vec![name], json),
+                Asked::Operate { what, names, json, wait, .. } => {
+                    assert!(what.verb() == verb && wait);
                     (names, json)
                 }
-                Asked::Run(_) => panic!("{} runs a supervisor", verb.command()),
+                Asked::Run(_) | Asked::Completions(_) => panic!("{} is another command", verb.command()),
             };
-            assert!(names == ["a", "b-*"] && json);
+            assert!(names == ["b-*"] && json, "{}", verb.command());
         }
-        assert!(parsed("status").is_ok());
-        for line in ["start", "stop --json", "restart", "status --no-wait", "fly", ""] {
+        assert!(parsed("status").is_ok() && parsed("events").is_ok());
+        let lines = [
+            "start",
+            "stop --json",
+            "restart",
+            "reload",
+            "scale web",
+            "scale web 0",
+            "scale web x",
+            "kill",
+            "kill -s FLY web",
+            "kill -s 32 web",
+            "show",
+            "show a b",
+            "status --no-wait",
+            "status --names --json",
+            "completions",
+            "completions csh",
+            "fly",
+            "",
+        ];
+        for line in lines {
             assert!(parsed(line).unwrap_err().use_stderr(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_done_is_read_with_its_manner() {
+        let what = |line: &str| match parsed(line) {
+            Ok(Asked::Operate { what, .. }) => what,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(what("stop web --hold"), What::Stop { hold: true });
+        assert_eq!(what("restart --stop-first web"), What::Restart { stop_first: true });
+        assert_eq!(what("scale web 3"), What::Scale(3));
+        let kill = |signal: &str, all| What::Kill { signal: signal.into(), all };
+        for (line, expected) in [
+            ("kill web", kill("TERM", false)),
+            ("kill -s HUP web", kill("HUP", false)),
+            ("kill -s sigusr1 --all web", kill("USR1", true)),
+            ("kill --signal 1 a b", kill("HUP", false)),
+            ("kill -sRTMIN+3 web", kill("RTMIN+3", false)),
+        ] {
+            assert_eq!(what(line), expected, "{line}");
         }
     }
 

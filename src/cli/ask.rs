@@ -2,6 +2,7 @@
 //! another meanwhile. Never asks anything but the same call again.
 
 use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -43,7 +44,7 @@ pub enum Event {
 pub enum Ending {
     /// With this answer, which may be an error.
     Last(Answer),
-    /// The user stopped waiting.
+    /// The user, or who was told, wants no more.
     Detached,
 }
 
@@ -73,6 +74,19 @@ pub fn ask(
     detachable: bool,
     each: &mut dyn FnMut(Event),
 ) -> Result<Ending, Trouble> {
+    ask_while(control, request, detachable, &mut |event| {
+        each(event);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same, as long as `each` wants to go on.
+pub fn ask_while(
+    control: &Path,
+    request: &Request,
+    detachable: bool,
+    each: &mut dyn FnMut(Event) -> ControlFlow<()>,
+) -> Result<Ending, Trouble> {
     let frame = request.call().encode();
     if frame.len() > MOST_CALL + 1 {
         let trouble = Trouble::plain(Exit::Usage, "too many names for one call");
@@ -96,14 +110,21 @@ pub fn ask(
         };
         let passing = match &fault {
             Fault::Absent(_) => reached,
-            Fault::Busy | Fault::Broken => true,
+            Fault::Busy => true,
+            Fault::Broken => request.is_repeatable(),
             Fault::Denied | Fault::Untrusted(_) | Fault::Garbled | Fault::Other(..) => false,
         };
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if matches!(fault, Fault::Broken) && !request.is_repeatable() {
+            let text = "the supervisor hung up before it answered: whether it was done is not known";
+            return Err(Trouble::plain(Exit::Failed, text));
+        }
         if !passing || !question.patience.bears(elapsed_ms) {
             return Err(explained(control, &fault));
         }
-        each(Event::Again);
+        if each(Event::Again).is_break() {
+            return Ok(Ending::Detached);
+        }
         if question.pause(Duration::from_millis(PAUSE_MS)).map_err(failed)? {
             return Ok(Ending::Detached);
         }
@@ -135,7 +156,7 @@ impl Question {
         connection: &mut Connection,
         frame: &[u8],
         detachable: bool,
-        each: &mut dyn FnMut(Event),
+        each: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Ending, Fault> {
         connection.watch(self.poll.registry(), CONNECTION)?;
         // Before the call is sent: from then on Ctrl-C must not end the process without a word.
@@ -152,13 +173,19 @@ impl Question {
                 if !answer.continues {
                     return Ok(Ending::Last(answer));
                 }
-                each(Event::Answer(answer));
+                if each(Event::Answer(answer)).is_break() {
+                    return Ok(Ending::Detached);
+                }
             }
             match self.poll.poll(&mut events, quiet) {
                 Ok(()) if events.iter().any(|event| event.token() == INTERRUPT) => {
                     return Ok(Ending::Detached);
                 }
-                Ok(()) if events.is_empty() && quiet.take().is_some() => each(Event::Silent),
+                Ok(()) if events.is_empty() && quiet.take().is_some() => {
+                    if each(Event::Silent).is_break() {
+                        return Ok(Ending::Detached);
+                    }
+                }
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Fault::Other("waiting for the supervisor", error)),

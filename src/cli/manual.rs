@@ -1,7 +1,7 @@
 //! USER. `man/supervise.1`, printed from the definition of the command line and the table of exit statuses.
 //! Never written by hand.
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 
 use super::args::definition;
 use crate::unit::manual::{paragraph_of, plain};
@@ -95,7 +95,7 @@ pub fn manual() -> String {
     page.push_str(".SH OPTIONS\n");
     arguments(&mut page, &definition);
     page.push_str(".SH COMMANDS\n");
-    for command in definition.get_subcommands().filter(|command| !command.is_hide_set()) {
+    for command in definition.get_subcommands() {
         entry(&mut page, command);
     }
     for (title, rows) in SECTIONS {
@@ -114,11 +114,12 @@ fn entry(page: &mut String, command: &Command) {
         usage.push_str(" [OPTIONS]");
     }
     for arg in command.get_positionals() {
+        let more = if matches!(arg.get_action(), ArgAction::Append) { "..." } else { "" };
         let value = value(arg);
         usage.push_str(&if arg.is_required_set() {
-            format!(" {value}...")
+            format!(" {value}{more}")
         } else {
-            format!(" [{value}...]")
+            format!(" [{value}{more}]")
         });
     }
     page.push_str(&format!(".SS supervise {}\n", plain(&usage)));
@@ -165,7 +166,7 @@ mod tests {
         for command in definition.get_subcommands() {
             assert!(page.contains(&format!(".SS supervise {}", plain(command.get_name()))), "{command}");
             for long in command.get_arguments().filter_map(Arg::get_long) {
-                assert!(page.contains(&format!("\\fB{}\\fR", plain(&format!("--{long}")))), "{long}");
+                assert!(page.contains(&format!("{}\\fR", plain(&format!("--{long}")))), "{long}");
             }
         }
     }

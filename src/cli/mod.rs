@@ -2,25 +2,29 @@
 
 mod args;
 mod ask;
+mod completions;
 mod connection;
 mod entry;
+mod events;
 mod exit;
 mod manual;
 mod operate;
 mod page;
 mod place;
 mod run;
+mod show;
 mod span;
 mod status;
 mod table;
 mod text;
 mod trouble;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::Asked;
 use exit::Exit;
-use place::Surroundings;
+use place::{Place, Surroundings};
 
 pub use manual::manual;
 
@@ -44,13 +48,26 @@ pub fn main() -> ExitCode {
             Ok(settings) => run::start(&settings),
             Err(error) => trouble::tell(&error),
         },
-        Asked::Status { place, names, json } => match place::control(&place, &around) {
-            Ok(control) => status::show(&control, names, json),
-            Err(error) => trouble::tell(&error),
-        },
-        Asked::Operate { place, verb, names, json, wait } => match place::control(&place, &around) {
-            Ok(control) => operate::carry_out(&control, verb, names, json, wait),
-            Err(error) => trouble::tell(&error),
-        },
+        Asked::Status { place, names, form } => {
+            with(&place, &around, |control| status::show(control, names, form))
+        }
+        Asked::Operate { place, what, names, json, wait } => {
+            with(&place, &around, |control| operate::carry_out(control, &what, names, json, wait))
+        }
+        Asked::Events { place, names, json } => {
+            with(&place, &around, |control| events::watch(control, names, json))
+        }
+        Asked::Show { place, name, exec, json } => {
+            with(&place, &around, |control| show::show(control, name, exec, json))
+        }
+        Asked::Completions(shell) => completions::print(shell),
+    }
+}
+
+/// Talks to the supervisor that is meant.
+fn with(place: &Place, around: &Surroundings, talk: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+    match place::control(place, around) {
+        Ok(control) => talk(&control),
+        Err(error) => trouble::tell(&error),
     }
 }

@@ -1,4 +1,4 @@
-//! USER. `supervise start`, `stop` and `restart`: asks, tells the steps where somebody watches, waits for the
+//! USER. `supervise start`, `stop`, `restart`, `reload`, `scale` and `kill`: asks, tells the steps where somebody watches, waits for the
 //! outcome and exits by it. Never cancels what was begun.
 
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::args::What;
 use super::ask::{Ending, Event, ask};
 use super::exit::Exit;
 use super::status::{pretty, print_json};
@@ -16,11 +17,10 @@ use super::trouble::{self, Trouble, reason};
 use crate::wire::control::OperationReply;
 use crate::wire::request::{OperationId, Order, Request};
 use crate::wire::varlink::Answer;
-use crate::wire::verb::Verb;
 
 /// Asks for it and waits.
-pub fn carry_out(control: &Path, verb: Verb, names: Vec<String>, json: bool, wait: bool) -> ExitCode {
-    match carried_out(control, verb, names, json, wait) {
+pub fn carry_out(control: &Path, what: &What, names: Vec<String>, json: bool, wait: bool) -> ExitCode {
+    match carried_out(control, what, names, json, wait) {
         Ok(exit) => exit.into(),
         Err(troubles) => trouble::tell_all(&troubles),
     }
@@ -28,7 +28,7 @@ pub fn carry_out(control: &Path, verb: Verb, names: Vec<String>, json: bool, wai
 
 fn carried_out(
     control: &Path,
-    verb: Verb,
+    what: &What,
     names: Vec<String>,
     json: bool,
     wait: bool,
@@ -38,12 +38,15 @@ fn carried_out(
     })?;
     let watched = trouble::is_watched();
     let said = names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(" ");
+    let verb = what.verb();
     let order = Order { names, operation, wait };
-    let request = match verb {
-        Verb::Start => Request::Start(order),
-        Verb::Stop => Request::Stop(order),
-        Verb::Restart => Request::Restart(order),
-        Verb::Status => Request::Status { names: order.names },
+    let request = match what.clone() {
+        What::Start => Request::Start(order),
+        What::Stop { hold } => Request::Stop { order, hold },
+        What::Restart { stop_first } => Request::Restart { order, stop_first },
+        What::Reload => Request::Reload(order),
+        What::Scale(instances) => Request::Scale { order, instances },
+        What::Kill { signal, all } => Request::Kill { names: order.names, signal, all },
     };
     let ending = ask(control, &request, true, &mut |event| {
         if watched {

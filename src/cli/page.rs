@@ -135,6 +135,7 @@ mod tests {
             status_text: Some("ready\u{7}".into()),
             tracking: Some("cgroup".into()),
             problems: vec!["one\nhint: do".into(), "two".into()],
+            ..Service::default()
         };
         let expected = "\
 web: running for 3min, healthy

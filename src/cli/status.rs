@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::args::Form;
 use super::ask::{Ending, Event, ask};
 use super::exit::Exit;
 use super::text::{self, Paint};
@@ -18,14 +19,15 @@ use crate::wire::varlink::Answer;
 use crate::wire::verb::Verb;
 
 /// Asks and prints.
-pub fn show(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
-    match shown(control, names, json) {
+pub fn show(control: &Path, names: Vec<String>, form: Form) -> ExitCode {
+    match shown(control, names, form) {
         Ok(exit) => exit.into(),
         Err(troubles) => trouble::tell_all(&troubles),
     }
 }
 
-fn shown(control: &Path, names: Vec<String>, as_json: bool) -> Result<Exit, Vec<Trouble>> {
+fn shown(control: &Path, names: Vec<String>, form: Form) -> Result<Exit, Vec<Trouble>> {
+    let as_json = form == Form::Json;
     let named = !names.is_empty();
     let one = matches!(&names[..], [name] if !is_glob(name));
     let mut parts: Vec<Value> = Vec::new();
@@ -60,6 +62,12 @@ fn shown(control: &Path, names: Vec<String>, as_json: bool) -> Result<Exit, Vec<
         print(&pretty(&merged))?;
     }
     let reply: StatusReply = serde_json::from_value(merged).map_err(unreadable)?;
+    if form == Form::Names {
+        let names: String =
+            reply.services.iter().map(|one| format!("{}\n", text::shown(&one.name))).collect();
+        print(&names)?;
+        return Ok(Exit::Done);
+    }
     if !as_json {
         let (paint, now) = (Paint::for_stdout(), jiff::Timestamp::now().as_second());
         match &reply.services[..] {

@@ -163,7 +163,7 @@ fn of_refusal(refusal: &Refusal, verb: Verb) -> Vec<Trouble> {
         Refusal::NotPermitted(right) => {
             let text = format!("not permitted to `{}`", verb.command());
             let hint = match right {
-                Right::Status | Right::Control => format!(
+                Right::Status | Right::Logs | Right::Control => format!(
                     "ask as root, or let root give you `{}` in the unit's `[access]`; `--user` asks your own supervisor",
                     right.word()
                 ),

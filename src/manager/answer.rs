@@ -30,19 +30,42 @@ impl Manager {
             Heard::Asked { session, request, .. } => match &request {
                 Request::Status { names } => self.answer_status(session, names),
                 Request::Start(order) => self.operate(session, order, Event::Start),
-                Request::Stop(order) => self.operate(session, order, Event::Stop),
-                Request::Restart(order) => self.operate(session, order, Event::Restart),
+                Request::Stop { order, hold: false } => self.operate(session, order, Event::Stop),
+                Request::Stop { order, hold: true } => self.not_yet(session, order, "holding its sockets"),
+                // Nothing says how to reload yet, which means a restart; and none starts the new ones first.
+                Request::Restart { order, .. } | Request::Reload(order) => {
+                    self.operate(session, order, Event::Restart);
+                }
+                Request::Scale { order, .. } => self.not_yet(session, order, "changing its instances"),
+                Request::Kill { names, signal, all } => self.answer_kill(session, names, signal, *all),
+                Request::Events { names } => self.subscribe(session, names),
+                Request::Show { name, exec } => self.answer_show(session, name, *exec),
             },
-            Heard::Room(session) => self.go_on_with_status(session),
+            Heard::Room(session) => {
+                self.go_on_with_status(session);
+                self.watchers.has_room(session);
+            }
             Heard::Gone(session) => {
                 self.streams.remove(&session);
+                self.watchers.leave(session);
                 self.waiting.table.values_mut().for_each(|wait| wait.sessions.retain(|one| *one != session));
                 self.waiting.table.retain(|_, wait| !wait.sessions.is_empty());
             }
         }
     }
 
-    fn resolve(&self, wanted: &[String]) -> Result<Vec<ServiceId>, names::Unknown> {
+    fn not_yet(&mut self, session: SessionId, order: &Order, step: &str) {
+        let first = Failure {
+            service: order.names.first().cloned().unwrap_or_default(),
+            step: step.to_owned(),
+            reason: "not supported yet".to_owned(),
+            ..Failure::default()
+        };
+        let failed = Failed { first, others: Vec::new() };
+        self.reply(session, &Reply::Refused(Refusal::Failed(Box::new(failed))), true);
+    }
+
+    pub(super) fn resolve(&self, wanted: &[String]) -> Result<Vec<ServiceId>, names::Unknown> {
         let all: Vec<(&str, ServiceId)> =
             self.services.iter().map(|(id, known)| (known.name.as_str(), *id)).collect();
         let mut plain: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -173,7 +196,7 @@ impl Manager {
         Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: failures })))
     }
 
-    fn outcome_value(&self, id: ServiceId, outcome: Option<Outcome>) -> Option<control::Outcome> {
+    pub(super) fn outcome_value(&self, id: ServiceId, outcome: Option<Outcome>) -> Option<control::Outcome> {
         let status = self.service_status(id)?;
         let note = match outcome {
             Some(Outcome::Already) => Some(format!("already {}", status.state.word())),
@@ -216,7 +239,7 @@ impl Manager {
         }
     }
 
-    fn reply(&mut self, session: SessionId, reply: &Reply, last: bool) -> Room {
+    pub(super) fn reply(&mut self, session: SessionId, reply: &Reply, last: bool) -> Room {
         self.control.as_mut().map_or(Room::Gone, |control| control.reply(session, reply, last, self.now))
     }
 }

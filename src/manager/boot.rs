@@ -117,6 +117,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         early_signals: Vec::new(),
         ended: BTreeMap::new(),
         streams: BTreeMap::new(),
+        watchers: super::events::Watchers::default(),
         untidy: true,
         kept,
         settings,

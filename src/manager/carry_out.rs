@@ -28,6 +28,7 @@ impl Manager {
             self.forget(run);
         }
         self.after_step(id);
+        self.tell_watchers(id);
     }
 
     pub(super) fn carry_out(&mut self, id: ServiceId, action: Action) {

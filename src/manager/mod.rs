@@ -11,9 +11,11 @@ mod answer;
 mod boot;
 mod carry_out;
 pub mod control;
+mod events;
 mod handover;
 mod inputs;
 mod kept;
+mod kill;
 mod listeners;
 mod logs;
 mod notices;
@@ -21,6 +23,7 @@ mod processes;
 mod read_units;
 mod recovery;
 mod report;
+mod show;
 mod start;
 mod store;
 mod tree;
@@ -96,6 +99,7 @@ struct Manager {
     early_signals: Vec<i32>,
     ended: BTreeMap<Run, ServiceId>,
     streams: BTreeMap<control::SessionId, VecDeque<ServiceId>>,
+    watchers: events::Watchers,
     /// The reading of the units has left memory that is not needed again.
     untidy: bool,
 }

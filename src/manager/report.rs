@@ -2,6 +2,7 @@
 //! anything.
 
 use super::Manager;
+use super::events::Seen;
 use super::listeners::Address;
 use super::notices::Said;
 use crate::launch::words;
@@ -177,6 +178,21 @@ impl Manager {
             }
             .bounded(),
         )
+    }
+
+    /// What of a service those who watch are told the changes of; costs no system call.
+    pub(super) fn seen(&self, id: ServiceId) -> Option<Seen> {
+        let service = self.world.get(id)?;
+        let run = service.run();
+        let said = run.and_then(|run| self.notices.of(run));
+        Some(Seen {
+            state: state(service, said),
+            generation: service.generation.into(),
+            pid: run.and_then(|run| self.processes.get(run)).map(|process| process.pid as i32),
+            restarts: service.restarts.into(),
+            exit: service.last_end.and_then(exit),
+            text: said.and_then(|said| said.status.clone()),
+        })
     }
 
     fn socket_status(&self, id: ServiceId) -> Vec<control::Socket> {

@@ -13,6 +13,7 @@ mod account;
 mod address;
 mod build;
 mod command;
+mod effective;
 mod fault;
 mod forms;
 pub mod keys;
@@ -34,6 +35,7 @@ mod wording;
 pub use account::Account;
 pub use address::Listen;
 pub use command::{Command, Context, Piece, Word};
+pub use effective::{Effective, NOT_SHOWN};
 pub use fault::{CommandFault, Fault, FileFault, KeyFault, RuleFault, SocketFault, ValueFault};
 pub use forms::duration_text;
 pub use model::{

@@ -73,6 +73,14 @@ impl Signal {
         number.filter(|number| (REAL_TIME_FIRST..=REAL_TIME_LAST).contains(number)).map(Self)
     }
 
+    /// The signal of this number, 1 to 64 without the two of the C library.
+    pub fn numbered(number: i32) -> Option<Self> {
+        let known = |number: &u8| {
+            NAMES.iter().any(|(_, one)| one == number) || (REAL_TIME_FIRST..=REAL_TIME_LAST).contains(number)
+        };
+        u8::try_from(number).ok().filter(known).map(Self)
+    }
+
     /// Its number, 1 to 64.
     pub fn number(self) -> i32 {
         self.0.into()

@@ -19,6 +19,8 @@ pub const MOST_INSTANCES: usize = 256;
 pub const MOST_SOCKETS: usize = 64;
 /// The most problems, names waited for, or lines of output that a reply lists.
 pub const MOST_LINES: usize = 32;
+/// The most ends of a service that a reply lists: the last ones.
+pub const MOST_ENDS: usize = 8;
 /// The most bytes of one text of a reply, as JSON writes it.
 pub const MOST_TEXT: usize = 1024;
 /// The most bytes of the name and of the address of a socket, as JSON writes it.
@@ -211,6 +213,32 @@ pub struct Service {
     pub tracking: Option<String>,
     /// What is wrong with its unit or its running, each with the remedy.
     pub problems: Vec<String>,
+    /// Whom it runs as.
+    pub user: Option<String>,
+    /// Its last ends, the newest at the end.
+    pub ends: Vec<Ended>,
+    /// Files of its unit that have changed since they were read.
+    pub changed: Vec<String>,
+}
+
+/// How one incarnation ended, or why it never began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ended {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Which place.
+    pub instance: u32,
+    /// Of which generation.
+    pub generation: u64,
+    /// What it was about: `running`, or the step that failed.
+    pub step: String,
+    /// Why, in words.
+    pub reason: String,
+    /// How its main process ended, where it ran.
+    pub exit: Option<Exit>,
+    /// Milliseconds for which its command had run, where it did.
+    pub lived_ms: Option<u64>,
 }
 
 impl Service {
@@ -220,7 +248,12 @@ impl Service {
         self.pids.truncate(MOST_PIDS);
         self.instances.truncate(MOST_INSTANCES);
         self.sockets.truncate(MOST_SOCKETS);
-        for list in [&mut self.problems, &mut self.waiting_for] {
+        self.ends.drain(..self.ends.len().saturating_sub(MOST_ENDS));
+        for ended in &mut self.ends {
+            [&mut ended.step, &mut ended.reason].into_iter().for_each(|text| cut_to(text, MOST_ADDRESS));
+            ended.exit.iter_mut().for_each(|exit| cut_to(&mut exit.meaning, MOST_ADDRESS));
+        }
+        for list in [&mut self.problems, &mut self.waiting_for, &mut self.changed] {
             list.truncate(MOST_LINES);
             list.iter_mut().for_each(cut);
         }
@@ -292,7 +325,7 @@ pub struct Progress {
     pub step: String,
 }
 
-/// A reply to `Start`, `Stop` and `Restart`: a step, or the outcome.
+/// A reply to `Start`, `Stop`, `Restart`, `Reload`, `Scale` and `Kill`: a step, or the outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OperationReply {
@@ -300,6 +333,62 @@ pub struct OperationReply {
     pub services: Vec<Outcome>,
     /// A step on the way there.
     pub progress: Option<Progress>,
+}
+
+/// What happened to a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// When, RFC 3339.
+    pub at: String,
+    /// To which.
+    pub service: String,
+    /// How it is since then.
+    pub state: State,
+    /// How it was.
+    pub was: State,
+    /// Its generation.
+    pub generation: u64,
+    /// Its main process.
+    pub pid: Option<i32>,
+    /// How its main process ended, where that is what happened.
+    pub exit: Option<Exit>,
+    /// What else there is to say.
+    pub text: Option<String>,
+}
+
+/// A reply to `Events`. The first holds neither: from then on nothing is missed, or it is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventReply {
+    /// What happened.
+    pub event: Option<Box<Event>>,
+    /// How many events there were before this one for which the reader was too slow.
+    pub missed: u64,
+}
+
+/// One value of a unit, or of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    /// The table and the key: `service.user`.
+    pub key: String,
+    /// The value as one would write it.
+    pub value: String,
+    /// Where it was written: `file:line:column`, or `default`.
+    pub from: String,
+}
+
+/// The reply to `Show`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shown {
+    /// The service.
+    pub service: String,
+    /// Its generation.
+    pub generation: u64,
+    /// Every value.
+    pub rows: Vec<Row>,
 }
 
 /// Why an operation failed on one service.
@@ -385,8 +474,12 @@ pub enum Refusal {
 pub enum Reply {
     /// To `Status`.
     Status(StatusReply),
-    /// To `Start`, `Stop` and `Restart`.
+    /// To `Start`, `Stop`, `Restart`, `Reload`, `Scale` and `Kill`.
     Operation(OperationReply),
+    /// To `Events`.
+    Event(EventReply),
+    /// To `Show`.
+    Shown(Shown),
     /// An error of our own; always the last reply.
     Refused(Refusal),
     /// An error that every Varlink service has; always the last reply.
@@ -397,7 +490,7 @@ impl Reply {
     /// Whether this can only be the last reply to its call.
     pub const fn is_error(&self) -> bool {
         match self {
-            Self::Status(_) | Self::Operation(_) => false,
+            Self::Status(_) | Self::Operation(_) | Self::Event(_) | Self::Shown(_) => false,
             Self::Refused(_) | Self::Standard(_) => true,
         }
     }
@@ -410,6 +503,8 @@ impl Reply {
                 let frame = framed(None, reply, continues);
                 if frame.len() <= MOST_SENT { frame } else { framed(None, &reply.shorter(), continues) }
             }
+            Self::Event(reply) => framed(None, reply, continues),
+            Self::Shown(shown) => framed(None, shown, continues),
             Self::Refused(refusal) => refusal.encode(),
             Self::Standard(error) => error.answer().encode(),
         }
@@ -436,12 +531,11 @@ impl Refusal {
         let text = |field: &str| answer.parameters.get(field).and_then(Value::as_str).map(str::to_owned);
         match name {
             "NoSuchService" => Some(Self::NoSuchService(Unknown { name: text("name")?, near: text("near") })),
-            "NotPermitted" => Some(Self::NotPermitted(match text("needs").as_deref() {
-                Some("status") => Right::Status,
-                Some("control") => Right::Control,
+            "NotPermitted" => {
                 // A right that only a newer supervisor knows is more than these.
-                Some(_) | None => Right::Everything,
-            })),
+                let needs = text("needs").and_then(|word| Right::of_word(&word));
+                Some(Self::NotPermitted(needs.unwrap_or(Right::Everything)))
+            }
             "Failed" => serde_json::from_value(answer.parameters.clone()).ok().map(Self::Failed),
             _ => None,
         }

@@ -13,6 +13,9 @@ use super::verb::{DESCRIPTION, INTERFACE, Rights, Verb};
 /// How many globs a request may hold; bounds the work of matching them against all names.
 pub const MOST_GLOBS: usize = 16;
 
+/// The longest name of a signal, in bytes.
+pub const MOST_SIGNAL: usize = 16;
+
 /// The id a client draws for an operation, so that it can ask again after its connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OperationId(pub u128);
@@ -61,9 +64,49 @@ pub enum Request {
     /// Bring services up.
     Start(Order),
     /// Bring services down.
-    Stop(Order),
+    Stop {
+        /// Which.
+        order: Order,
+        /// Whether their sockets stay open.
+        hold: bool,
+    },
     /// Put new processes in place of old ones.
-    Restart(Order),
+    Restart {
+        /// Of which.
+        order: Order,
+        /// Whether the old ones end before the new ones start, in any case.
+        stop_first: bool,
+    },
+    /// Have services read their configuration again.
+    Reload(Order),
+    /// Run another number of instances.
+    Scale {
+        /// Of which.
+        order: Order,
+        /// How many, at least 1.
+        instances: u16,
+    },
+    /// Send a signal.
+    Kill {
+        /// Names and globs; at least one.
+        names: Vec<String>,
+        /// Its name without SIG; whether there is one of that name is the manager's to say.
+        signal: String,
+        /// Whether every process gets it, and not the main ones alone.
+        all: bool,
+    },
+    /// What happens to services from now on: to these, or to all where there is no name.
+    Events {
+        /// Names and globs.
+        names: Vec<String>,
+    },
+    /// What a service is made of.
+    Show {
+        /// Its name.
+        name: String,
+        /// Whether its next start is asked for, and not its unit.
+        exec: bool,
+    },
 }
 
 impl Request {
@@ -72,21 +115,62 @@ impl Request {
         match self {
             Self::Status { .. } => Verb::Status,
             Self::Start(_) => Verb::Start,
-            Self::Stop(_) => Verb::Stop,
-            Self::Restart(_) => Verb::Restart,
+            Self::Stop { .. } => Verb::Stop,
+            Self::Restart { .. } => Verb::Restart,
+            Self::Reload(_) => Verb::Reload,
+            Self::Scale { .. } => Verb::Scale,
+            Self::Kill { .. } => Verb::Kill,
+            Self::Events { .. } => Verb::Events,
+            Self::Show { .. } => Verb::Show,
         }
+    }
+
+    /// What an operation is to be done on; None for what is no operation.
+    pub const fn order(&self) -> Option<&Order> {
+        match self {
+            Self::Start(order)
+            | Self::Stop { order, .. }
+            | Self::Restart { order, .. }
+            | Self::Reload(order)
+            | Self::Scale { order, .. } => Some(order),
+            Self::Status { .. } | Self::Kill { .. } | Self::Events { .. } | Self::Show { .. } => None,
+        }
+    }
+
+    /// Whether asking twice is the same as asking once, so that a client whose connection broke may ask again.
+    pub const fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::Kill { .. })
     }
 
     /// The call that asks for it, with `more` set.
     pub fn call(&self) -> Call {
-        let parameters = match self {
-            Self::Status { names } => json!({ "names": names }),
-            Self::Start(order) | Self::Stop(order) | Self::Restart(order) => json!({
+        let mut parameters = match self {
+            Self::Status { names } | Self::Events { names } => json!({ "names": names }),
+            Self::Kill { names, signal, all } => json!({ "names": names, "signal": signal, "all": all }),
+            Self::Show { name, exec } => json!({ "name": name, "exec": exec }),
+            Self::Start(order)
+            | Self::Stop { order, .. }
+            | Self::Restart { order, .. }
+            | Self::Reload(order)
+            | Self::Scale { order, .. } => json!({
                 "names": order.names,
                 "operation": order.operation.to_string(),
                 "wait": order.wait,
             }),
         };
+        // What is as it was before there was such a parameter is not written: an older supervisor takes it.
+        match (self, &mut parameters) {
+            (Self::Stop { hold: true, .. }, Value::Object(map)) => {
+                drop(map.insert("hold".into(), true.into()))
+            }
+            (Self::Restart { stop_first: true, .. }, Value::Object(map)) => {
+                map.insert("stop_first".into(), true.into());
+            }
+            (Self::Scale { instances, .. }, Value::Object(map)) => {
+                map.insert("instances".into(), (*instances).into());
+            }
+            _ => {}
+        }
         let parameters = match parameters {
             Value::Object(map) => map,
             _ => Map::new(),
@@ -133,9 +217,37 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
             only(call, &["names"])?;
             Request::Status { names: names(call)? }
         }
-        Verb::Start => Request::Start(order(call)?),
-        Verb::Stop => Request::Stop(order(call)?),
-        Verb::Restart => Request::Restart(order(call)?),
+        Verb::Start => Request::Start(order(call, None)?),
+        Verb::Stop => Request::Stop { order: order(call, Some("hold"))?, hold: flag(call, "hold", false)? },
+        Verb::Restart => Request::Restart {
+            order: order(call, Some("stop_first"))?,
+            stop_first: flag(call, "stop_first", false)?,
+        },
+        Verb::Reload => Request::Reload(order(call, None)?),
+        Verb::Scale => {
+            let count = call.parameters.get("instances").and_then(Value::as_u64);
+            let count = count.and_then(|count| u16::try_from(count).ok()).filter(|count| *count > 0);
+            Request::Scale {
+                order: order(call, Some("instances"))?,
+                instances: count.ok_or_else(|| invalid("instances"))?,
+            }
+        }
+        Verb::Kill => {
+            only(call, &["names", "signal", "all"])?;
+            let (names, all) = (some_names(call)?, flag(call, "all", false)?);
+            Request::Kill { names, signal: word(call, "signal", MOST_SIGNAL)?, all }
+        }
+        Verb::Events => {
+            only(call, &["names"])?;
+            if !call.more {
+                return Err(Reply::Standard(Standard::ExpectedMore));
+            }
+            Request::Events { names: names(call)? }
+        }
+        Verb::Show => {
+            only(call, &["name", "exec"])?;
+            Request::Show { name: word(call, "name", MOST_NAME)?, exec: flag(call, "exec", false)? }
+        }
     };
     Ok(Understood::Ask(request))
 }
@@ -183,20 +295,33 @@ fn only(call: &Call, known: &[&str]) -> Result<(), Reply> {
     }
 }
 
-fn order(call: &Call) -> Result<Order, Reply> {
-    only(call, &["names", "operation", "wait"])?;
-    let names = names(call)?;
-    if names.is_empty() {
-        return Err(invalid("names"));
-    }
+/// What every operation has, and which parameter it may have besides.
+fn order(call: &Call, besides: Option<&str>) -> Result<Order, Reply> {
+    let known = ["names", "operation", "wait", besides.unwrap_or("wait")];
+    only(call, &known)?;
+    let names = some_names(call)?;
     let operation = call.parameters.get("operation").and_then(Value::as_str).unwrap_or_default();
     let operation = operation.parse().map_err(|NotAnId| invalid("operation"))?;
-    let wait = match call.parameters.get("wait") {
-        None | Some(Value::Null) => true,
-        Some(Value::Bool(wait)) => *wait,
-        Some(_) => return Err(invalid("wait")),
-    };
-    Ok(Order { names, operation, wait })
+    Ok(Order { names, operation, wait: flag(call, "wait", true)? })
+}
+
+fn flag(call: &Call, name: &str, default: bool) -> Result<bool, Reply> {
+    match call.parameters.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(_) => Err(invalid(name)),
+    }
+}
+
+fn word(call: &Call, name: &str, most: usize) -> Result<String, Reply> {
+    let word = call.parameters.get(name).and_then(Value::as_str);
+    let word = word.filter(|word| !word.is_empty() && word.len() <= most);
+    word.map(str::to_owned).ok_or_else(|| invalid(name))
+}
+
+fn some_names(call: &Call) -> Result<Vec<String>, Reply> {
+    let names = names(call)?;
+    if names.is_empty() { Err(invalid("names")) } else { Ok(names) }
 }
 
 fn names(call: &Call) -> Result<Vec<String>, Reply> {
@@ -246,8 +371,15 @@ mod tests {
             Request::Status { names: vec![] },
             Request::Status { names: vec!["bagels-*".into()] },
             Request::Start(order(true)),
-            Request::Stop(order(false)),
-            Request::Restart(order(true)),
+            Request::Stop { order: order(false), hold: false },
+            Request::Stop { order: order(false), hold: true },
+            Request::Restart { order: order(true), stop_first: false },
+            Request::Restart { order: order(true), stop_first: true },
+            Request::Reload(order(true)),
+            Request::Scale { order: order(true), instances: 3 },
+            Request::Kill { names: vec!["web".into()], signal: "HUP".into(), all: true },
+            Request::Events { names: vec![] },
+            Request::Show { name: "web".into(), exec: true },
         ] {
             let call = request.call();
             assert_eq!(understand(&call, Rights::EVERYTHING), Understood::Ask(request));
@@ -284,10 +416,28 @@ mod tests {
         ] {
             assert_eq!(standard(start, parameters), Standard::InvalidParameter(wrong.into()));
         }
-        assert_eq!(
-            standard("io.supervise.Control.Status", json!({ "name": [] })),
-            Standard::InvalidParameter("name".into())
-        );
+        let order =
+            |besides: &str, value: Value| json!({ "names": ["web"], "operation": ID, besides: value });
+        for (method, parameters, wrong) in [
+            ("Status", json!({ "name": [] }), "name"),
+            ("Start", order("hold", true.into()), "hold"),
+            ("Stop", order("hold", 1.into()), "hold"),
+            ("Restart", order("stop_first", "x".into()), "stop_first"),
+            ("Reload", order("signal", "HUP".into()), "signal"),
+            ("Scale", json!({ "names": ["web"], "operation": ID }), "instances"),
+            ("Scale", order("instances", 0.into()), "instances"),
+            ("Scale", order("instances", 70_000.into()), "instances"),
+            ("Scale", order("instances", (-1).into()), "instances"),
+            ("Kill", json!({ "names": ["web"] }), "signal"),
+            ("Kill", json!({ "names": [], "signal": "HUP" }), "names"),
+            ("Kill", json!({ "names": ["web"], "signal": "X".repeat(MOST_SIGNAL + 1) }), "signal"),
+            ("Show", json!({}), "name"),
+            ("Show", json!({ "name": "x".repeat(MOST_NAME + 1) }), "name"),
+        ] {
+            let method = format!("io.supervise.Control.{method}");
+            assert_eq!(standard(&method, parameters), Standard::InvalidParameter(wrong.into()), "{method}");
+        }
+        assert_eq!(standard("io.supervise.Control.Events", json!({})), Standard::ExpectedMore);
     }
 
     #[test]
@@ -342,8 +492,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_parameters_make_the_decoder_panic(
-            method in "(io\\.supervise\\.Control|org\\.varlink\\.service|\\.)?\\.?(Status|Start|GetInfo|x)?",
-            key in "names|operation|wait|interface|x",
+            method in "(io\\.supervise\\.Control|org\\.varlink\\.service|\\.)?\\.?(Status|Start|Scale|Kill|Show|GetInfo|x)?",
+            key in "names|operation|wait|instances|signal|name|interface|x",
             value in r#"(\[|\]|\{|\}|"|a|\*|1|,|:|null|true){0,12}"#,
         ) {
             let text = format!(r#"{{"method":"{method}","parameters":{{"{key}":{value}}}}}"#);

@@ -18,6 +18,16 @@ pub enum Verb {
     Stop,
     /// Put new processes in place of old ones.
     Restart,
+    /// Have services read their configuration again.
+    Reload,
+    /// Run another number of instances.
+    Scale,
+    /// Send services a signal.
+    Kill,
+    /// What happens to services, from now on.
+    Events,
+    /// What services are made of.
+    Show,
 }
 
 /// What a client may do; each includes the ones before it.
@@ -25,6 +35,8 @@ pub enum Verb {
 pub enum Right {
     /// See how services are.
     Status,
+    /// Read what they write, and what they are made of.
+    Logs,
     /// Start and stop them.
     Control,
     /// What only root and the supervisor's own user may.
@@ -36,9 +48,15 @@ impl Right {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Logs => "logs",
             Self::Control => "control",
             Self::Everything => "everything",
         }
+    }
+
+    /// The right of that word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Status, Self::Logs, Self::Control, Self::Everything].into_iter().find(|one| one.word() == word)
     }
 }
 
@@ -70,13 +88,26 @@ impl Rights {
 
 impl Verb {
     /// Every verb, in the order in which the help lists them.
-    pub const ALL: [Self; 4] = [Self::Status, Self::Start, Self::Stop, Self::Restart];
+    pub const ALL: [Self; 9] = [
+        Self::Status,
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Reload,
+        Self::Scale,
+        Self::Kill,
+        Self::Events,
+        Self::Show,
+    ];
 
     /// A new verb does not compile until someone decides who may use it.
     pub const fn needs(self) -> Right {
         match self {
-            Self::Status => Right::Status,
-            Self::Start | Self::Stop | Self::Restart => Right::Control,
+            Self::Status | Self::Events => Right::Status,
+            Self::Show => Right::Logs,
+            Self::Start | Self::Stop | Self::Restart | Self::Reload | Self::Scale | Self::Kill => {
+                Right::Control
+            }
         }
     }
 
@@ -87,6 +118,11 @@ impl Verb {
             Self::Start => "Start",
             Self::Stop => "Stop",
             Self::Restart => "Restart",
+            Self::Reload => "Reload",
+            Self::Scale => "Scale",
+            Self::Kill => "Kill",
+            Self::Events => "Events",
+            Self::Show => "Show",
         }
     }
 
@@ -97,6 +133,11 @@ impl Verb {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Reload => "reload",
+            Self::Scale => "scale",
+            Self::Kill => "kill",
+            Self::Events => "events",
+            Self::Show => "show",
         }
     }
 
@@ -107,6 +148,11 @@ impl Verb {
             Self::Start => "Bring services up and wait for the outcome",
             Self::Stop => "Bring services down, close their sockets and wait for the end",
             Self::Restart => "Put new processes in place of the old ones and wait for the outcome",
+            Self::Reload => "Have services read their configuration again",
+            Self::Scale => "Run another number of instances of a service",
+            Self::Kill => "Send a signal to the main processes of services",
+            Self::Events => "Show what happens to services from now on",
+            Self::Show => "Show the effective unit, each value with where it was written",
         }
     }
 
@@ -124,12 +170,35 @@ impl Verb {
             }
             Self::Stop => {
                 "Exits with 0 when nothing of them runs any more. They stay down until they are started again. \
-                 Ctrl-C stops waiting and cancels nothing."
+                 With `--hold` their sockets stay open: clients wait until the service is started again, as far \
+                 as the backlog has room. Ctrl-C stops waiting and cancels nothing."
             }
             Self::Restart => {
                 "A service with sockets gets its new processes beside the old ones, which go only when the new \
                  ones have proven good; if they fail, the old ones keep serving and the command exits with 1 and \
-                 the reason. Ctrl-C stops waiting and cancels nothing."
+                 the reason. With `--stop-first` the old ones end before the new ones start, and nothing is \
+                 proven: for a service that cannot run twice at once. Ctrl-C stops waiting and cancels nothing."
+            }
+            Self::Reload => {
+                "What that means is `reload` of the unit: a signal, or a command. A service whose unit does not \
+                 say it is restarted instead. Ctrl-C stops waiting and cancels nothing."
+            }
+            Self::Scale => {
+                "The number holds until the unit is applied again. More instances start and have to prove \
+                 themselves; of fewer the last ones are stopped. Ctrl-C stops waiting and cancels nothing."
+            }
+            Self::Kill => {
+                "The signal goes to the main process of every instance, with `--all` to every process of the \
+                 service. That a process ends by it is an end like any other: the service starts again as its \
+                 `[restart]` says. Exits with 1 when a service has no process. To end a service, use `stop`."
+            }
+            Self::Events => {
+                "One line for each change until Ctrl-C. A reader that is too slow is told how many changes it \
+                 has missed, and nobody waits for it."
+            }
+            Self::Show => {
+                "Values of environment variables are not shown. With `--exec` the plan of the next start: the \
+                 command, who it runs as, where, with which variables, limits and descriptors."
             }
         }
     }
@@ -156,6 +225,8 @@ mod tests {
         assert!(Rights::up_to(Right::Control).include(Right::Status));
         assert!(!Rights::up_to(Right::Control).include(Right::Everything));
         assert!(!Rights::up_to(Right::Status).include(Verb::Stop.needs()));
+        assert!(Rights::up_to(Right::Control).include(Right::Logs));
+        assert!(!Rights::up_to(Right::Status).include(Verb::Show.needs()));
         assert!(!Rights::NONE.include(Right::Status));
     }
 

@@ -94,8 +94,13 @@ impl Drop for Server {
 /// The names in a request.
 pub fn asked_names(request: &Request) -> Vec<String> {
     match request {
-        Request::Status { names } => names.clone(),
-        Request::Start(order) | Request::Stop(order) | Request::Restart(order) => order.names.clone(),
+        Request::Status { names } | Request::Events { names } | Request::Kill { names, .. } => names.clone(),
+        Request::Show { name, .. } => vec![name.clone()],
+        Request::Start(order)
+        | Request::Stop { order, .. }
+        | Request::Restart { order, .. }
+        | Request::Reload(order)
+        | Request::Scale { order, .. } => order.names.clone(),
     }
 }
 

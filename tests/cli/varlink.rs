@@ -2,14 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use super::server::{Server, asked_names, outcome, service, supervisor};
-use supervise::wire::control::{Refusal, Reply, State, StatusReply};
+use supervise::wire::control::{Event, EventReply, Refusal, Reply, Row, Shown, State, StatusReply};
 use supervise::wire::names::Unknown;
 use supervise::wire::request::Request;
 
-/// Where the implementation is; installed on first use.
+/// Where the implementation is; installed on first use, by one test for all of them.
 fn judge() -> PathBuf {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(installed).clone()
+}
+
+fn installed() -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("varlink-31.0.0");
     if !place.join("varlink/cli.py").exists() {
         let installed = Command::new("python3")
@@ -41,7 +47,23 @@ fn script(request: &Request) -> Vec<Reply> {
             let services = vec![service("web", State::Running)];
             vec![supervisor(), Reply::Status(StatusReply { supervisor: None, services })]
         }
-        Request::Start(_) | Request::Stop(_) | Request::Restart(_) => vec![outcome("web")],
+        Request::Events { .. } => {
+            let event = Event { service: "web".into(), state: State::Running, ..Event::default() };
+            vec![
+                Reply::Event(EventReply::default()),
+                Reply::Event(EventReply { event: Some(Box::new(event)), missed: 2 }),
+            ]
+        }
+        Request::Show { name, .. } => {
+            let row = Row { key: "service.user".into(), value: "\"al\"".into(), from: "web.toml:2:8".into() };
+            vec![Reply::Shown(Shown { service: name.clone(), generation: 1, rows: vec![row] })]
+        }
+        Request::Start(_)
+        | Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Reload(_)
+        | Request::Scale { .. }
+        | Request::Kill { .. } => vec![outcome("web")],
     }
 }
 
@@ -87,6 +109,11 @@ with varlink.Client.new_with_address(sys.argv[1]) as client:
         print(reply['supervisor']['version'], *[one['name'] for one in reply['services']])
         print(*[len(part['services']) for part in control.Status(_more=True)])
         print(control.Restart(['web'], '0' * 32)['services'][0]['state'])
+        print(control.Stop(names=['web'], operation='1' * 32, hold=True)['services'][0]['name'])
+        print(control.Scale(names=['web'], operation='2' * 32, instances=2)['services'][0]['name'])
+        print(control.Kill(['web'], 'HUP')['services'][0]['name'])
+        print(*[(part['missed'], (part.get('event') or {}).get('service')) for part in control.Events(_more=True)])
+        print(control.Show('web')['rows'][0]['value'])
         try:
             control.Stop([], 'x')
         except varlink.VarlinkError as error:
@@ -95,10 +122,15 @@ with varlink.Client.new_with_address(sys.argv[1]) as client:
     let (good, said, error) = python(&judge, &["-c", program, &address]);
     assert!(good, "{error}");
     let expected = "\
-Exit Failed Failure Instance NoSuchService NotPermitted Outcome Progress Restart Service Socket Start Status Stop Supervisor
+Ended Event Events Exit Failed Failure Instance Kill NoSuchService NotPermitted Outcome Progress Reload Restart Row Scale Service Show Socket Start Status Stop Supervisor
 9.9.9 web
 0 1
 running
+web
+web
+web
+(0, None) (2, 'web')
+\"al\"
 org.varlink.service.InvalidParameter {'parameter': 'names'}
 ";
     assert_eq!(said, expected);

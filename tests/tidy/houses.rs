@@ -57,7 +57,7 @@ pub const HOUSES: &[House] = &[
         name: "cli",
         kind: "USER",
         uses: &["unit", "wire", "sys::files"],
-        crates: &["clap", "jiff", "libc", "mio", "serde_json", "signal_hook"],
+        crates: &["clap", "clap_complete", "jiff", "libc", "mio", "serde_json", "signal_hook"],
     },
 ];
 

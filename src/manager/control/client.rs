@@ -207,7 +207,8 @@ impl Client {
         }
         if let Some(frame) = frame {
             self.queue_up(&frame, now);
-            if last || self.queued() >= WRITE_BYTES || matches!(reply, Reply::Operation(_)) {
+            if last || self.queued() >= WRITE_BYTES || matches!(reply, Reply::Operation(_) | Reply::Event(_))
+            {
                 self.flush(now);
             }
         }
@@ -329,7 +330,14 @@ impl Client {
                 if !call.oneway && !self.hung_up {
                     let gathered = match &request {
                         Request::Status { .. } => Some((StatusReply::default(), 0)),
-                        Request::Start(_) | Request::Stop(_) | Request::Restart(_) => None,
+                        Request::Start(_)
+                        | Request::Stop { .. }
+                        | Request::Restart { .. }
+                        | Request::Reload(_)
+                        | Request::Scale { .. }
+                        | Request::Kill { .. }
+                        | Request::Events { .. }
+                        | Request::Show { .. } => None,
                     };
                     self.flight = Some(Flight { serial, more, gathered, held_back: false });
                 }
@@ -404,7 +412,11 @@ fn gather(flight: &mut Flight, reply: &Reply, last: bool) -> Option<Vec<u8>> {
             (whole, *length)
         }
         // A step is for those who take more than one reply; an outcome and an error are one.
-        (_, Reply::Operation(_) | Reply::Refused(_) | Reply::Standard(_)) | (None, Reply::Status(_)) => {
+        (
+            _,
+            Reply::Operation(_) | Reply::Event(_) | Reply::Shown(_) | Reply::Refused(_) | Reply::Standard(_),
+        )
+        | (None, Reply::Status(_)) => {
             return last.then(|| reply.encode(false));
         }
     };

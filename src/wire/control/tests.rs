@@ -16,7 +16,7 @@ fn every_field_of_a_service_is_there_even_when_nothing_is_known() {
         r#"{"parameters":{"services":[{"name":"web","state":"stopped","waiting_for":[],"#,
         r#""healthy":null,"pid":null,"pids":[],"generation":0,"instances":[],"restarts":0,"since":null,"#,
         r#""exit":null,"next_start":null,"gate":null,"sockets":[],"memory_bytes":null,"#,
-        r#""cpu_seconds":null,"status_text":null,"tracking":null,"problems":[]}]},"continues":true}"#,
+        r#""cpu_seconds":null,"status_text":null,"tracking":null,"problems":[],"user":null,"ends":[],"changed":[]}]},"continues":true}"#,
     );
     assert_eq!(text(reply.encode(true)), expected);
 }
@@ -50,6 +50,9 @@ fn the_interface_file_has_every_type_with_every_field_in_order() {
     assert_eq!(fields("type Instance"), keys(&Instance::default()));
     assert_eq!(fields("type Socket"), keys(&Socket::default()));
     assert_eq!(fields("type Service"), keys(&Service::default()));
+    assert_eq!(fields("type Ended"), keys(&Ended::default()));
+    assert_eq!(fields("type Event"), keys(&Event::default()));
+    assert_eq!(fields("type Row"), keys(&Row::default()));
     assert_eq!(fields("type Outcome"), keys(&Outcome::default()));
     assert_eq!(fields("type Progress"), keys(&Progress::default()));
     assert_eq!(fields("type Failure"), keys(&Failure::default()));

@@ -1,0 +1,148 @@
+//! ROOT. Clients that watch: each change of a service to each of them. Never waits for one that is slow: he is
+//! told how many changes he has missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Manager;
+use super::control::{Room, SessionId};
+use super::report::instant;
+use crate::policy::ServiceId;
+use crate::sys::clock;
+use crate::wire::control::{Event, EventReply, Exit, Refusal, Reply, State};
+use crate::wire::names;
+
+/// What of a service a watcher is told the changes of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// How it is.
+    pub state: State,
+    /// Its generation.
+    pub generation: u64,
+    /// Its main process.
+    pub pid: Option<i32>,
+    /// How many times it was started again.
+    pub restarts: u64,
+    /// How its main process ended last.
+    pub exit: Option<Exit>,
+    /// What there is to say of it besides.
+    pub text: Option<String>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Watcher {
+    /// What he asked for.
+    names: Vec<String>,
+    missed: u64,
+    full: bool,
+}
+
+/// All of them, and what they were told last.
+#[derive(Debug, Default)]
+pub struct Watchers {
+    table: BTreeMap<SessionId, Watcher>,
+    seen: BTreeMap<ServiceId, Seen>,
+}
+
+impl Watchers {
+    /// One has gone.
+    pub fn leave(&mut self, session: SessionId) {
+        self.table.remove(&session);
+        if self.table.is_empty() {
+            self.seen.clear();
+        }
+    }
+
+    /// One has read what waited for him.
+    pub fn has_room(&mut self, session: SessionId) {
+        if let Some(watcher) = self.table.get_mut(&session) {
+            watcher.full = false;
+        }
+    }
+
+    /// Whether anybody watches: else nothing is compared.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+impl Manager {
+    /// From now on this client is told.
+    pub(super) fn subscribe(&mut self, session: SessionId, wanted: &[String]) {
+        if let Err(unknown) = self.resolve(wanted) {
+            self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
+            return;
+        }
+        if self.watchers.is_empty() {
+            self.watchers.seen = self.services.keys().filter_map(|id| Some((*id, self.seen(*id)?))).collect();
+        }
+        if self.reply(session, &Reply::Event(EventReply::default()), false) != Room::Gone {
+            let watcher = Watcher { names: wanted.to_vec(), missed: 0, full: false };
+            self.watchers.table.insert(session, watcher);
+        }
+    }
+
+    /// Tells whoever watches what is new of a service.
+    pub(super) fn tell_watchers(&mut self, id: ServiceId) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let Some(now) = self.seen(id) else { return };
+        let before = self.watchers.seen.insert(id, now.clone());
+        if before.as_ref() == Some(&now) {
+            return;
+        }
+        let was = before.as_ref().map(|before| before.state).unwrap_or_default();
+        let ended = before.as_ref().is_none_or(|before| {
+            before.exit != now.exit
+                || before.restarts != now.restarts
+                || (before.pid.is_some() && now.pid.is_none())
+        });
+        let event = Event {
+            at: instant(clock::realtime_ns()),
+            service: self.name_of(id).to_owned(),
+            state: now.state,
+            was,
+            generation: now.generation,
+            pid: now.pid,
+            exit: now.exit.filter(|_| ended && now.pid.is_none()),
+            text: now.text,
+        };
+        let name = event.service.clone();
+        let sessions: BTreeSet<SessionId> = self
+            .watchers
+            .table
+            .iter()
+            .filter(|(_, watcher)| concerns(&watcher.names, &name))
+            .map(|(session, _)| *session)
+            .collect();
+        for session in sessions {
+            self.tell(session, &event);
+        }
+    }
+
+    fn tell(&mut self, session: SessionId, event: &Event) {
+        let Some(watcher) = self.watchers.table.get_mut(&session) else { return };
+        if watcher.full {
+            watcher.missed += 1;
+            return;
+        }
+        let missed = std::mem::take(&mut watcher.missed);
+        let reply = Reply::Event(EventReply { event: Some(Box::new(event.clone())), missed });
+        match self.reply(session, &reply, false) {
+            Room::Now => {}
+            Room::Later => {
+                if let Some(watcher) = self.watchers.table.get_mut(&session) {
+                    watcher.full = true;
+                }
+            }
+            Room::Gone => self.watchers.leave(session),
+        }
+    }
+}
+
+/// Whether what a watcher asked for takes in this service: one that comes later counts as well.
+fn concerns(wanted: &[String], name: &str) -> bool {
+    wanted.is_empty()
+        || wanted.iter().any(|one| one == name || (names::is_glob(one) && names::matches(one, name)))
+}
