@@ -32,7 +32,8 @@ fn shown(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("{problem}\n")).collect::<Vec<_>>().join("\n")
 }
 
-/// What is said about a file, as the user would see it; a directory beside it holds what lies under and over it.
+/// What is said about a file, as the user would see it; files beside it hold what lies under and over it. One called
+/// `ahead-…` is read as if everything that is known were supported.
 fn said(path: &Path) -> Result<Unit, Vec<Problem>> {
     let bytes = fs::read(path).unwrap();
     let name = format!("{}.toml", stem(path));
@@ -44,7 +45,11 @@ fn said(path: &Path) -> Result<Unit, Vec<Problem>> {
     layers.extend(under.as_deref().map(|text| Layer { path: "defaults.toml", text }));
     layers.push(Layer { path: &name, text });
     layers.extend(over.as_deref().map(|text| Layer { path: &over_name, text }));
-    Unit::parse_layers(stem(path), &layers)
+    if stem(path).starts_with("ahead-") {
+        Unit::parse_ahead(stem(path), &layers)
+    } else {
+        Unit::parse_layers(stem(path), &layers)
+    }
 }
 
 /// Compares, or writes where `UPDATE` is set. Says how to write when the two differ.
@@ -96,11 +101,11 @@ fn every_good_unit_reads() {
 
 /// A unit, one value in a line. Places are another test's business.
 fn listed(unit: &Unit) -> String {
-    let Unit { name, path: _, description, documentation, service, restart, sockets, limits, places: _ } =
-        unit;
+    let Unit { name, path: _, description, documentation, service, restart, sockets, limits, .. } = unit;
+    let Unit { health, deploy, dependencies, log, sandbox, access, places: _, .. } = unit;
     let mut text = format!("{name:?} {description:?} {documentation:?}\n");
     let fds: Vec<(&str, i32)> = (3..).zip(sockets).map(|(fd, socket)| (socket.name.as_str(), fd)).collect();
-    let context = Context { name, instance: 0, generation: 1, fds: &fds };
+    let context = Context { name, instance: 0, generation: 1, fds: &fds, directories: &[] };
     text += &format!("argv {:?}\n", service.command.expand(&context));
     text += &format!("environment {:?}\n", service.environment.0);
     let unit::Service { server, start, user, group, groups, directory, umask, ready, .. } = service;
@@ -114,10 +119,22 @@ fn listed(unit: &Unit) -> String {
     text += &format!("settle {settle_ms} start-timeout {start_timeout_ms:?}\n");
     text += &format!("stop-signal {stop_signal} stop-timeout {stop_timeout_ms:?}\n");
     text += &format!("{restart:?}\n{limits:?}\n");
-    for unit::Socket { name, listen, mode, user, group, backlog, nodelay } in sockets {
-        text += &format!("socket {name} {listen} {listen:?}\n");
+    for unit::Socket { name, listen, mode, user, group, backlog, nodelay, kind, .. } in sockets {
+        text += &format!("socket {name} {listen} {listen:?} {kind:?}\n");
         text += &format!("  {mode:04o} {user:?} {group:?} backlog {backlog} nodelay {nodelay}\n");
     }
+    for unit::Socket { keepalive, freebind, inherit, .. } in sockets {
+        text += &format!("  keepalive {keepalive} freebind {freebind} inherit {inherit:?}\n");
+    }
+    let capabilities: Vec<String> = service.capabilities.iter().map(ToString::to_string).collect();
+    let unit::Service { environment_files, pass_environment, instances, reload, watchdog_ms, .. } = service;
+    text += &format!("capabilities {capabilities:?} files {environment_files:?} pass {pass_environment:?}\n");
+    text += &format!("instances {instances} watchdog {watchdog_ms:?} reload {reload:?}\n");
+    let unit::Service { idle_stop_ms, essential, schedule, tty, .. } = service;
+    text += &format!("idle-stop {idle_stop_ms:?} essential {essential} schedule {schedule:?} tty {tty}\n");
+    let directories = unit::Directory::ALL.map(|which| service.directory_of(which));
+    text += &format!("directories {directories:?}\n");
+    text += &format!("{health:?}\n{deploy:?}\n{dependencies:?}\n{log:?}\n{sandbox:?}\n{access:?}\n");
     text
 }
 

@@ -193,7 +193,7 @@ impl Manager {
                 fresh.push((name, known));
             }
         }
-        self.check_addresses(&mut fresh);
+        self.check_set(&mut fresh);
         self.resolve_accounts(&mut fresh);
         for (name, known) in &fresh {
             for problem in &known.inputs.problems {
@@ -254,14 +254,17 @@ impl Manager {
         Known { name: name.to_owned(), unit, inputs }
     }
 
-    /// The same address in two units is an error of both.
-    fn check_addresses(&self, fresh: &mut [(String, Known)]) {
+    /// What is wrong between units: an address in two of them, what there is not, those that wait for each other.
+    fn check_set(&self, fresh: &mut [(String, Known)]) {
         let units: Vec<Unit> = fresh.iter().filter_map(|(_, known)| known.unit.clone()).collect();
-        for problem in rules::check_set(&units) {
-            for (_, known) in fresh.iter_mut() {
-                if known.unit.as_ref().is_some_and(|unit| unit.path == problem.place.path) {
+        let refused: Vec<String> =
+            fresh.iter().filter(|(_, known)| known.unit.is_none()).map(|(name, _)| name.clone()).collect();
+        let refused: Vec<&str> = refused.iter().map(String::as_str).collect();
+        for (unit, problem) in rules::check_set(&units, &refused) {
+            if let Some((_, known)) = fresh.iter_mut().find(|(name, _)| *name == unit) {
+                known.inputs.problems.push(problem.to_string());
+                if problem.severity == Severity::Error {
                     known.unit = None;
-                    known.inputs.problems.push(problem.to_string());
                 }
             }
         }

@@ -159,7 +159,7 @@ pub fn spec(unit: &Unit) -> Spec {
         stop_timeout_ms: unit.service.stop_timeout_ms,
         start_timeout_ms: unit.service.start_timeout_ms,
         ready: match unit.service.ready {
-            unit::Ready::Auto | unit::Ready::Started => Readiness::Started,
+            unit::Ready::Auto | unit::Ready::Started | unit::Ready::Health => Readiness::Started,
             unit::Ready::Notify | unit::Ready::Fd(_) => Readiness::Told,
         },
         kind: match unit.service.kind {
@@ -310,6 +310,7 @@ impl Manager {
             instance: 1,
             generation: service.generation.into(),
             fds: &fds,
+            directories: &[],
         };
         let limits = &unit.limits;
         let core = limits.core.unwrap_or(u64::MAX);
@@ -353,7 +354,7 @@ impl Manager {
                 let path = self.notify_path(run).to_string_lossy().into_owned();
                 vec![("NOTIFY_SOCKET".to_owned(), path)]
             }
-            unit::Ready::Auto | unit::Ready::Started | unit::Ready::Fd(_) => Vec::new(),
+            unit::Ready::Auto | unit::Ready::Started | unit::Ready::Fd(_) | unit::Ready::Health => Vec::new(),
         }
     }
 
@@ -395,5 +396,7 @@ pub fn address(listen: &unit::Listen) -> Address {
     match listen {
         unit::Listen::Tcp { addr, dual } => Address::Tcp { address: *addr, dual: *dual },
         unit::Listen::Unix(path) => Address::Unix(path.clone()),
+        // The parser lets none through as long as it says that they are not supported.
+        unit::Listen::Abstract(name) => Address::Unix(format!("@{name}").into()),
     }
 }

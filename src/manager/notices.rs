@@ -109,7 +109,7 @@ pub fn beside(unit: &Unit) -> usize {
     let first = crate::plan::FIRST_SOCKET as usize + unit.sockets.len();
     match unit.service.ready {
         Ready::Fd(number) => (number as usize + 1).saturating_sub(first),
-        Ready::Auto | Ready::Started | Ready::Notify => 0,
+        Ready::Auto | Ready::Started | Ready::Notify | Ready::Health => 0,
     }
 }
 
@@ -132,7 +132,7 @@ impl Manager {
             return Ok(voice);
         }
         match unit.service.ready {
-            Ready::Auto | Ready::Started => {}
+            Ready::Auto | Ready::Started | Ready::Health => {}
             Ready::Notify => {
                 let owner = known.inputs.account.as_ref().map(|account| account.uid);
                 voice.ours = Some((Kind::Notify, self.bind_notify(run, owner)?));

@@ -101,6 +101,7 @@ impl Manager {
             Ready::Notify => format!("not ready within {within}: no READY=1 on its notify socket"),
             Ready::Fd(number) => format!("not ready within {within}: no line on descriptor {number}"),
             Ready::Auto | Ready::Started => format!("not ready within {within}"),
+            Ready::Health => format!("not ready within {within}: no probe found it healthy"),
         }
     }
 
@@ -283,6 +284,7 @@ fn gate(unit: &Unit) -> String {
     }
     match unit.service.ready {
         Ready::Auto | Ready::Started => format!("settle only: {alive} (not proven)"),
+        Ready::Health => format!("public probe, then {alive}"),
         Ready::Notify => format!("notify: READY=1, then {alive}"),
         Ready::Fd(number) => format!("notify: a line on descriptor {number}, then {alive}"),
     }

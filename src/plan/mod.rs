@@ -4,14 +4,13 @@
 //! the environment is whole. What is left is carried out by `launch`, step by step, in the child.
 
 mod build;
-mod capabilities;
 mod check;
 pub mod image;
 
 use std::fmt;
 
+pub use crate::unit::{HIGHEST_CAPABILITY, capability_name, capability_number};
 pub use build::{Account, FIXED_PATH, Inputs, Listener, Start, build, candidates, environment};
-pub use capabilities::{HIGHEST_CAPABILITY, capability_name, capability_number};
 pub use check::Unfit;
 
 /// Bytes of all variables together, terminators included, at most.
@@ -218,7 +217,7 @@ fn amount(value: u64) -> String {
 
 fn capabilities(identity: &Identity) -> String {
     let kept = if identity.uid == 0 { identity.bounding } else { identity.ambient };
-    let known = capabilities::KNOWN;
+    let known = crate::unit::KNOWN_CAPABILITIES;
     if kept & known == known {
         return "all".to_owned();
     }

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::SOCKET_PATH_BYTES_MAX;
+use super::choices::SocketType;
 use super::fault::SocketFault;
 
 /// An address to listen on. Shown, it is what somebody would write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// TCP; the port is not 0.
+    /// TCP, or UDP where the socket's type is `datagram`; the port is not 0.
     Tcp {
         /// The address; `[::]` where `dual` is set.
         addr: SocketAddr,
@@ -19,6 +20,18 @@ pub enum Listen {
     },
     /// A Unix socket: an absolute path of at most [`SOCKET_PATH_BYTES_MAX`] bytes without `.`, `..` or empty parts.
     Unix(PathBuf),
+    /// An abstract Unix socket: its name without the `@`, 1 to [`SOCKET_PATH_BYTES_MAX`] bytes without control
+    /// characters.
+    Abstract(String),
+}
+
+/// Whether the kernel refuses to bind both: an address of the network belongs to TCP and to UDP each, and so
+/// does an abstract name to each type; a path is there once.
+pub(super) fn clash((one, kind): (&Listen, SocketType), (other, other_kind): (&Listen, SocketType)) -> bool {
+    match one {
+        Listen::Unix(_) => one.overlaps(other),
+        Listen::Tcp { .. } | Listen::Abstract(_) => kind == other_kind && one.overlaps(other),
+    }
 }
 
 impl Listen {
@@ -30,8 +43,10 @@ impl Listen {
         if word.starts_with('/') {
             return unix(word);
         }
-        if word.starts_with('@') {
-            return Err(SocketFault::Abstract { word: word.to_owned() });
+        if let Some(name) = word.strip_prefix('@') {
+            let right = (1..=SOCKET_PATH_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control);
+            let fault = || SocketFault::AbstractName { word: word.to_owned() };
+            return right.then(|| Self::Abstract(name.to_owned())).ok_or_else(fault);
         }
         if let Some(port) = word.strip_prefix(':').filter(|port| !port.contains(':')) {
             let port = port_number(port).ok_or_else(|| SocketFault::Port { word: word.to_owned() })?;
@@ -60,10 +75,12 @@ impl Listen {
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(one), Self::Unix(other)) => one == other,
-            (Self::Unix(_), Self::Tcp { .. }) | (Self::Tcp { .. }, Self::Unix(_)) => false,
+            (Self::Abstract(one), Self::Abstract(other)) => one == other,
             (Self::Tcp { addr: one, dual: one_dual }, Self::Tcp { addr: other, dual: other_dual }) => {
                 one.port() == other.port() && (*one_dual || *other_dual || ip_overlaps(one, other))
             }
+            (Self::Unix(_) | Self::Abstract(_), _)
+            | (Self::Tcp { .. }, Self::Unix(_) | Self::Abstract(_)) => false,
         }
     }
 }
@@ -149,6 +166,7 @@ impl fmt::Display for Listen {
             Self::Tcp { addr, dual: true } => write!(out, ":{}", addr.port()),
             Self::Tcp { addr, dual: false } => write!(out, "{addr}"),
             Self::Unix(path) => write!(out, "{}", path.display()),
+            Self::Abstract(name) => write!(out, "@{name}"),
         }
     }
 }
@@ -159,9 +177,16 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_shown() {
-        for word in
-            [":80", "0.0.0.0:80", "127.0.0.1:8000", "[::]:80", "[::1]:80", "[fe80::1%2]:80", "/run/a.sock"]
-        {
+        for word in [
+            ":80",
+            "0.0.0.0:80",
+            "127.0.0.1:8000",
+            "[::]:80",
+            "[::1]:80",
+            "[fe80::1%2]:80",
+            "/run/a.sock",
+            "@a/b c",
+        ] {
             assert_eq!(Listen::parse(word).unwrap().to_string(), word);
         }
         assert_eq!(Listen::parse(":80"), Ok(Listen::Tcp { addr: "[::]:80".parse().unwrap(), dual: true }));
@@ -193,12 +218,33 @@ mod tests {
             ("/a", "/a", true),
             ("/a", "/b", false),
             ("/a", ":80", false),
+            ("@a", "@a", true),
+            ("@a", "@b", false),
+            ("@/a", "/a", false),
+            ("@a", ":80", false),
         ];
         for (one, other, overlap) in cases {
             let (one, other) = (Listen::parse(one).unwrap(), Listen::parse(other).unwrap());
             assert_eq!(one.overlaps(&other), overlap, "{one} and {other}");
             assert_eq!(other.overlaps(&one), overlap, "{other} and {one}");
         }
+    }
+
+    #[test]
+    fn types_have_addresses_of_their_own_and_share_paths() {
+        let clash = |word: &str| {
+            let listen = Listen::parse(word).unwrap();
+            clash((&listen, SocketType::Stream), (&listen, SocketType::Datagram))
+        };
+        assert_eq!((clash(":80"), clash("/a"), clash("@a")), (false, true, false));
+    }
+
+    #[test]
+    fn an_abstract_name_fills_the_kernels_room_and_not_more() {
+        for word in ["@".to_owned(), format!("@{}", "a".repeat(108)), "@a\u{1b}".to_owned()] {
+            assert_eq!(Listen::parse(&word), Err(SocketFault::AbstractName { word: word.clone() }));
+        }
+        assert!(Listen::parse(&format!("@{}", "a".repeat(107))).is_ok());
     }
 
     #[test]

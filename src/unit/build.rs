@@ -1,21 +1,22 @@
 //! PURE. What was written, over all layers, into one unit; and the problems that only show between keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::account::Account;
-use super::address::Listen;
+use super::choices::{Kind, LogTo, Policy, Profile, Ready, Server, SocketType, Start, Strategy, WhenFull};
 use super::command::Command;
-use super::fault::{CommandFault, Fault, KeyFault, SocketFault, ValueFault};
+use super::fault::{Fault, KeyFault};
 use super::keys::{Key, Table};
 use super::model::{
-    Environment, Kind, Limits, Places, Policy, Ready, Restart, Server, Service, Socket, Start, Unit,
+    Access, Dependencies, Deploy, Environment, Health, Limits, Log, Places, Probe, Restart, Sandbox, Service,
+    Socket, Unit, Who,
 };
 use super::read::{did_you_mean, example};
 use super::settings::{Draft, Setting, Settings, SocketSettings, Spot};
 use super::signal::Signal;
 use super::source::Source;
 use super::value::{Value, preset};
-use super::{ENVIRONMENT_BYTES_MAX, SOCKETS_MAX};
 
 /// The builder of one unit.
 pub(super) struct Builder<'a, 't> {
@@ -30,24 +31,28 @@ pub(super) struct Builder<'a, 't> {
 impl Builder<'_, '_> {
     /// The unit. It is only to be used where no problem was found, here or before.
     pub fn build(&mut self, name: &str, mut settings: Settings) -> Unit {
-        self.between_keys(&settings);
+        self.between_keys(name, &settings);
         let sockets = std::mem::take(&mut settings.sockets);
-        let names: Vec<String> = sockets.iter().map(|socket| socket.name.clone()).collect();
-        self.command(&settings, &names);
-        self.addresses(&sockets);
         let places = if self.found.is_empty() { self.places(&settings, &sockets) } else { Places::default() };
         let chosen_policy = settings.keys.contains_key(&(Table::Restart, "policy"));
+        let asks = settings.tables.contains_key(&Table::Health);
         let mut keys = settings.keys;
-        let mut service = Keys { table: Table::Service, take: |name| keys.remove(&(Table::Service, name)) };
-        let service = service_of(&mut service);
-        let mut restart = Keys { table: Table::Restart, take: |name| keys.remove(&(Table::Restart, name)) };
-        let mut restart = restart_of(&mut restart);
-        if service.kind == Kind::Task && !chosen_policy {
+        let mut of = |table| {
+            let mut own = BTreeMap::new();
+            for key in Table::keys(table) {
+                if let Some(setting) = keys.remove(&(table, key.name)) {
+                    own.insert(key.name, setting);
+                }
+            }
+            Keys { table, own }
+        };
+        let service = service_of(&mut of(Table::Service));
+        let mut restart = restart_of(&mut of(Table::Restart));
+        // What ends once and for all by its nature is not brought back by a default.
+        if (service.kind == Kind::Task || service.essential) && !chosen_policy {
             restart.policy = Policy::Never;
         }
-        let mut limits = Keys { table: Table::Limits, take: |name| keys.remove(&(Table::Limits, name)) };
-        let limits = limits_of(&mut limits);
-        let mut top = Keys { table: Table::Top, take: |name| keys.remove(&(Table::Top, name)) };
+        let mut top = of(Table::Top);
         Unit {
             name: name.to_owned(),
             path: self.sources.get(self.own).map_or("", |source| source.path).to_owned(),
@@ -56,12 +61,20 @@ impl Builder<'_, '_> {
             service,
             restart,
             sockets: sockets.into_iter().filter_map(socket_of).collect(),
-            limits,
+            health: asks.then(|| health_of(&mut of(Table::Health))),
+            deploy: deploy_of(&mut of(Table::Deploy)),
+            dependencies: dependencies_of(&mut of(Table::Dependencies)),
+            log: log_of(&mut of(Table::Log)),
+            limits: limits_of(&mut of(Table::Limits)),
+            sandbox: Sandbox {
+                profile: Profile::from_word(of(Table::Sandbox).choice("profile")).unwrap_or(Profile::Default),
+            },
+            access: access_of(&mut of(Table::Access)),
             places,
         }
     }
 
-    fn tell(&mut self, spot: &Spot, fault: impl Into<Fault>) {
+    pub(super) fn tell(&mut self, spot: &Spot, fault: impl Into<Fault>) {
         self.found.push(Draft { spot: spot.clone(), fault: fault.into() });
     }
 
@@ -78,6 +91,12 @@ impl Builder<'_, '_> {
         for ((table, name), setting) in &settings.keys {
             let name =
                 if *table == Table::Top { (*name).to_owned() } else { format!("{}.{name}", table.name()) };
+            if let Some(Value::Names(names)) = &setting.value {
+                for (each, span) in names {
+                    let spot = Spot { layer: setting.place.layer, span: span.clone() };
+                    write(format!("{name}.{each}"), &spot);
+                }
+            }
             write(name, &setting.place);
         }
         for socket in sockets {
@@ -90,11 +109,11 @@ impl Builder<'_, '_> {
     }
 
     /// Where to say that a key of `table` is missing: at the table's header, else at the start of the file.
-    fn header(&self, settings: &Settings, table: Table) -> Spot {
+    pub(super) fn header(&self, settings: &Settings, table: Table) -> Spot {
         settings.tables.get(&table).cloned().unwrap_or(Spot { layer: self.own, span: 0..0 })
     }
 
-    fn missing(&mut self, at: &Spot, key: &Key, header: &str) {
+    pub(super) fn missing(&mut self, at: &Spot, key: &Key, header: &str) {
         // A key that was misspelt has been told of, with this as its remedy.
         let misspelt = self.found.iter().any(|draft| match &draft.fault {
             Fault::Key(KeyFault::Unknown { table, remedy: Some(remedy), .. }) => {
@@ -107,115 +126,18 @@ impl Builder<'_, '_> {
             self.tell(at, KeyFault::Missing { key: key.name.to_owned(), table, example });
         }
     }
-
-    fn command(&mut self, settings: &Settings, sockets: &[String]) {
-        match settings.keys.get(&(Table::Service, "command")) {
-            None => {
-                // Without the table a misspelt header, or a key above it, is what is wrong.
-                let told = !settings.tables.contains_key(&Table::Service) && !self.found.is_empty();
-                if let Some(key) = Table::Service.key("command").filter(|_| !told) {
-                    let at = self.header(settings, Table::Service);
-                    self.missing(&at, key, Table::Service.header());
-                }
-            }
-            Some(setting) => {
-                let Some(Value::Command(_, asked)) = &setting.value else { return };
-                for (name, span) in asked.iter().filter(|(name, _)| !sockets.contains(name)) {
-                    let spot = Spot { layer: setting.place.layer, span: span.clone() };
-                    self.tell(&spot, CommandFault::NoSocket { name: name.clone(), known: sockets.to_vec() });
-                }
-            }
-        }
-    }
-
-    fn between_keys(&mut self, settings: &Settings) {
-        let read =
-            |table, name| settings.keys.get(&(table, name)).map(|setting| (setting, setting.value.as_ref()));
-        if let Some((setting, Some(Value::Environment(environment)))) = read(Table::Service, "environment") {
-            let bytes = environment.0.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-            if bytes > ENVIRONMENT_BYTES_MAX {
-                self.tell(&setting.key, ValueFault::EnvironmentSize { bytes });
-            }
-        }
-        let delay = match read(Table::Restart, "delay") {
-            Some((_, value)) => value.cloned(),
-            None => Table::Restart.key("delay").and_then(preset),
-        };
-        if let Some((setting, Some(Value::Duration(Some(most_ms))))) = read(Table::Restart, "max-delay")
-            && let Some(Value::Duration(Some(delay_ms))) = delay
-            && *most_ms < delay_ms
-        {
-            self.tell(&setting.place, ValueFault::DelayOrder { delay_ms });
-        }
-        let sockets = settings.sockets.len();
-        if let Some((setting, Some(Value::Descriptor(number)))) = read(Table::Service, "ready")
-            && usize::try_from(*number).is_ok_and(|number| number < 3 + sockets)
-        {
-            self.tell(&setting.place, ValueFault::SocketThere { fd: *number, free: 3 + sockets });
-        }
-        if let Some((setting, Some(Value::Number(nofile)))) = read(Table::Limits, "nofile")
-            && usize::try_from(*nofile).is_ok_and(|nofile| nofile < sockets + DESCRIPTORS_BESIDE_SOCKETS)
-        {
-            self.tell(&setting.place, ValueFault::FewDescriptors { sockets });
-        }
-    }
-
-    fn addresses(&mut self, sockets: &[SocketSettings]) {
-        if let Some(first) = sockets.get(SOCKETS_MAX) {
-            self.tell(&first.spot, SocketFault::TooMany);
-        }
-        let mut before: Vec<(&str, &Listen)> = Vec::new();
-        for socket in sockets {
-            let Some(setting) = socket.keys.get("listen") else {
-                if let Some(key) = Table::Socket.key("listen") {
-                    self.missing(&socket.spot, key, &format!("[socket.{}]", socket.name));
-                }
-                continue;
-            };
-            let Some(Value::Address(listen)) = &setting.value else { continue };
-            self.senseless(socket, listen);
-            // What is beyond the limit has been told of, and is not compared with everything else.
-            if before.len() >= SOCKETS_MAX {
-                continue;
-            }
-            if let Some((by, other)) = before.iter().find(|(_, other)| other.overlaps(listen)) {
-                let (address, by, other) = (listen.to_string(), (*by).to_owned(), other.to_string());
-                self.tell(&setting.place, SocketFault::Taken { address, by, other });
-            }
-            before.push((&socket.name, listen));
-        }
-    }
-
-    /// Keys that mean nothing for a socket of this kind: an ignored `mode` would be a false promise.
-    fn senseless(&mut self, socket: &SocketSettings, listen: &Listen) {
-        let unix = match listen {
-            Listen::Unix(_) => true,
-            Listen::Tcp { .. } => false,
-        };
-        for (name, setting) in &socket.keys {
-            let key = (*name).to_owned();
-            match (*name, unix) {
-                ("mode" | "user" | "group", false) => self.tell(&setting.key, SocketFault::UnixOnly { key }),
-                ("nodelay", true) => self.tell(&setting.key, SocketFault::TcpOnly { key }),
-                _ => {}
-            }
-        }
-    }
 }
-
-/// Descriptors that a program has beside its sockets at the least: the standard three, and some to work with.
-const DESCRIPTORS_BESIDE_SOCKETS: usize = 8;
 
 /// The keys of one table, each with its default where nobody wrote it. A key that was wrong gives the default of
 /// its type; the problem is told, so the unit is not used.
-struct Keys<Take> {
+struct Keys {
     table: Table,
-    take: Take,
+    own: BTreeMap<&'static str, Setting>,
 }
 
-impl<Take: FnMut(&'static str) -> Option<Setting>> Keys<Take> {
+impl Keys {
     fn value(&mut self, name: &'static str) -> Option<Value> {
-        match (self.take)(name) {
+        match self.own.remove(name) {
             Some(setting) => setting.value,
             None => self.table.key(name).and_then(preset),
         }
@@ -237,6 +159,32 @@ impl<Take: FnMut(&'static str) -> Option<Setting>> Keys<Take> {
         if let Some(Value::Number(number)) = self.value(name) { Some(number) } else { None }
     }
 
+    fn names(&mut self, name: &'static str) -> Vec<String> {
+        let Some(Value::Names(names)) = self.value(name) else { return Vec::new() };
+        let mut seen = BTreeSet::new();
+        names.into_iter().map(|(name, _)| name).filter(|name| seen.insert(name.clone())).collect()
+    }
+
+    fn whos(&mut self, name: &'static str) -> Vec<Who> {
+        if let Some(Value::Whos(whos)) = self.value(name) { whos } else { Vec::new() }
+    }
+
+    fn count(&mut self, name: &'static str) -> Option<u32> {
+        self.number(name).and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn flag(&mut self, name: &'static str) -> bool {
+        matches!(self.value(name), Some(Value::Flag(true)))
+    }
+
+    fn size(&mut self, name: &'static str) -> Option<u64> {
+        if let Some(Value::Size(bytes)) = self.value(name) { bytes } else { None }
+    }
+
+    fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        if let Some(Value::Path(path)) = self.value(name) { Some(path) } else { None }
+    }
+
     fn mode(&mut self, name: &'static str) -> u32 {
         if let Some(Value::Mode(mode)) = self.value(name) { mode } else { 0 }
     }
@@ -250,7 +198,7 @@ impl<Take: FnMut(&'static str) -> Option<Setting>> Keys<Take> {
     }
 }
 
-fn service_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take>) -> Service {
+fn service_of(keys: &mut Keys) -> Service {
     let command = if let Some(Value::Command(command, _)) = keys.value("command") {
         command
     } else {
@@ -274,10 +222,22 @@ fn service_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take
         user: keys.account("user"),
         group: keys.account("group"),
         groups: if let Some(Value::Accounts(groups)) = keys.value("groups") { Some(groups) } else { None },
-        directory: if let Some(Value::Path(path)) = keys.value("directory") { Some(path) } else { None },
+        capabilities: if let Some(Value::Capabilities(all)) = keys.value("capabilities") {
+            all
+        } else {
+            Vec::new()
+        },
+        directory: keys.path("directory"),
         environment,
+        environment_files: if let Some(Value::Paths(all)) = keys.value("environment-files") {
+            all
+        } else {
+            Vec::new()
+        },
+        pass_environment: keys.names("pass-environment"),
+        instances: keys.number("instances").and_then(|number| u16::try_from(number).ok()).unwrap_or(1),
         umask: keys.mode("umask"),
-        before_start: if let Some(Value::Commands(all)) = keys.value("before-start") {
+        before_start: if let Some(Value::Commands(all, _)) = keys.value("before-start") {
             all
         } else {
             Vec::new()
@@ -295,10 +255,19 @@ fn service_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take
             Signal::TERM
         },
         stop_timeout_ms: keys.duration("stop-timeout"),
+        reload: if let Some(Value::Reload(reload, _)) = keys.value("reload") { Some(reload) } else { None },
+        watchdog_ms: keys.duration("watchdog"),
+        idle_stop_ms: keys.duration("idle-stop"),
+        essential: keys.flag("essential"),
+        schedule: keys.text("schedule"),
+        tty: keys.flag("tty"),
+        runtime_directory: keys.text("runtime-directory"),
+        state_directory: keys.text("state-directory"),
+        cache_directory: keys.text("cache-directory"),
     }
 }
 
-fn restart_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take>) -> Restart {
+fn restart_of(keys: &mut Keys) -> Restart {
     let delay_ms = keys.duration("delay").unwrap_or_default();
     Restart {
         policy: Policy::from_word(keys.choice("policy")).unwrap_or(Policy::Always),
@@ -310,27 +279,84 @@ fn restart_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take
     }
 }
 
-fn limits_of<Take: FnMut(&'static str) -> Option<Setting>>(keys: &mut Keys<Take>) -> Limits {
+/// What is asked is the one key of its table that says so; the parser has told of none and of two.
+fn health_of(keys: &mut Keys) -> Health {
+    let probe = match (keys.text("http"), keys.text("uwsgi"), keys.value("command")) {
+        (Some(path), _, _) => Probe::Http(path),
+        (None, Some(path), _) => Probe::Uwsgi(path),
+        (None, None, Some(Value::Command(command, _))) => Probe::Command(command),
+        (None, None, _) => Probe::Tcp,
+    };
+    Health {
+        probe,
+        host: keys.text("host").unwrap_or_default(),
+        socket: keys.text("socket"),
+        interval_ms: keys.duration("interval"),
+        timeout_ms: keys.duration("timeout").unwrap_or_default(),
+        failures: keys.count("failures").unwrap_or(1),
+    }
+}
+
+fn deploy_of(keys: &mut Keys) -> Deploy {
+    Deploy { strategy: Strategy::from_word(keys.choice("strategy")), release: keys.path("release") }
+}
+
+fn dependencies_of(keys: &mut Keys) -> Dependencies {
+    Dependencies { requires: keys.names("requires"), wants: keys.names("wants"), after: keys.names("after") }
+}
+
+fn log_of(keys: &mut Keys) -> Log {
+    Log {
+        to: LogTo::from_word(keys.choice("to")).unwrap_or(LogTo::File),
+        max_size: keys.size("max-size").unwrap_or(u64::MAX),
+        max_age_ms: keys.duration("max-age"),
+        keep: keys.count("keep").unwrap_or_default(),
+        compress: keys.flag("compress"),
+        when_full: WhenFull::from_word(keys.choice("when-full")).unwrap_or(WhenFull::Drop),
+    }
+}
+
+fn access_of(keys: &mut Keys) -> Access {
+    Access { status: keys.whos("status"), logs: keys.whos("logs"), control: keys.whos("control") }
+}
+
+fn limits_of(keys: &mut Keys) -> Limits {
     let small = |number: Option<i64>| number.and_then(|number| i32::try_from(number).ok());
     Limits {
         nofile: keys.number("nofile").and_then(|number| u64::try_from(number).ok()),
-        core: if let Some(Value::Size(bytes)) = keys.value("core") { bytes } else { None },
+        core: keys.size("core"),
         nice: small(keys.number("nice")),
         oom_score_adjust: small(keys.number("oom-score-adjust")),
+        nproc: keys.number("nproc").and_then(|number| u64::try_from(number).ok()),
+        cpu_affinity: if let Some(Value::Processors(all)) = keys.value("cpu-affinity") {
+            all
+        } else {
+            Vec::new()
+        },
+        memory_max: keys.size("memory-max"),
+        memory_high: keys.size("memory-high"),
+        cpu_max: if let Some(Value::Percent(percent)) = keys.value("cpu-max") { Some(percent) } else { None },
+        cpu_weight: keys.count("cpu-weight"),
+        io_weight: keys.count("io-weight"),
+        pids_max: keys.count("pids-max").unwrap_or_default(),
     }
 }
 
 /// The socket; None where its address is wrong or missing, which has been told.
-fn socket_of(mut socket: SocketSettings) -> Option<Socket> {
-    let mut keys = Keys { table: Table::Socket, take: |name| socket.keys.remove(name) };
+fn socket_of(socket: SocketSettings) -> Option<Socket> {
+    let mut keys = Keys { table: Table::Socket, own: socket.keys };
     let Some(Value::Address(listen)) = keys.value("listen") else { return None };
     Some(Socket {
         listen,
+        kind: SocketType::from_word(keys.choice("type")).unwrap_or(SocketType::Stream),
         mode: keys.mode("mode"),
         user: keys.account("user"),
         group: keys.account("group"),
-        backlog: keys.number("backlog").and_then(|number| u32::try_from(number).ok()).unwrap_or_default(),
-        nodelay: matches!(keys.value("nodelay"), Some(Value::Flag(true))),
+        backlog: keys.count("backlog").unwrap_or_default(),
+        nodelay: keys.flag("nodelay"),
+        keepalive: keys.flag("keepalive"),
+        freebind: keys.flag("freebind"),
+        inherit: keys.text("inherit"),
         name: socket.name,
     })
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::fault::CommandFault;
+use super::keys::{PLACEHOLDERS, Since};
 
 /// What a service executes: at least one word, and the first is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,33 @@ pub enum Piece {
     Instance,
     /// `{generation}`: the generation's number.
     Generation,
+    /// `{runtime-directory}` and the like: the path of that directory.
+    Directory(Directory),
+}
+
+/// Which of the directories that a unit can have made for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Directory {
+    /// `runtime-directory`
+    Runtime,
+    /// `state-directory`
+    State,
+    /// `cache-directory`
+    Cache,
+}
+
+impl Directory {
+    /// Every one, in the order of the key table.
+    pub const ALL: [Self; 3] = [Self::Runtime, Self::State, Self::Cache];
+
+    /// The key of `[service]`, which is also the word of the placeholder.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime-directory",
+            Self::State => "state-directory",
+            Self::Cache => "cache-directory",
+        }
+    }
 }
 
 /// What placeholders become.
@@ -45,6 +73,8 @@ pub struct Context<'a> {
     pub generation: u64,
     /// Names of the sockets and the descriptors that the service will have them at.
     pub fds: &'a [(&'a str, i32)],
+    /// Paths of the directories that the unit has made for it.
+    pub directories: &'a [(Directory, &'a str)],
 }
 
 impl Command {
@@ -58,7 +88,7 @@ impl Command {
     pub fn sockets(&self) -> impl Iterator<Item = &str> {
         self.argv.iter().flat_map(|word| &word.pieces).filter_map(|piece| match piece {
             Piece::Fd(name) => Some(name.as_str()),
-            Piece::Text(_) | Piece::Name | Piece::Instance | Piece::Generation => None,
+            Piece::Text(_) | Piece::Name | Piece::Instance | Piece::Generation | Piece::Directory(_) => None,
         })
     }
 }
@@ -71,14 +101,34 @@ impl Word {
                 Piece::Text(part) => text.push_str(part),
                 Piece::Fd(name) => match context.fds.iter().find(|(socket, _)| socket == name) {
                     Some((_, fd)) => text.push_str(&fd.to_string()),
-                    None => text.push_str(&format!("{{fd:{name}}}")),
+                    None => text.push_str(&piece.written()),
                 },
                 Piece::Name => text.push_str(context.name),
                 Piece::Instance => text.push_str(&context.instance.to_string()),
                 Piece::Generation => text.push_str(&context.generation.to_string()),
+                Piece::Directory(which) => {
+                    match context.directories.iter().find(|(directory, _)| directory == which) {
+                        Some((_, path)) => text.push_str(path),
+                        None => text.push_str(&piece.written()),
+                    }
+                }
             }
         }
         text
+    }
+}
+
+impl Piece {
+    /// It as a unit has it.
+    pub(super) fn written(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Fd(name) => format!("{{fd:{name}}}"),
+            Self::Name => "{name}".to_owned(),
+            Self::Instance => "{instance}".to_owned(),
+            Self::Generation => "{generation}".to_owned(),
+            Self::Directory(which) => format!("{{{}}}", which.key()),
+        }
     }
 }
 
@@ -102,6 +152,10 @@ pub(super) fn pieces(word: &str) -> (Word, Vec<(String, CommandFault)>) {
                 pieces.push(piece);
             }
             Err(fault) => faults.push((format!("{{{inner}}}"), fault)),
+        }
+        if PLACEHOLDERS.contains(&(inner, Since::Later)) {
+            let fault = CommandFault::PlaceholderNotYet { word: inner.to_owned() };
+            faults.push((format!("{{{inner}}}"), fault));
         }
         rest = after.get(inner.len() + 2..).unwrap_or_default();
     }
@@ -137,12 +191,11 @@ fn known(inner: &str) -> Result<Piece, CommandFault> {
         "name" => Ok(Piece::Name),
         "instance" => Ok(Piece::Instance),
         "generation" => Ok(Piece::Generation),
-        "runtime-directory" | "state-directory" | "cache-directory" | "fd:health" => {
-            Err(CommandFault::PlaceholderNotYet { word: inner.to_owned() })
-        }
-        _ => match inner.strip_prefix("fd:") {
-            Some(name) => Ok(Piece::Fd(name.to_owned())),
-            None => Err(CommandFault::Placeholder { word: inner.to_owned() }),
+        _ => match (inner.strip_prefix("fd:"), Directory::ALL.into_iter().find(|which| which.key() == inner))
+        {
+            (Some(name), _) => Ok(Piece::Fd(name.to_owned())),
+            (None, Some(which)) => Ok(Piece::Directory(which)),
+            (None, None) => Err(CommandFault::Placeholder { word: inner.to_owned() }),
         },
     }
 }
@@ -290,17 +343,30 @@ mod tests {
             );
         }
         assert_eq!(pieces("{word}").1.len(), 1);
-        assert_eq!(pieces("{fd:health}").1.len(), 1);
+        assert_eq!(pieces("{fd:health}").0.pieces, [Piece::Fd("health".to_owned())]);
+        assert_eq!(
+            pieces("{state-directory}/db").0.pieces.first(),
+            Some(&Piece::Directory(Directory::State))
+        );
         assert_eq!(pieces("{{name}").0.pieces, [Piece::Text("{".to_owned()), Piece::Name]);
         assert_eq!(pieces("").0.pieces, [Piece::Text(String::new())]);
     }
 
     #[test]
     fn placeholders_become_what_they_stand_for() {
-        let argv = ["fd://{fd:web}", "{name}-{instance}", "g{generation}", "{}", "{fd:none}"];
+        let argv =
+            ["fd://{fd:web}", "{name}-{instance}", "g{generation}", "{}", "{fd:none}", "{cache-directory}/x"];
         let command = Command { argv: argv.iter().map(|word| pieces(word).0).collect() };
-        let context = Context { name: "shop", instance: 2, generation: 7, fds: &[("web", 3)] };
-        assert_eq!(command.expand(&context), ["fd://3", "shop-2", "g7", "{}", "{fd:none}"]);
+        let directories = [(Directory::Cache, "/var/cache/shop")];
+        let context = Context {
+            name: "shop",
+            instance: 2,
+            generation: 7,
+            fds: &[("web", 3)],
+            directories: &directories,
+        };
+        let words = ["fd://3", "shop-2", "g7", "{}", "{fd:none}", "/var/cache/shop/x"];
+        assert_eq!(command.expand(&context), words);
         assert_eq!(command.sockets().collect::<Vec<_>>(), ["web", "none"]);
     }
 }

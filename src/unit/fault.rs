@@ -15,8 +15,23 @@ pub enum Fault {
     Command(CommandFault),
     /// With a socket.
     Socket(SocketFault),
+    /// With how it is seen whether the service works.
+    Health(HealthFault),
     /// With the unit beside others, or for who runs it.
     Rule(RuleFault),
+}
+
+impl Fault {
+    /// Whether all that is wrong is that something known does nothing yet.
+    pub(super) fn is_not_yet(&self) -> bool {
+        matches!(
+            self,
+            Self::Key(KeyFault::NotYet { .. })
+                | Self::Value(ValueFault::NotYet { .. })
+                | Self::Command(CommandFault::PlaceholderNotYet { .. })
+                | Self::Socket(SocketFault::AbstractNotYet { .. })
+        )
+    }
 }
 
 /// What is wrong with a file as such.
@@ -150,6 +165,13 @@ pub enum ValueFault {
         /// Whether `"off"` can be written.
         off: bool,
     },
+    /// A size that is too small.
+    Small {
+        /// The key.
+        key: String,
+        /// The least, in bytes.
+        least_bytes: u64,
+    },
     /// `max-delay` below `delay`.
     DelayOrder {
         /// `delay` in milliseconds.
@@ -231,6 +253,16 @@ pub enum ValueFault {
         /// The first that is free.
         free: usize,
     },
+    /// A key that only tasks have.
+    TasksOnly {
+        /// The key.
+        key: String,
+    },
+    /// The unit's own name among those that it needs.
+    Itself {
+        /// The key.
+        key: String,
+    },
     /// Too few descriptors for the sockets.
     FewDescriptors {
         /// How many sockets there are.
@@ -275,9 +307,18 @@ pub enum CommandFault {
         known: Vec<String>,
     },
     /// A descriptor of a socket for a command that is given none.
-    NoSocketsYet {
+    NoSockets {
+        /// The key of the command.
+        key: String,
         /// The socket's name.
         name: String,
+    },
+    /// `{fd:health}` where no probe would ask it.
+    NobodyAsks,
+    /// The path of a directory that the unit does not have made.
+    NoDirectory {
+        /// The directory's key.
+        key: String,
     },
     /// More bytes than execve(2) would take.
     Long {
@@ -320,8 +361,13 @@ pub enum SocketFault {
         /// The same in IPv4.
         remedy: SocketAddr,
     },
-    /// An abstract Unix socket.
-    Abstract {
+    /// An abstract Unix socket, which does nothing yet.
+    AbstractNotYet {
+        /// What was written.
+        word: String,
+    },
+    /// Not the name of an abstract Unix socket.
+    AbstractName {
         /// What was written.
         word: String,
     },
@@ -353,16 +399,72 @@ pub enum SocketFault {
         /// The other's address.
         other: String,
     },
-    /// A key that only Unix sockets have.
+    /// A key that only Unix sockets with a path have.
     UnixOnly {
         /// The key.
         key: String,
+        /// What this socket is.
+        of: &'static str,
     },
-    /// A key that only TCP sockets have.
-    TcpOnly {
+    /// A key that this socket does not have.
+    Senseless {
         /// The key.
         key: String,
+        /// What this socket is.
+        of: &'static str,
     },
+    /// A type that the network does not have.
+    Seqpacket {
+        /// The socket's address.
+        address: String,
+    },
+}
+
+/// What is wrong with `[health]`, or with what asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthFault {
+    /// It says nothing to ask.
+    NoProbe,
+    /// It says two things to ask.
+    TwoProbes {
+        /// This key.
+        key: String,
+        /// The other.
+        other: String,
+    },
+    /// There is no such table, and `ready = "health"`.
+    Missing,
+    /// The unit has no socket to ask.
+    NoSocket {
+        /// The key of what is asked.
+        key: String,
+    },
+    /// It names a socket that the unit does not have.
+    UnknownSocket {
+        /// The name.
+        name: String,
+        /// Names of the sockets it has.
+        known: Vec<String>,
+    },
+    /// Its socket takes no connections.
+    NotStream {
+        /// The socket's name.
+        name: String,
+    },
+    /// It names a socket, and the command takes `{fd:health}`.
+    Private {
+        /// The socket's name.
+        name: String,
+    },
+    /// A key that means nothing for what is asked.
+    Senseless {
+        /// The key.
+        key: String,
+        /// The key of what is asked.
+        probe: String,
+    },
+    /// A task is not asked.
+    Task,
 }
 
 /// What is wrong with a unit beside others, or for who runs it.
@@ -398,6 +500,20 @@ pub enum RuleFault {
         other: String,
         /// Where it is written.
         place: String,
+    },
+    /// A unit needs another that there is not.
+    NoUnit {
+        /// The key it is named under.
+        key: &'static str,
+        /// The name.
+        name: String,
+        /// Which one was probably meant.
+        meant: Option<String>,
+    },
+    /// Units that wait for each other.
+    Cycle {
+        /// Their names in order, the first again at the end; None where a long one is cut.
+        path: Vec<Option<String>>,
     },
     /// Two units with one name.
     SameName {

@@ -41,6 +41,16 @@ pub(super) fn size_bytes(word: &str) -> Option<u64> {
     number(digits)?.checked_mul(1 << shift)
 }
 
+/// A size as somebody would write it.
+pub fn size_text(bytes: u64) -> String {
+    let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
+    let whole = |(_, shift): &(&str, u32)| bytes > 0 && bytes.is_multiple_of(1 << shift);
+    match units.into_iter().find(whole) {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
 /// Three or four octal digits, at most 0777; None for anything else.
 pub(super) fn mode(word: &str) -> Option<u32> {
     let right = matches!(word.len(), 3 | 4) && word.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
@@ -113,6 +123,7 @@ mod tests {
             [("0", 0), ("64K", 65_536), ("10M", 10_485_760), ("1G", 1 << 30), ("2T", 2 << 40)]
         {
             assert_eq!(size_bytes(word), Some(bytes), "{word}");
+            assert_eq!(size_text(bytes), word);
         }
         for word in ["", "K", "10k", "10MB", "1.5G", "-1", "99999999999T"] {
             assert_eq!(size_bytes(word), None, "{word}");

@@ -157,10 +157,36 @@ pub enum Shape {
     Text,
     /// One such text, or a list of them.
     Texts,
-    /// A list of names.
+    /// A list of texts.
     Names,
+    /// A list of unit names.
+    Units,
+    /// A list of variables' names.
+    Variables,
+    /// A list of capabilities' names.
+    Capabilities,
+    /// A list of `user:NAME`, `group:NAME` and `*`.
+    Whos,
+    /// A list of processors: numbers, and ranges such as `"4-7"`.
+    Processors,
     /// An absolute path.
     Path,
+    /// A list of such.
+    Paths,
+    /// A directory's name without a slash.
+    Directory,
+    /// The name of one of the unit's sockets.
+    SocketName,
+    /// The name of a descriptor that an init gives (sd_listen_fds(3)).
+    GivenName,
+    /// The host name of a request.
+    Host,
+    /// The path of a request.
+    UrlPath,
+    /// Processor time such as `"50%"` of one processor.
+    Percent,
+    /// `{ signal = "HUP" }` or `{ command = [...] }`.
+    Reload,
     /// `true` or `false`.
     Flag,
     /// A whole number from the first to the second.
@@ -171,8 +197,8 @@ pub enum Shape {
     Duration(u64),
     /// The same, or `"off"` for no limit.
     DurationOrOff(u64),
-    /// A size, or `"unlimited"`.
-    Size,
+    /// A size of at least that many bytes, or `"unlimited"`.
+    Size(u64),
     /// Permission bits as an octal string.
     Mode,
     /// A signal's name.
@@ -193,8 +219,6 @@ pub enum Shape {
     Accounts,
     /// Where a socket listens.
     Address,
-    /// A table of a form of its own; the words describe it.
-    Form(&'static str),
 }
 
 /// One row: one key.
@@ -257,10 +281,27 @@ const FULL: Shape = Shape::Choice(&[("drop", Since::Later), ("block", Since::Lat
 const PROFILES: Shape =
     Shape::Choice(&[("default", Since::Later), ("web", Since::Later), ("off", Since::Later)]);
 
+/// Smallest file that is worth rotating: four of the longest lines.
+const LOG_BYTES_LEAST: u64 = 64 * 1024;
+/// Least memory in which a program can start at all.
+const MEMORY_BYTES_LEAST: u64 = 1 << 20;
 /// Largest value that the kernel takes for a descriptor limit (`fs.nr_open` at its highest).
 const NOFILE_MAX: i64 = 0x7fff_ffc0;
 /// Largest backlog that listen(2) takes; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG_MAX: i64 = i32::MAX as i64;
+
+/// Whether `@name` can be listened on.
+pub const ABSTRACT_SOCKETS: Since = Since::Later;
+/// Words in braces that the commands of a unit can hold beside `{fd:NAME}`.
+pub const PLACEHOLDERS: &[(&str, Since)] = &[
+    ("name", Since::Now),
+    ("instance", Since::Now),
+    ("generation", Since::Now),
+    ("runtime-directory", Since::Later),
+    ("state-directory", Since::Later),
+    ("cache-directory", Since::Later),
+    ("fd:health", Since::Later),
+];
 
 macro_rules! rows {
     ($($table:ident { $($name:literal $shape:expr, $since:ident, $preset:ident $value:literal, $doc:literal;)* })*) => {
@@ -298,16 +339,16 @@ pub const KEYS: &[Key] = rows! {
             "The service's group. Unset: the account's own.";
         "groups" Shape::Accounts, Now, Unset r#"["media"]"#,
             "Its supplementary groups, in place of the account's.";
-        "capabilities" Shape::Names, Later, Is "[]",
+        "capabilities" Shape::Capabilities, Later, Is "[]",
             "Capabilities that the service keeps, such as `net-raw`.";
         "directory" Shape::Path, Now, Unset r#""/srv/bagels/current""#,
             "Where it runs; entered as the service's user, with links resolved, so that a link that moves later changes \
              nothing that runs.";
         "environment" Shape::Environment, Now, Is "{}",
             "Variables, in quotes, on top of a clean environment.";
-        "environment-files" Shape::Names, Later, Is "[]",
+        "environment-files" Shape::Paths, Later, Is "[]",
             "Files with one `NAME=value` in a line, laid over `environment`.";
-        "pass-environment" Shape::Names, Later, Is "[]",
+        "pass-environment" Shape::Variables, Later, Is "[]",
             "Variables that are passed on from supervise's own environment.";
         "umask" Shape::Mode, Now, Is r#""0027""#,
             "The permissions that files made by the service do not get.";
@@ -327,7 +368,7 @@ pub const KEYS: &[Key] = rows! {
             "The signal that asks its main process to end.";
         "stop-timeout" Shape::DurationOrOff(0), Now, Is r#""10s""#,
             "How long it may take to end before everything of it is killed.";
-        "reload" Shape::Form(r#"`{ signal = "HUP" }` or `{ command = [...] }`"#), Later, Unset r#"{ signal = "HUP" }"#,
+        "reload" Shape::Reload, Later, Unset r#"{ signal = "HUP" }"#,
             "How it reads its configuration anew. Unset: by a restart.";
         "watchdog" Shape::DurationOrOff(1), Later, Is r#""off""#,
             "How long it may go without a sign of life.";
@@ -341,11 +382,11 @@ pub const KEYS: &[Key] = rows! {
             "When a task runs.";
         "tty" Shape::Flag, Later, Is "false",
             "Gives it a terminal of its own, for `supervise attach`.";
-        "runtime-directory" Shape::Text, Later, Unset r#""bagels""#,
+        "runtime-directory" Shape::Directory, Later, Unset r#""bagels""#,
             "A directory of its own below /run.";
-        "state-directory" Shape::Text, Later, Unset r#""bagels""#,
+        "state-directory" Shape::Directory, Later, Unset r#""bagels""#,
             "A directory of its own below /var/lib.";
-        "cache-directory" Shape::Text, Later, Unset r#""bagels""#,
+        "cache-directory" Shape::Directory, Later, Unset r#""bagels""#,
             "A directory of its own below /var/cache.";
     }
     Restart {
@@ -380,21 +421,21 @@ pub const KEYS: &[Key] = rows! {
             "Looks now and then whether the other side of a TCP connection is still there.";
         "freebind" Shape::Flag, Later, Is "false",
             "Binds an address that the machine does not have yet.";
-        "inherit" Shape::Text, Later, Unset r#""http""#,
+        "inherit" Shape::GivenName, Later, Unset r#""http""#,
             "Takes the socket of this name from the init that started supervise.";
     }
     Health {
-        "http" Shape::Text, Later, Unset r#""/healthz""#,
+        "http" Shape::UrlPath, Later, Unset r#""/healthz""#,
             "A path that answers 200 to 399 while it is healthy.";
-        "uwsgi" Shape::Text, Later, Unset r#""/healthz""#,
+        "uwsgi" Shape::UrlPath, Later, Unset r#""/healthz""#,
             "The same, asked in the uwsgi protocol.";
         "tcp" Shape::Flag, Later, Is "false",
             "A connection is enough.";
         "command" Shape::Command, Later, Unset r#"["bin/check"]"#,
             "A command that succeeds while it is healthy.";
-        "host" Shape::Text, Later, Is r#""localhost""#,
+        "host" Shape::Host, Later, Is r#""localhost""#,
             "The host name that a request asks for.";
-        "socket" Shape::Text, Later, Unset r#""http""#,
+        "socket" Shape::SocketName, Later, Unset r#""http""#,
             "Which socket to ask. Unset: the first.";
         "interval" Shape::DurationOrOff(1), Later, Is r#""10s""#,
             "How often. Off: only before a new generation takes over.";
@@ -410,17 +451,17 @@ pub const KEYS: &[Key] = rows! {
             "The link that `supervise deploy` moves.";
     }
     Dependencies {
-        "requires" Shape::Names, Later, Is "[]",
+        "requires" Shape::Units, Later, Is "[]",
             "Starts after these are ready, and not without them.";
-        "wants" Shape::Names, Later, Is "[]",
+        "wants" Shape::Units, Later, Is "[]",
             "Starts after these are ready or have failed.";
-        "after" Shape::Names, Later, Is "[]",
+        "after" Shape::Units, Later, Is "[]",
             "Starts after these where both start.";
     }
     Log {
         "to" LOGS, Later, Is r#""file""#,
             "Where output goes.";
-        "max-size" Shape::Size, Later, Is r#""10M""#,
+        "max-size" Shape::Size(LOG_BYTES_LEAST), Later, Is r#""10M""#,
             "How large a file grows before it is rotated.";
         "max-age" Shape::DurationOrOff(1), Later, Is r#""off""#,
             "How old.";
@@ -436,19 +477,19 @@ pub const KEYS: &[Key] = rows! {
             "Open descriptors of each process. Unset: as supervise was given them.";
         "nproc" Shape::Number(1, i64::MAX), Later, Unset "512",
             "Processes and threads of the user.";
-        "core" Shape::Size, Now, Is "0",
+        "core" Shape::Size(0), Now, Is "0",
             "Size of a core dump.";
         "nice" Shape::Number(-20, 19), Now, Unset "5",
             "Priority: -20 first, 19 last.";
         "oom-score-adjust" Shape::Number(-1000, 1000), Now, Unset "100",
             "How early it is killed when memory runs out: -1000 never, 1000 first.";
-        "cpu-affinity" Shape::Form("a list of processors"), Later, Unset "[0, 1]",
+        "cpu-affinity" Shape::Processors, Later, Unset "[0, 1]",
             "Processors that it runs on.";
-        "memory-max" Shape::Size, Later, Unset r#""512M""#,
+        "memory-max" Shape::Size(MEMORY_BYTES_LEAST), Later, Unset r#""512M""#,
             "Memory that it cannot pass; needs cgroup v2.";
-        "memory-high" Shape::Size, Later, Unset r#""400M""#,
+        "memory-high" Shape::Size(MEMORY_BYTES_LEAST), Later, Unset r#""400M""#,
             "Memory from which on it is slowed down; needs cgroup v2.";
-        "cpu-max" Shape::Text, Later, Unset r#""50%""#,
+        "cpu-max" Shape::Percent, Later, Unset r#""50%""#,
             "Processor time; needs cgroup v2.";
         "cpu-weight" Shape::Number(1, 10_000), Later, Unset "100",
             "Its share of the processors; needs cgroup v2.";
@@ -462,11 +503,11 @@ pub const KEYS: &[Key] = rows! {
             "What works everywhere, what suits a web application, or nothing.";
     }
     Access {
-        "status" Shape::Names, Later, Is "[]",
+        "status" Shape::Whos, Later, Is "[]",
             "Who may see how it does: `user:NAME`, `group:NAME`, `*`.";
-        "logs" Shape::Names, Later, Is "[]",
+        "logs" Shape::Whos, Later, Is "[]",
             "Who may also read its output.";
-        "control" Shape::Names, Later, Is "[]",
+        "control" Shape::Whos, Later, Is "[]",
             "Who may also start, stop and deploy it.";
     }
     Dev {

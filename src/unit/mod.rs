@@ -11,7 +11,10 @@
 
 mod account;
 mod address;
+mod between;
 mod build;
+mod capability;
+mod choices;
 mod command;
 mod effective;
 mod fault;
@@ -31,16 +34,21 @@ mod signal;
 mod source;
 mod value;
 mod wording;
+mod words;
 
 pub use account::Account;
 pub use address::Listen;
-pub use command::{Command, Context, Piece, Word};
+pub use capability::{
+    Capability, HIGHEST_CAPABILITY, KNOWN_CAPABILITIES, capability_name, capability_number,
+};
+pub use choices::{Kind, LogTo, Policy, Profile, Ready, Server, SocketType, Start, Strategy, WhenFull};
+pub use command::{Command, Context, Directory, Piece, Word};
 pub use effective::{Effective, NOT_SHOWN};
-pub use fault::{CommandFault, Fault, FileFault, KeyFault, RuleFault, SocketFault, ValueFault};
-pub use forms::duration_text;
+pub use fault::{CommandFault, Fault, FileFault, HealthFault, KeyFault, RuleFault, SocketFault, ValueFault};
+pub use forms::{duration_text, size_text};
 pub use model::{
-    Environment, Kind, Limits, NameFault, Places, Policy, Ready, Restart, Server, Service, Socket, Start,
-    Unit, check_name,
+    Access, Dependencies, Deploy, Environment, Health, Limits, Log, NameFault, Places, Probe, Reload,
+    Restart, Sandbox, Service, Socket, Unit, Who, check_name,
 };
 pub use parse::{Layer, text};
 pub use problem::{Problem, Severity, in_order};

@@ -5,8 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::account::Account;
-use super::address::Listen;
-use super::command::Command;
+use super::address::{self, Listen};
+use super::capability::Capability;
+use super::choices::{Kind, LogTo, Policy, Profile, Ready, Server, SocketType, Start, Strategy, WhenFull};
+use super::command::{Command, Directory};
 use super::fault::FileFault;
 use super::signal::Signal;
 use super::source::Place;
@@ -28,8 +30,20 @@ pub struct Unit {
     pub restart: Restart,
     /// What it listens on, in file order, which is descriptor order.
     pub sockets: Vec<Socket>,
+    /// How to see that it works; None where nobody said.
+    pub health: Option<Health>,
+    /// How a new generation takes over.
+    pub deploy: Deploy,
+    /// Which other units it needs.
+    pub dependencies: Dependencies,
+    /// What becomes of its output.
+    pub log: Log,
     /// What it may use.
     pub limits: Limits,
+    /// What it cannot reach.
+    pub sandbox: Sandbox,
+    /// Who else may see and control it.
+    pub access: Access,
     /// Where each of these was written.
     pub places: Places,
 }
@@ -55,10 +69,18 @@ pub struct Service {
     pub groups: Option<Vec<Account>>,
     /// The working directory, absolute.
     pub directory: Option<PathBuf>,
+    /// Capabilities that it keeps, each once, in order.
+    pub capabilities: Vec<Capability>,
     /// Variables on top of the clean environment.
     pub environment: Environment,
+    /// Files with more of them, absolute, in order.
+    pub environment_files: Vec<PathBuf>,
+    /// Names of variables that are passed on from supervise's own environment.
+    pub pass_environment: Vec<String>,
     /// The umask, 0 to 0o777.
     pub umask: u32,
+    /// How many of it run, 0 to 1024.
+    pub instances: u16,
     /// What runs before the first incarnation of a generation, in order.
     pub before_start: Vec<Command>,
     /// When it is ready.
@@ -71,6 +93,44 @@ pub struct Service {
     pub stop_signal: Signal,
     /// How long it may take to end, in milliseconds; None for no limit.
     pub stop_timeout_ms: Option<u64>,
+    /// How it reads its configuration anew; None for a restart.
+    pub reload: Option<Reload>,
+    /// How long it may go without a sign of life, in milliseconds; None for as long as it wants.
+    pub watchdog_ms: Option<u64>,
+    /// How long it may go without a connection before it is put to sleep, in milliseconds; None for ever.
+    pub idle_stop_ms: Option<u64>,
+    /// Whether supervise ends when it ends.
+    pub essential: bool,
+    /// When a task runs.
+    pub schedule: Option<String>,
+    /// Whether it gets a terminal of its own.
+    pub tty: bool,
+    /// Name of a directory below /run.
+    pub runtime_directory: Option<String>,
+    /// Name of a directory below /var/lib.
+    pub state_directory: Option<String>,
+    /// Name of a directory below /var/cache.
+    pub cache_directory: Option<String>,
+}
+
+impl Service {
+    /// The name of the directory that the unit wants of this kind.
+    pub fn directory_of(&self, which: Directory) -> Option<&str> {
+        match which {
+            Directory::Runtime => self.runtime_directory.as_deref(),
+            Directory::State => self.state_directory.as_deref(),
+            Directory::Cache => self.cache_directory.as_deref(),
+        }
+    }
+}
+
+/// `reload`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// This signal to the main process.
+    Signal(Signal),
+    /// This command, beside the service.
+    Command(Command),
 }
 
 /// `[restart]`
@@ -95,6 +155,8 @@ pub struct Socket {
     pub name: String,
     /// Where it listens.
     pub listen: Listen,
+    /// Its type; one of `listen = "HOST:PORT"` is TCP or UDP by it.
+    pub kind: SocketType,
     /// Permissions of a Unix socket, 0 to 0o777.
     pub mode: u32,
     /// Owner of a Unix socket; None for whom supervise runs as.
@@ -103,8 +165,126 @@ pub struct Socket {
     pub group: Option<Account>,
     /// How many connections may wait, from 1 to 2147483647.
     pub backlog: u32,
-    /// Whether TCP_NODELAY is set; means nothing for a Unix socket.
+    /// Whether TCP_NODELAY is set; means nothing for anything but TCP.
     pub nodelay: bool,
+    /// Whether SO_KEEPALIVE is set; means nothing for anything but TCP.
+    pub keepalive: bool,
+    /// Whether an address is bound that the machine does not have yet; means nothing for a Unix socket.
+    pub freebind: bool,
+    /// The name under which the init that started supervise has it; None to bind it.
+    pub inherit: Option<String>,
+}
+
+impl Socket {
+    /// Whether the kernel refuses to bind both.
+    pub fn clashes(&self, other: &Self) -> bool {
+        address::clash((&self.listen, self.kind), (&other.listen, other.kind))
+    }
+}
+
+/// `[health]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// The host name that a request asks for.
+    pub host: String,
+    /// Which of the unit's sockets is asked; None for the first, or for the private one where the command has
+    /// `{fd:health}` ([`Unit::has_private_probe`]). The parser sees to it that there is one.
+    pub socket: Option<String>,
+    /// How often, in milliseconds; None for only before a new generation takes over.
+    pub interval_ms: Option<u64>,
+    /// How long an answer may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many failures in a row are one too many, at least 1.
+    pub failures: u32,
+}
+
+/// What is asked to see whether a service works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// This path, over HTTP.
+    Http(String),
+    /// This path, in the uwsgi protocol.
+    Uwsgi(String),
+    /// A connection is enough.
+    Tcp,
+    /// This command, which succeeds while the service is healthy. It gets no sockets.
+    Command(Command),
+}
+
+/// `[deploy]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deploy {
+    /// Which goes first; None for the new one where there are sockets, else the old one.
+    pub strategy: Option<Strategy>,
+    /// The link that a deploy moves, absolute.
+    pub release: Option<PathBuf>,
+}
+
+/// `[dependencies]`: names of other units, none of them the unit's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dependencies {
+    /// Starts after these are ready, and not without them.
+    pub requires: Vec<String>,
+    /// Starts after these are ready or have failed.
+    pub wants: Vec<String>,
+    /// Starts after these where both start.
+    pub after: Vec<String>,
+}
+
+impl Dependencies {
+    /// Every name with the key that it stands under.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let lists = [("requires", &self.requires), ("wants", &self.wants), ("after", &self.after)];
+        lists.into_iter().flat_map(|(key, names)| names.iter().map(move |name| (key, name.as_str())))
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Where output goes.
+    pub to: LogTo,
+    /// Bytes that a file grows to before it is rotated, at least 64 KiB; [`u64::MAX`] for no limit.
+    pub max_size: u64,
+    /// Milliseconds after which it is rotated all the same; None for never.
+    pub max_age_ms: Option<u64>,
+    /// How many rotated files stay.
+    pub keep: u32,
+    /// Whether rotated files are compressed.
+    pub compress: bool,
+    /// What gives way on a full disk.
+    pub when_full: WhenFull,
+}
+
+/// `[sandbox]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// How much of one.
+    pub profile: Profile,
+}
+
+/// `[access]`. Who may control may read logs, and who may read logs may see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Who may see how it does.
+    pub status: Vec<Who>,
+    /// Who may read its output.
+    pub logs: Vec<Who>,
+    /// Who may start, stop and deploy it.
+    pub control: Vec<Who>,
+}
+
+/// One entry of `[access]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// `user:NAME`; a name in digits is a uid, which needs no account.
+    User(String),
+    /// `group:NAME`; a name in digits is a gid.
+    Group(String),
+    /// `*`
+    Everyone,
 }
 
 /// `[limits]`
@@ -118,88 +298,22 @@ pub struct Limits {
     pub nice: Option<i32>,
     /// -1000 to 1000; None to leave it.
     pub oom_score_adjust: Option<i32>,
-}
-
-macro_rules! words {
-    ($(#[$doc:meta])* $kind:ident { $($(#[$note:meta])* $variant:ident $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $kind { $($(#[$note])* $variant,)* }
-        impl $kind {
-            /// The word in the unit file.
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-            /// What the word means; None for what is not one of them.
-            pub fn from_word(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)* _ => None }
-            }
-        }
-    };
-}
-
-words! {
-    /// `server`
-    Server {
-        /// Recognised by the command.
-        Auto "auto",
-        /// Taken for nothing in particular.
-        None "none",
-    }
-}
-words! {
-    /// `kind`
-    Kind {
-        /// Runs until it is stopped.
-        Service "service",
-        /// Runs until it is done.
-        Task "task",
-    }
-}
-words! {
-    /// `start`
-    Start {
-        /// With supervise.
-        Boot "boot",
-        /// When an operator says so.
-        Manual "manual",
-    }
-}
-/// `ready`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ready {
-    /// As the server allows.
-    Auto,
-    /// As soon as it runs.
-    Started,
-    /// When it says so on its notify socket.
-    Notify,
-    /// When it writes a line to this descriptor, one behind its sockets.
-    Fd(u32),
-}
-
-impl Ready {
-    /// What the word means; None for what is not one of them.
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "auto" => Some(Self::Auto),
-            "started" => Some(Self::Started),
-            "notify" => Some(Self::Notify),
-            _ => None,
-        }
-    }
-}
-
-words! {
-    /// `policy`
-    Policy {
-        /// However it ended.
-        Always "always",
-        /// Unless it ended well.
-        OnFailure "on-failure",
-        /// Not at all.
-        Never "never",
-    }
+    /// Processes and threads of the user, at least 1; None to leave them.
+    pub nproc: Option<u64>,
+    /// Processors that it runs on, each once, in order; empty for all.
+    pub cpu_affinity: Vec<u16>,
+    /// Bytes of memory that an instance cannot pass; None for no limit.
+    pub memory_max: Option<u64>,
+    /// Bytes of memory from which on an instance is slowed down; None for no limit.
+    pub memory_high: Option<u64>,
+    /// Processor time of an instance in hundredths of one processor, at least 1; None for no limit.
+    pub cpu_max: Option<u32>,
+    /// Its share of the processors, 1 to 10000; None to leave it.
+    pub cpu_weight: Option<u32>,
+    /// Its share of the disks, 1 to 10000; None to leave it.
+    pub io_weight: Option<u32>,
+    /// Processes and threads of an instance.
+    pub pids_max: u32,
 }
 
 /// Variables by name. Its `Debug` form has the names alone, because values are never shown.
@@ -233,11 +347,28 @@ impl Places {
 impl Unit {
     /// Whether the two say the same, wherever in their files they say it.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let Self { name, path: _, description, documentation, service, restart, sockets, limits, places: _ } =
-            self;
+        let Self { name, path: _, description, documentation, service, restart, sockets, limits, .. } = self;
+        let Self { health, deploy, dependencies, log, sandbox, access, places: _, .. } = self;
         (name, description, documentation) == (&other.name, &other.description, &other.documentation)
             && (service, restart) == (&other.service, &other.restart)
-            && (sockets, limits) == (&other.sockets, &other.limits)
+            && (sockets, limits, health) == (&other.sockets, &other.limits, &other.health)
+            && (deploy, dependencies, log) == (&other.deploy, &other.dependencies, &other.log)
+            && (sandbox, access) == (&other.sandbox, &other.access)
+    }
+
+    /// Whether its command takes `{fd:health}`: a listener that this process alone has, to be asked by probes.
+    pub fn has_private_probe(&self) -> bool {
+        self.service.command.sockets().any(|name| name == "health")
+    }
+
+    /// The socket that `[health]` asks; None where it asks none, or the private one.
+    pub fn health_socket(&self) -> Option<&Socket> {
+        let health = self.health.as_ref().filter(|_| !self.has_private_probe())?;
+        match (&health.probe, &health.socket) {
+            (Probe::Command(_), _) => None,
+            (_, Some(name)) => self.sockets.iter().find(|socket| socket.name == *name),
+            (_, None) => self.sockets.first(),
+        }
     }
 
     /// Forgets where everything was written: for those who keep many units and have shown their problems.
@@ -292,7 +423,6 @@ pub(super) fn is_variable(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::unit::Layer;
-    use crate::unit::keys::{KEYS, Shape, Since};
 
     #[test]
     fn names_are_safe_parts_of_paths() {
@@ -309,25 +439,6 @@ mod tests {
         let text = "[service]\ncommand = \"/bin/true\"\n[restart]\ndelay = \"0ms\"\n";
         let unit = Unit::parse_layers("web", &[Layer { path: "web.toml", text }]).unwrap();
         assert_eq!((unit.restart.delay_ms, unit.restart.max_delay_ms), (0, 30_000));
-    }
-
-    #[test]
-    fn every_choice_that_can_be_made_means_something() {
-        for key in KEYS.iter().filter(|key| key.since == Since::Now) {
-            let Shape::Choice(words) = key.shape else { continue };
-            for (word, _) in words.iter().filter(|(_, since)| *since == Since::Now) {
-                let known = match key.name {
-                    "server" => Server::from_word(word).is_some_and(|server| server.word() == *word),
-                    "start" => Start::from_word(word).is_some_and(|start| start.word() == *word),
-                    "ready" => Ready::from_word(word).is_some() || *word == "{ fd = N }",
-                    "policy" => Policy::from_word(word).is_some_and(|policy| policy.word() == *word),
-                    "kind" => Kind::from_word(word).is_some_and(|kind| kind.word() == *word),
-                    "type" => *word == "stream",
-                    _ => false,
-                };
-                assert!(known, "{} = {word}", key.name);
-            }
-        }
     }
 
     #[test]

@@ -62,6 +62,19 @@ impl Unit {
     /// # Errors
     /// As [`Unit::parse`], file after file.
     pub fn parse_layers(name: &str, layers: &[Layer<'_>]) -> Result<Self, Vec<Problem>> {
+        Self::read(name, layers, false)
+    }
+
+    /// The same as if everything that is known were supported: what a key means is settled, and can be tested,
+    /// before what it does is there.
+    ///
+    /// # Errors
+    /// As [`Unit::parse`], without what is only not supported yet.
+    pub fn parse_ahead(name: &str, layers: &[Layer<'_>]) -> Result<Self, Vec<Problem>> {
+        Self::read(name, layers, true)
+    }
+
+    fn read(name: &str, layers: &[Layer<'_>], ahead: bool) -> Result<Self, Vec<Problem>> {
         let mut sources: Vec<Source<'_>> =
             layers.iter().map(|layer| Source::new(layer.path, layer.text)).collect();
         let own = layers.iter().position(|layer| is_own(name, layer.path)).unwrap_or_default();
@@ -75,6 +88,9 @@ impl Unit {
             let (over, whole) = read_layer(layer, source, &mut found);
             settings.overlay(over);
             partial |= !whole;
+        }
+        if ahead {
+            found.retain(|draft| !draft.fault.is_not_yet());
         }
         let unit = Builder { sources: &sources, own, partial, found: &mut found }.build(name, settings);
         if found.is_empty() { Ok(unit) } else { Err(problems(found, &sources)) }

@@ -122,7 +122,8 @@ impl Layered<'_, '_> {
         }
     }
 
-    /// One key with its value; None for one that is not known or does nothing yet.
+    /// One key with its value; None for one that is not known. One that does nothing yet is told of, and read
+    /// all the same: what is wrong with its value will be wrong later.
     fn key(
         &mut self,
         table: Table,
@@ -143,7 +144,6 @@ impl Layered<'_, '_> {
         };
         if key.since == Since::Later {
             self.tell(name.span(), KeyFault::NotYet { what: word.to_owned() });
-            return None;
         }
         if key.shape == Shape::Environment {
             self.hide_values(node);

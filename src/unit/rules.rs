@@ -1,13 +1,14 @@
 //! PURE. What one unit file cannot tell by itself: whether it suits who runs it, and the units beside it. Never
 //! looks at the system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use super::account::Account;
 use super::address::Listen;
 use super::fault::RuleFault;
 use super::model::{Socket, Unit};
+use super::nearest::nearest;
 use super::problem::Problem;
 use super::source::Place;
 
@@ -64,9 +65,108 @@ pub fn check_identity(unit: &Unit, who: Runner<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Whether the units can run beside each other: no two with one name, and no address in two of them. Each
-/// problem stands at the later unit and names the place in the earlier one.
-pub fn check_set(units: &[Unit]) -> Vec<Problem> {
+/// Whether the units can run beside each other: no two with one name, no address in two of them, nobody needs
+/// what there is not, and none wait for each other. `refused` are the names of units that are there and have
+/// problems of their own. An address is told of at the later unit, with the place in the earlier one; a cycle
+/// at each unit of it. With each problem comes the name of the unit that has it: the file where it is written may
+/// lie under or over several.
+pub fn check_set(units: &[Unit], refused: &[&str]) -> Vec<(String, Problem)> {
+    let mut problems = check_addresses(units);
+    let mut names: BTreeMap<&str, &Unit> = BTreeMap::new();
+    for unit in units {
+        names.entry(&unit.name).or_insert(unit);
+    }
+    for unit in names.values() {
+        for (key, name) in unit.dependencies.all() {
+            if !names.contains_key(name) && !refused.contains(&name) {
+                let all = names.keys().copied().chain(refused.iter().copied());
+                let meant =
+                    nearest(name, all.filter(|other| *other != unit.name)).map(|(near, _)| near.to_owned());
+                let (place, fault) =
+                    (needed_place(unit, key, name), RuleFault::NoUnit { key, name: name.to_owned(), meant });
+                let problem = match key {
+                    "requires" => Problem::error(place, fault),
+                    _ => Problem::warning(place, fault),
+                };
+                problems.push((unit.name.clone(), problem));
+            }
+        }
+    }
+    for unit in in_cycles(&names) {
+        let Some(path) = cycle(unit, &names) else { continue };
+        let next = path.get(1).copied().unwrap_or_default();
+        let key = unit.dependencies.all().find(|(_, name)| *name == next).map_or("requires", |(key, _)| key);
+        let mut path: Vec<Option<String>> = path.into_iter().map(|name| Some(name.to_owned())).collect();
+        if path.len() > CYCLE_SHOWN_MAX {
+            path.splice(CYCLE_SHOWN_MAX - 2..path.len() - 1, [None]);
+        }
+        let problem = Problem::error(needed_place(unit, key, next), RuleFault::Cycle { path });
+        problems.push((unit.name.clone(), problem));
+    }
+    problems
+}
+
+/// Most names of a cycle that are shown.
+const CYCLE_SHOWN_MAX: usize = 12;
+
+fn needed_place(unit: &Unit, key: &str, name: &str) -> Place {
+    let key = format!("dependencies.{key}");
+    unit.places.of(&format!("{key}.{name}")).cloned().unwrap_or_else(|| unit.place(&key))
+}
+
+/// The units that are left when those that wait for none of the others are taken away, again and again: each is in
+/// a cycle or waits for one.
+fn in_cycles<'u>(names: &BTreeMap<&'u str, &'u Unit>) -> Vec<&'u Unit> {
+    let mut waits: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for unit in names.values() {
+        for (_, name) in
+            unit.dependencies.all().filter(|(_, name)| names.contains_key(name) && *name != unit.name)
+        {
+            *waits.entry(&unit.name).or_default() += 1;
+            needed_by.entry(name).or_default().push(&unit.name);
+        }
+    }
+    let mut free: Vec<&str> = names.keys().copied().filter(|name| !waits.contains_key(name)).collect();
+    while let Some(name) = free.pop() {
+        for waiting in needed_by.remove(name).unwrap_or_default() {
+            if let Some(count) = waits.get_mut(waiting) {
+                *count -= 1;
+                if *count == 0 {
+                    waits.remove(waiting);
+                    free.push(waiting);
+                }
+            }
+        }
+    }
+    waits.keys().filter_map(|name| names.get(name).copied()).collect()
+}
+
+/// The shortest way from a unit over those that it needs back to itself, with its name at both ends; None where
+/// there is none.
+fn cycle<'u>(unit: &'u Unit, names: &BTreeMap<&'u str, &'u Unit>) -> Option<Vec<&'u str>> {
+    let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut queue = VecDeque::from([unit]);
+    while let Some(at) = queue.pop_front() {
+        for (_, name) in at.dependencies.all().filter(|(_, name)| *name != at.name) {
+            if name == unit.name {
+                let mut path = vec![name, at.name.as_str()];
+                while let Some(before) = path.last().and_then(|last| came_from.get(last)) {
+                    path.push(before);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            if let (Some(next), false) = (names.get(name), came_from.contains_key(name)) {
+                came_from.insert(name, &at.name);
+                queue.push_back(next);
+            }
+        }
+    }
+    None
+}
+
+fn check_addresses(units: &[Unit]) -> Vec<(String, Problem)> {
     let mut problems = Vec::new();
     let mut names: BTreeMap<&str, &Unit> = BTreeMap::new();
     // By port or path, so that thousands of units are not all compared with each other.
@@ -74,25 +174,22 @@ pub fn check_set(units: &[Unit]) -> Vec<Problem> {
     for unit in units {
         if let Some(other) = names.get(unit.name.as_str()) {
             let fault = RuleFault::SameName { name: unit.name.clone(), place: other.path.clone() };
-            problems.push(Problem::error(Place::whole_file(&unit.path), fault));
+            problems.push((unit.name.clone(), Problem::error(Place::whole_file(&unit.path), fault)));
             continue;
         }
         names.insert(&unit.name, unit);
         for socket in &unit.sockets {
             let others = taken.entry(Bucket::of(&socket.listen)).or_default();
-            let clash = others
-                .iter()
-                .find(|(other, theirs)| other.name != unit.name && theirs.listen.overlaps(&socket.listen));
+            let clash =
+                others.iter().find(|(other, theirs)| other.name != unit.name && theirs.clashes(socket));
             if let Some((other, theirs)) = clash {
-                problems.push(Problem::error(
-                    listen_place(unit, socket),
-                    RuleFault::Taken {
-                        address: socket.listen.to_string(),
-                        unit: other.name.clone(),
-                        other: theirs.listen.to_string(),
-                        place: listen_place(other, theirs).to_string(),
-                    },
-                ));
+                let fault = RuleFault::Taken {
+                    address: socket.listen.to_string(),
+                    unit: other.name.clone(),
+                    other: theirs.listen.to_string(),
+                    place: listen_place(other, theirs).to_string(),
+                };
+                problems.push((unit.name.clone(), Problem::error(listen_place(unit, socket), fault)));
             }
             others.push((unit, socket));
         }
@@ -109,6 +206,7 @@ fn listen_place(unit: &Unit, socket: &Socket) -> Place {
 enum Bucket<'a> {
     Port(u16),
     Path(&'a Path),
+    Abstract(&'a str),
 }
 
 impl<'a> Bucket<'a> {
@@ -116,6 +214,7 @@ impl<'a> Bucket<'a> {
         match listen {
             Listen::Tcp { addr, dual: _ } => Self::Port(addr.port()),
             Listen::Unix(path) => Self::Path(path),
+            Listen::Abstract(name) => Self::Abstract(name),
         }
     }
 }
@@ -123,11 +222,12 @@ impl<'a> Bucket<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::Severity;
+    use crate::unit::{Layer, Severity};
 
     fn unit(name: &str, rest: &str) -> Unit {
         let text = format!("[service]\ncommand = [\"x\"]\n{rest}");
-        Unit::parse(name, &format!("/units/{name}.toml"), &text).unwrap_or_else(|problems| {
+        let path = format!("/units/{name}.toml");
+        Unit::parse_ahead(name, &[Layer { path: &path, text: &text }]).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         })
     }
@@ -183,10 +283,10 @@ mod tests {
         let two = unit("two", "[socket.t]\nlisten = \"0.0.0.0:80\"");
         let wide = unit("wide", "[socket.t]\nlisten = \":80\"");
         let path = unit("path", "[socket.t]\nlisten = \"/run/80\"");
-        assert_eq!(check_set(&[one.clone(), path.clone()]), []);
-        let same = check_set(&[one.clone(), path, two]);
+        assert_eq!(check_set(&[one.clone(), path.clone()], &[]), []);
+        let same = check_set(&[one.clone(), path, two], &[]);
         assert_eq!(
-            same.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            same.iter().map(|(_, problem)| problem.to_string()).collect::<Vec<_>>(),
             [
                 "/units/two.toml:4:10: `0.0.0.0:80` is already the address of unit `one` at /units/one.toml:4:10\n\
               \x20 4 | listen = \"0.0.0.0:80\"\n\
@@ -194,14 +294,89 @@ mod tests {
               hint: give one of the two another port or path"
             ]
         );
-        let overlap = check_set(&[one.clone(), wide]);
+        let overlap = check_set(&[one.clone(), wide], &[]);
         assert!(
             overlap
                 .first()
                 .unwrap()
+                .1
                 .to_string()
                 .contains("`:80` overlaps `0.0.0.0:80`, the address of unit `one`")
         );
-        assert_eq!(check_set(&[one.clone(), one]).len(), 1);
+        assert_eq!(check_set(&[one.clone(), one], &[]).len(), 1);
+    }
+
+    fn needs(name: &str, dependencies: &str) -> Unit {
+        unit(name, &format!("[dependencies]\n{dependencies}\n"))
+    }
+
+    fn said(units: &[Unit], refused: &[&str]) -> Vec<String> {
+        check_set(units, refused).iter().map(|(_, problem)| problem.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_required_has_to_be_there() {
+        let web = needs("web", "requires = [\"db\", \"cahce\"]\nwants = [\"mail\"]\nafter = [\"log\"]");
+        let others = [unit("cache", ""), web];
+        assert_eq!(
+            said(&others, &["db"]),
+            [
+                "/units/web.toml:4:19: `cahce` in `requires` is no unit\n\
+                 \x20 4 | requires = [\"db\", \"cahce\"]\n\
+                 \x20   |                   ^^^^^^^\n\
+                 hint: did you mean `cache`?",
+                "/units/web.toml:5:10: warning: `mail` in `wants` is no unit\n\
+                 \x20 5 | wants = [\"mail\"]\n\
+                 \x20   |          ^^^^^^\n\
+                 hint: add the unit, or remove its name",
+                "/units/web.toml:6:10: warning: `log` in `after` is no unit\n\
+                 \x20 6 | after = [\"log\"]\n\
+                 \x20   |          ^^^^^\n\
+                 hint: add the unit, or remove its name",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cycle_prints_its_path_at_each_of_its_units() {
+        let units = [
+            needs("a", "requires = [\"b\"]"),
+            needs("b", "wants = [\"c\"]"),
+            needs("c", "after = [\"a\"]"),
+            needs("waits", "requires = [\"a\"]"),
+            needs("free", ""),
+        ];
+        let said = said(&units, &[]);
+        assert_eq!(said.len(), 3, "{said:?}");
+        let paths: Vec<&str> = said.iter().filter_map(|said| said.lines().next()).collect();
+        assert_eq!(
+            paths,
+            [
+                "/units/a.toml:4:13: these units wait for each other: `a` → `b` → `c` → `a`",
+                "/units/b.toml:4:10: these units wait for each other: `b` → `c` → `a` → `b`",
+                "/units/c.toml:4:10: these units wait for each other: `c` → `a` → `b` → `c`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_long_cycle_is_cut_and_costs_little() {
+        let name = |at: usize| format!("u{}", at % 500);
+        let units: Vec<Unit> =
+            (0..500).map(|at| needs(&name(at), &format!("after = [\"{}\"]", name(at + 1)))).collect();
+        let said = said(&units, &[]);
+        assert_eq!(said.len(), 500);
+        assert!(said.first().unwrap().contains("`u9` → … → `u0`"), "{said:?}");
+    }
+
+    #[test]
+    fn what_many_wait_for_is_no_cycle() {
+        let units = [
+            needs("top", "requires = [\"left\", \"right\"]"),
+            needs("left", "after = [\"base\"]"),
+            needs("right", "wants = [\"base\"]"),
+            needs("base", ""),
+        ];
+        assert_eq!(check_set(&units, &[]), []);
     }
 }

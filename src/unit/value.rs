@@ -8,14 +8,18 @@ use toml::de::{DeTable, DeValue};
 
 use super::account::{self, Account};
 use super::address::Listen;
-use super::command::{self, Command};
-use super::fault::{CommandFault, Fault, ValueFault};
-use super::keys::{Key, Preset, Shape, Since};
-use super::model::{Environment, is_variable};
+use super::capability::Capability;
+use super::command::{self, Command, Piece};
+use super::fault::{CommandFault, Fault, SocketFault, ValueFault};
+use super::keys::{ABSTRACT_SOCKETS, Key, Preset, Shape, Since};
+use super::model::{Environment, Reload, Who};
 use super::nearest::nearest;
 use super::signal::Signal;
 use super::source::Source;
 use super::{COMMAND_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, forms};
+
+/// Placeholders of a command that stand for something the unit has to have, and where they are.
+pub(super) type Asked = Vec<(Piece, Range<usize>)>;
 
 /// A value that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,9 +40,18 @@ pub(super) enum Value {
     Choice(&'static str),
     /// A descriptor's number, at least 3.
     Descriptor(u32),
-    /// With each descriptor that it asks for and where.
-    Command(Command, Vec<(String, Range<usize>)>),
-    Commands(Vec<Command>),
+    /// With what it asks for and where.
+    Command(Command, Asked),
+    Commands(Vec<Command>, Asked),
+    Reload(Reload, Asked),
+    /// Names with where each stands.
+    Names(Vec<(String, Range<usize>)>),
+    Capabilities(Vec<Capability>),
+    Whos(Vec<Who>),
+    Processors(Vec<u16>),
+    Paths(Vec<PathBuf>),
+    /// Hundredths of one processor.
+    Percent(u32),
     Codes(Vec<u8>),
     Environment(Environment),
     Account(Account),
@@ -60,7 +73,7 @@ pub(super) enum Raw<'a> {
 }
 
 impl Raw<'_> {
-    const fn kind(&self) -> &'static str {
+    pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
             Self::Integer(..) => "an integer",
@@ -139,7 +152,7 @@ impl Reader<'_> {
             },
             Shape::Duration(least_ms) => self.duration(raw, least_ms, false),
             Shape::DurationOrOff(least_ms) => self.duration(raw, least_ms, true),
-            Shape::Size => self.size(raw).map(Value::Size),
+            Shape::Size(least) => self.size(raw, least).map(Value::Size),
             Shape::Mode => self.mode(raw).map(Value::Mode),
             Shape::Signal => self.signal(raw).map(Value::Signal),
             Shape::Choice(choices) => {
@@ -152,9 +165,20 @@ impl Reader<'_> {
             Shape::Account => self.account(raw).map(Value::Account),
             Shape::Accounts => self.accounts(raw).map(Value::Accounts),
             Shape::Address => self.address(raw).map(Value::Address),
-            Shape::Commands => self.commands(raw).map(Value::Commands),
-            // No key of this shape can be used yet; a test keeps it so.
-            Shape::Form(_) => self.unfit(raw, None),
+            Shape::Commands => self.commands(raw),
+            Shape::Units => self.units(raw).map(Value::Names),
+            Shape::Variables => self.variables(raw).map(Value::Names),
+            Shape::Capabilities => self.capabilities(raw).map(Value::Capabilities),
+            Shape::Whos => self.whos(raw).map(Value::Whos),
+            Shape::Processors => self.processors(raw).map(Value::Processors),
+            Shape::Paths => self.paths(raw).map(Value::Paths),
+            Shape::Directory => self.directory(raw).map(Value::Text),
+            Shape::SocketName => self.socket_name(raw).map(Value::Text),
+            Shape::GivenName => self.given_name(raw).map(Value::Text),
+            Shape::Host => self.host(raw).map(Value::Text),
+            Shape::UrlPath => self.url_path(raw).map(Value::Text),
+            Shape::Percent => self.percent(raw).map(Value::Percent),
+            Shape::Reload => self.reload(raw),
         }
     }
 
@@ -184,7 +208,7 @@ impl Reader<'_> {
     }
 
     /// A string without NUL; None after telling.
-    fn string<'r>(&mut self, raw: &Raw<'r>) -> Option<&'r str> {
+    pub(super) fn string<'r>(&mut self, raw: &Raw<'r>) -> Option<&'r str> {
         match raw {
             Raw::Text(text) if text.contains('\0') => self.tell(ValueFault::Nul { key: self.name() }),
             Raw::Text(text) => Some(text),
@@ -193,7 +217,10 @@ impl Reader<'_> {
     }
 
     /// The strings of a list, each with where it is; None after telling of the first that is none.
-    fn strings<'r>(&mut self, items: &'r [Spanned<DeValue<'_>>]) -> Option<Vec<(&'r str, Range<usize>)>> {
+    pub(super) fn strings<'r>(
+        &mut self,
+        items: &'r [Spanned<DeValue<'_>>],
+    ) -> Option<Vec<(&'r str, Range<usize>)>> {
         let mut strings = Vec::new();
         for item in items {
             let DeValue::String(text) = item.get_ref() else {
@@ -209,12 +236,12 @@ impl Reader<'_> {
         Some(strings)
     }
 
-    fn text(&mut self, raw: &Raw<'_>) -> Option<String> {
+    pub(super) fn text(&mut self, raw: &Raw<'_>) -> Option<String> {
         let text = self.string(raw)?;
         self.for_people(text, self.span.clone())
     }
 
-    fn for_people(&mut self, text: &str, span: Range<usize>) -> Option<String> {
+    pub(super) fn for_people(&mut self, text: &str, span: Range<usize>) -> Option<String> {
         if text.len() > TEXT_BYTES_MAX {
             return self.tell_at(span, ValueFault::Long { key: self.name(), bytes: text.len() });
         }
@@ -224,7 +251,7 @@ impl Reader<'_> {
         Some(text.to_owned())
     }
 
-    fn texts(&mut self, raw: &Raw<'_>) -> Option<Vec<String>> {
+    pub(super) fn texts(&mut self, raw: &Raw<'_>) -> Option<Vec<String>> {
         match raw {
             Raw::Empty => Some(Vec::new()),
             Raw::List(items) if items.len() > LIST_MAX => self.tell(ValueFault::Many { key: self.name() }),
@@ -236,7 +263,7 @@ impl Reader<'_> {
         }
     }
 
-    fn path(&mut self, raw: &Raw<'_>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, raw: &Raw<'_>) -> Option<PathBuf> {
         let path = self.string(raw)?;
         if !path.starts_with('/') {
             return self.misshapen(
@@ -279,24 +306,31 @@ impl Reader<'_> {
         }
     }
 
-    fn size(&mut self, raw: &Raw<'_>) -> Option<Option<u64>> {
-        match raw {
-            Raw::Integer(Some(bytes @ 0..), _) => Some(u64::try_from(*bytes).ok()),
-            Raw::Integer(_, word) => self.tell(ValueFault::Range {
-                key: self.name(),
-                word: word.clone(),
-                least: 0,
-                most: i64::MAX,
-            }),
+    fn size(&mut self, raw: &Raw<'_>, least: u64) -> Option<Option<u64>> {
+        let (bytes, word) = match raw {
+            Raw::Integer(bytes, word) => (bytes.and_then(|bytes| u64::try_from(bytes).ok()), word.as_str()),
             _ => match self.string(raw)? {
-                "unlimited" => Some(None),
+                "unlimited" => return Some(None),
                 word => match forms::size_bytes(word) {
-                    Some(bytes) => Some(Some(bytes)),
+                    Some(bytes) => (Some(bytes), word),
                     None => {
-                        self.misshapen(word, "a size", "write it such as `\"64K\"`, `\"10M\"` or `\"1G\"`")
+                        let remedy = "write it such as `\"64K\"`, `\"10M\"` or `\"1G\"`";
+                        return self.misshapen(word, "a size", remedy);
                     }
                 },
             },
+        };
+        if let Some(bytes) = bytes.filter(|bytes| (least..=i64::MAX as u64).contains(bytes)) {
+            return Some(Some(bytes));
+        }
+        match bytes {
+            Some(bytes) if bytes < least => {
+                self.tell(ValueFault::Small { key: self.name(), least_bytes: least })
+            }
+            Some(_) | None => {
+                let (key, word) = (self.name(), word.to_owned());
+                self.tell(ValueFault::Range { key, word, least: 0, most: i64::MAX })
+            }
         }
     }
 
@@ -312,7 +346,7 @@ impl Reader<'_> {
         forms::mode(word).or_else(|| self.misshapen(word, "an octal mode", &remedy))
     }
 
-    fn signal(&mut self, raw: &Raw<'_>) -> Option<Signal> {
+    pub(super) fn signal(&mut self, raw: &Raw<'_>) -> Option<Signal> {
         if let Raw::Integer(..) = raw {
             return self.unfit(raw, Some("write its name, such as `\"TERM\"`"));
         }
@@ -343,14 +377,17 @@ impl Reader<'_> {
         match (chosen, raw) {
             (Some((word, Since::Now)), _) => Some(word),
             (Some((word, Since::Later)), _) => {
-                self.tell(ValueFault::NotYet { key: self.name(), word: (*word).to_owned() })
+                self.tell::<()>(ValueFault::NotYet { key: self.name(), word: (*word).to_owned() });
+                Some(word)
             }
             (None, Raw::Text(word)) => {
-                let known =
-                    || choices.iter().filter(|(_, since)| *since == Since::Now).map(|(word, _)| *word);
+                let of =
+                    |since| choices.iter().filter(move |(_, other)| *other == since).map(|(word, _)| *word);
+                // Where nothing can be chosen yet, the key has been told of, and what there will be is of use.
+                let since = if of(Since::Now).next().is_some() { Since::Now } else { Since::Later };
                 let meant =
                     nearest(word, choices.iter().map(|(word, _)| *word)).map(|(word, _)| word.to_owned());
-                let known = known().map(str::to_owned).collect();
+                let known = of(since).map(str::to_owned).collect();
                 self.tell(ValueFault::Choice { key: self.name(), word: (*word).to_owned(), known, meant })
             }
             (None, _) => self.unfit(raw, None),
@@ -388,60 +425,17 @@ impl Reader<'_> {
         for (word, span) in words {
             let (word, faults) = command::pieces(&word);
             for (text, fault) in faults {
-                right = false;
+                right &= matches!(fault, CommandFault::PlaceholderNotYet { .. });
                 self.tell_at::<()>(self.source.inside(&span, &text), fault);
             }
             for piece in &word.pieces {
-                if let command::Piece::Fd(name) = piece {
-                    asked.push((name.clone(), self.source.inside(&span, &format!("{{fd:{name}}}"))));
+                if matches!(piece, Piece::Fd(_) | Piece::Directory(_)) {
+                    asked.push((piece.clone(), self.source.inside(&span, &piece.written())));
                 }
             }
             command.argv.push(word);
         }
         right.then_some(Value::Command(command, asked))
-    }
-
-    fn environment(&mut self, raw: &Raw<'_>) -> Option<Environment> {
-        let table = match raw {
-            Raw::Empty => return Some(Environment::default()),
-            Raw::Table(table) => table,
-            _ => return self.unfit(raw, Some("write `environment = { NAME = \"value\" }`")),
-        };
-        let (mut environment, mut right) = (Environment::default(), true);
-        for (name, value) in *table {
-            let fault: Option<Fault> = self.variable(name.get_ref(), value.get_ref()).map(Into::into);
-            match (fault, value.get_ref()) {
-                (None, DeValue::String(text)) => {
-                    environment.0.insert(name.get_ref().to_string(), text.to_string());
-                }
-                (None, _) => {}
-                (Some(fault), _) => {
-                    right = false;
-                    self.tell_at::<()>(name.span(), fault);
-                }
-            }
-        }
-        right.then_some(environment)
-    }
-
-    /// What is wrong with a variable, in words that do not show its value.
-    fn variable(&self, name: &str, value: &DeValue<'_>) -> Option<ValueFault> {
-        if self.key.table.key(name).is_some() {
-            return Some(ValueFault::EnvironmentKey { name: name.to_owned() });
-        }
-        if !is_variable(name) {
-            return Some(ValueFault::EnvironmentName { name: name.to_owned() });
-        }
-        match value {
-            DeValue::String(text) if text.contains('\0') => Some(ValueFault::Nul { key: name.to_owned() }),
-            DeValue::String(_) => None,
-            _ => Some(ValueFault::Type {
-                key: name.to_owned(),
-                wants: "a string".to_owned(),
-                got: raw_of(value).kind(),
-                remedy: Some("put the value in quotes".to_owned()),
-            }),
-        }
     }
 
     fn account(&mut self, raw: &Raw<'_>) -> Option<Account> {
@@ -485,6 +479,11 @@ impl Reader<'_> {
     }
 
     fn address(&mut self, raw: &Raw<'_>) -> Option<Listen> {
+        if let (Raw::Text(word), Since::Later) = (raw, ABSTRACT_SOCKETS)
+            && word.starts_with('@')
+        {
+            self.tell::<()>(SocketFault::AbstractNotYet { word: (*word).to_owned() });
+        }
         match raw {
             Raw::Integer(_, word) => self.unfit(raw, Some(&format!("did you mean `\":{word}\"`?"))),
             Raw::Text(word) => match Listen::parse(word) {
@@ -511,7 +510,7 @@ pub(super) const fn wants(shape: Shape) -> &'static str {
         Shape::Count => "a whole number or `\"off\"`",
         Shape::Duration(_) => "a duration",
         Shape::DurationOrOff(_) => "a duration or `\"off\"`",
-        Shape::Size => "a size or `\"unlimited\"`",
+        Shape::Size(_) => "a size or `\"unlimited\"`",
         Shape::Mode => "an octal mode in quotes",
         Shape::Signal => "a signal's name",
         Shape::Choice(_) => "a word in quotes",
@@ -522,7 +521,19 @@ pub(super) const fn wants(shape: Shape) -> &'static str {
         Shape::Account => "a name or a number",
         Shape::Accounts => "a list of names or numbers",
         Shape::Address => "an address in quotes",
-        Shape::Form(form) => form,
+        Shape::Units => "a list of unit names",
+        Shape::Variables => "a list of variables' names",
+        Shape::Capabilities => "a list of capabilities",
+        Shape::Whos => "a list of `\"user:NAME\"`, `\"group:NAME\"` and `\"*\"`",
+        Shape::Processors => "a list of processors, such as `[0, \"4-7\"]`",
+        Shape::Paths => "a list of absolute paths",
+        Shape::Directory => "a name without a slash",
+        Shape::SocketName => "the name of a socket",
+        Shape::GivenName => "the name of a descriptor",
+        Shape::Host => "a host name",
+        Shape::UrlPath => "a path that begins with `/`",
+        Shape::Percent => "processor time, such as `\"50%\"`",
+        Shape::Reload => "`{ signal = \"HUP\" }` or `{ command = [...] }`",
     }
 }
 
@@ -553,18 +564,11 @@ mod tests {
 
     #[test]
     fn every_default_of_the_table_reads() {
-        for key in KEYS.iter().filter(|key| key.since == Since::Now) {
+        for key in KEYS {
             match key.preset {
                 Preset::Is(_) => assert!(preset(key).is_some(), "{} in {}", key.name, key.table.header()),
                 Preset::Unset(_) | Preset::Required(_) => assert!(preset(key).is_none()),
             }
-        }
-    }
-
-    #[test]
-    fn no_key_that_can_be_used_has_a_shape_that_is_not_read() {
-        for key in KEYS.iter().filter(|key| key.since == Since::Now) {
-            assert!(!matches!(key.shape, Shape::Form(_)), "{}", key.name);
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::fault::HealthFault;
 use super::fault::{CommandFault, Fault, FileFault, KeyFault, RuleFault, SocketFault, ValueFault};
-use super::forms::duration_text;
+use super::forms::{duration_text, size_text};
+use super::keys::{PLACEHOLDERS, Since};
 use super::source::{tick, visible};
 use super::{
     COMMAND_BYTES_MAX, DEPTH_MAX, ENVIRONMENT_BYTES_MAX, FILE_BYTES_MAX, LIST_MAX, SOCKET_PATH_BYTES_MAX,
@@ -19,6 +21,7 @@ impl Fault {
             Self::Value(fault) => fault.hint(),
             Self::Command(fault) => fault.hint(),
             Self::Socket(fault) => fault.hint(),
+            Self::Health(fault) => fault.hint(),
             Self::Rule(fault) => fault.hint(),
         }
     }
@@ -32,6 +35,7 @@ impl fmt::Display for Fault {
             Self::Value(fault) => fault.fmt(out),
             Self::Command(fault) => fault.fmt(out),
             Self::Socket(fault) => fault.fmt(out),
+            Self::Health(fault) => fault.fmt(out),
             Self::Rule(fault) => fault.fmt(out),
         }
     }
@@ -46,7 +50,7 @@ macro_rules! part_of_fault {
         })*
     };
 }
-part_of_fault!(File FileFault, Key KeyFault, Value ValueFault, Command CommandFault, Socket SocketFault, Rule RuleFault);
+part_of_fault!(File FileFault, Key KeyFault, Value ValueFault, Command CommandFault, Socket SocketFault, Health HealthFault, Rule RuleFault);
 
 impl FileFault {
     fn hint(&self) -> Option<String> {
@@ -148,9 +152,14 @@ impl ValueFault {
             Self::FewDescriptors { sockets } => {
                 format!("the service is given {sockets} of them as sockets; leave it more than that")
             }
+            Self::TasksOnly { .. } => "remove it, or add `kind = \"task\"` below `[service]`".to_owned(),
+            Self::Itself { .. } => "remove it".to_owned(),
             Self::SocketThere { free, .. } => format!("the first free one is {free}"),
             Self::DelayOrder { .. } => "write a longer `max-delay`, or none".to_owned(),
-            Self::Range { .. } | Self::Short { off: false, .. } | Self::Control { .. } => return None,
+            Self::Range { .. }
+            | Self::Small { .. }
+            | Self::Short { off: false, .. }
+            | Self::Control { .. } => return None,
         })
     }
 }
@@ -162,8 +171,14 @@ impl fmt::Display for ValueFault {
             Self::Form { key, word, wants, .. } => {
                 write!(out, "{} in {} is not {wants}", tick(word), tick(key))
             }
+            Self::Range { key, word, least, most: i64::MAX } => {
+                write!(out, "{} in {} is below {least}", tick(word), tick(key))
+            }
             Self::Range { key, word, least, most } => {
                 write!(out, "{} in {} is not from {least} to {most}", tick(word), tick(key))
+            }
+            Self::Small { key, least_bytes } => {
+                write!(out, "{} has to be at least {}", tick(key), tick(&size_text(*least_bytes)))
             }
             Self::Short { key, least_ms, .. } => {
                 write!(out, "{} has to be at least {}", tick(key), tick(&duration_text(*least_ms)))
@@ -194,6 +209,8 @@ impl fmt::Display for ValueFault {
             Self::AccountNumber { key, word } => {
                 write!(out, "{} in {} is nobody's number", tick(word), tick(key))
             }
+            Self::TasksOnly { key } => write!(out, "{} means nothing for a service", tick(key)),
+            Self::Itself { key } => write!(out, "{} names this unit itself", tick(key)),
             Self::SocketThere { fd, .. } => write!(out, "descriptor {fd} is one of the sockets"),
             Self::FewDescriptors { .. } => {
                 out.write_str("`nofile` leaves the service no descriptors beside its sockets")
@@ -216,12 +233,23 @@ impl CommandFault {
             }
             Self::Unfinished => "end the quote, or write the command as a list".to_owned(),
             Self::Placeholder { .. } => {
-                "there is `{fd:NAME}`, `{name}`, `{instance}` and `{generation}`".to_owned()
+                let words = PLACEHOLDERS
+                    .iter()
+                    .filter(|(word, since)| *since == Since::Now && !word.starts_with("fd:"));
+                let words: Vec<String> = words.map(|(word, _)| format!("`{{{word}}}`")).collect();
+                match words.split_last() {
+                    Some((last, rest)) => format!("there is `{{fd:NAME}}`, {} and {last}", rest.join(", ")),
+                    None => "there is `{fd:NAME}`".to_owned(),
+                }
             }
             Self::NoSocket { name, known } if known.is_empty() => {
                 format!("add a table `[socket.{name}]`")
             }
-            Self::NoSocketsYet { .. } => "only `command` is given the sockets".to_owned(),
+            Self::NoSockets { .. } => "only `command` of `[service]` is given the sockets".to_owned(),
+            Self::NobodyAsks => "add `[health]` with `http`, `uwsgi` or `tcp`".to_owned(),
+            Self::NoDirectory { key } => {
+                format!("add {} below `[service]`", tick(&format!("{key} = \"NAME\"")))
+            }
             Self::NoSocket { known, .. } => format!("there is {}", either(known)),
             Self::Long { .. } => format!("there is room for {} KiB", COMMAND_BYTES_MAX / 1024),
             Self::PlaceholderNotYet { .. } => return None,
@@ -242,9 +270,11 @@ impl fmt::Display for CommandFault {
             Self::Unfinished => out.write_str("a quote that does not end"),
             Self::Placeholder { word } => write!(out, "unknown placeholder {}", braced(word)),
             Self::PlaceholderNotYet { word } => write!(out, "{} is not supported yet", braced(word)),
-            Self::NoSocketsYet { name } => {
-                write!(out, "{} means nothing before the start", braced(&format!("fd:{name}")))
+            Self::NoSockets { key, name } => {
+                write!(out, "{} means nothing in {}", braced(&format!("fd:{name}")), tick(key))
             }
+            Self::NobodyAsks => out.write_str("nothing asks the socket of `{fd:health}`"),
+            Self::NoDirectory { key } => write!(out, "{} is the path of nothing", braced(key)),
             Self::NoSocket { name, .. } => {
                 write!(out, "{} names no socket of this unit", braced(&format!("fd:{name}")))
             }
@@ -267,7 +297,12 @@ impl SocketFault {
             Self::NoPort { word } => format!("write a port behind it: {}", tick(&format!("{word}:80"))),
             Self::Port { .. } => "a port is from 1 to 65535".to_owned(),
             Self::Mapped { remedy, .. } => format!("write {}", tick(&remedy.to_string())),
-            Self::Abstract { .. } => "write a path such as `/run/bagels/http.sock`".to_owned(),
+            Self::AbstractNotYet { .. } => "write a path such as `/run/bagels/http.sock`".to_owned(),
+            Self::AbstractName { .. } => {
+                format!(
+                    "write 1 to {SOCKET_PATH_BYTES_MAX} bytes behind the `@`, none of them a control character"
+                )
+            }
             Self::RelativePath { .. } => {
                 "write it from the root on, such as `/run/bagels/http.sock`".to_owned()
             }
@@ -281,7 +316,8 @@ impl SocketFault {
             }
             Self::Taken { .. } => "an address for all of a family takes the port on each of them".to_owned(),
             Self::UnixOnly { .. } => "remove it, or listen on a path".to_owned(),
-            Self::TcpOnly { .. } => "remove it".to_owned(),
+            Self::Senseless { .. } => "remove it".to_owned(),
+            Self::Seqpacket { .. } => "write `\"stream\"` or `\"datagram\"`, or listen on a path".to_owned(),
             Self::Nul => return None,
         })
     }
@@ -297,7 +333,12 @@ impl fmt::Display for SocketFault {
             Self::NoPort { word } => write!(out, "{} has no port", tick(word)),
             Self::Port { word } => write!(out, "{} has no port that can be listened on", tick(word)),
             Self::Mapped { word, .. } => write!(out, "{} is an IPv4 address, written as IPv6", tick(word)),
-            Self::Abstract { word } => write!(out, "the abstract socket {} is not supported yet", tick(word)),
+            Self::AbstractNotYet { word } => {
+                write!(out, "the abstract socket {} is not supported yet", tick(word))
+            }
+            Self::AbstractName { word } => {
+                write!(out, "{} cannot be the name of an abstract socket", tick(word))
+            }
             Self::RelativePath { word } => write!(out, "the socket's path {} is relative", tick(word)),
             Self::LongPath { bytes } => write!(out, "the socket's path has {bytes} bytes, which is too many"),
             Self::OddPath { word } => write!(out, "the socket's path {} has a shorter spelling", tick(word)),
@@ -310,8 +351,12 @@ impl fmt::Display for SocketFault {
                 let by = tick(&format!("[socket.{by}]"));
                 write!(out, "{} overlaps {}, the address of {by}", tick(address), tick(other))
             }
-            Self::UnixOnly { key } => write!(out, "{} means nothing for a TCP socket", tick(key)),
-            Self::TcpOnly { key } => write!(out, "{} means nothing for a Unix socket", tick(key)),
+            Self::UnixOnly { key, of } | Self::Senseless { key, of } => {
+                write!(out, "{} means nothing for {of}", tick(key))
+            }
+            Self::Seqpacket { address } => {
+                write!(out, "`seqpacket` is for Unix sockets, and {} is none", tick(address))
+            }
         }
     }
 }
@@ -328,6 +373,10 @@ impl RuleFault {
             Self::OtherOwner { .. } => "remove `user` from the socket, or let root run supervise".to_owned(),
             Self::Taken { address, other, .. } if address == other => "give one of the two another port or path".to_owned(),
             Self::Taken { .. } => "an address for all of a family takes the port on each of them".to_owned(),
+            Self::NoUnit { meant: Some(meant), .. } => format!("did you mean {}?", tick(meant)),
+            Self::NoUnit { key: "requires", .. } => "add the unit, or write it below `wants`".to_owned(),
+            Self::NoUnit { .. } => "add the unit, or remove its name".to_owned(),
+            Self::Cycle { .. } => "take one of them out".to_owned(),
             Self::SameName { .. } => "give one of the two files another name".to_owned(),
         })
     }
@@ -358,9 +407,64 @@ impl fmt::Display for RuleFault {
                 let by = format!("the address of unit {} at {}", tick(unit), visible(place));
                 write!(out, "{} overlaps {}, {by}", tick(address), tick(other))
             }
+            Self::NoUnit { key, name, .. } => write!(out, "{} in {} is no unit", tick(name), tick(key)),
+            Self::Cycle { path } => {
+                let name = |name: &Option<String>| name.as_deref().map_or("…".to_owned(), tick);
+                let path: Vec<String> = path.iter().map(name).collect();
+                write!(out, "these units wait for each other: {}", path.join(" → "))
+            }
             Self::SameName { name, place } => {
                 write!(out, "there is already a unit {}, at {}", tick(name), visible(place))
             }
+        }
+    }
+}
+
+impl HealthFault {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoProbe => {
+                "add one of `http = \"/healthz\"`, `uwsgi`, `tcp = true` and `command` below it".to_owned()
+            }
+            Self::TwoProbes { .. } => "keep one of the two".to_owned(),
+            Self::Missing => "add `[health]` with what to ask, or write another `ready`".to_owned(),
+            Self::NoSocket { .. } => {
+                "add a table `[socket.NAME]`, or give the command `{fd:health}`".to_owned()
+            }
+            Self::UnknownSocket { known, .. } if known.is_empty() => "add a table `[socket.NAME]`".to_owned(),
+            Self::UnknownSocket { known, .. } => format!("there is {}", either(known)),
+            Self::NotStream { .. } => "name another with `socket`, or use `command`".to_owned(),
+            Self::Private { .. } => "remove one of the two".to_owned(),
+            Self::Senseless { .. } => "remove it".to_owned(),
+            Self::Task => "remove it: a task is ready when it has succeeded".to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for HealthFault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProbe => out.write_str("`[health]` does not say what to ask"),
+            Self::TwoProbes { key, other } => {
+                write!(out, "{} and {} cannot both be asked", tick(other), tick(key))
+            }
+            Self::Missing => out.write_str("`ready` waits for `[health]`, which is not there"),
+            Self::NoSocket { key } => write!(out, "the unit has no socket for {} to ask", tick(key)),
+            Self::UnknownSocket { name, .. } => write!(out, "{} is no socket of this unit", tick(name)),
+            Self::NotStream { name } => {
+                write!(
+                    out,
+                    "{} takes no connections, so it cannot be asked",
+                    tick(&format!("[socket.{name}]"))
+                )
+            }
+            Self::Private { name } => {
+                write!(out, "{} is not asked where the command takes `{{fd:health}}`", tick(name))
+            }
+            Self::Senseless { key, probe } => {
+                write!(out, "{} means nothing beside {}", tick(key), tick(probe))
+            }
+            Self::Task => out.write_str("a task is not asked whether it is healthy"),
         }
     }
 }
