@@ -18,6 +18,7 @@
 //! | [`keeper`] | ROOT | the parent of everything; descriptors, exits |
 //! | [`zygote`] | ROOT | clones |
 //! | [`manager`] | ROOT | the loop |
+//! | [`init`] | ROOT | one command under PID 1, and nothing else |
 //! | [`launch`] | CHILD | a plan to a running command |
 //! | [`lookup`] | CHILD | account names to numbers |
 //! | [`logger`] | LOG | bytes to files |
@@ -26,6 +27,7 @@
 //! [`unit`]: mod@unit
 
 pub mod cli;
+pub mod init;
 pub mod keeper;
 pub mod launch;
 pub mod logger;

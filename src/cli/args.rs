@@ -16,6 +16,8 @@ use crate::wire::verb::Verb;
 pub enum Asked {
     /// Become a supervisor.
     Run(Wanted),
+    /// Run one command: the options and words of `init`.
+    Init(Vec<OsString>),
     /// How services are.
     Status {
         /// Of which supervisor.
@@ -141,6 +143,7 @@ pub fn definition() -> Command {
                 .help("Your own supervisor instead of the system's"),
         )
         .subcommand(run())
+        .subcommand(super::init::definition())
         .subcommands(Verb::ALL.map(command))
         .subcommand(completions())
         .after_help(
@@ -277,6 +280,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Er
             let shell = of.get_one::<String>("shell").and_then(|shell| shell.parse().ok());
             shell.map(Asked::Completions).ok_or_else(missing)
         }
+        None if name == "init" => Ok(Asked::Init(super::init::from_matches(of))),
         None => Ok(Asked::Run(Wanted {
             place,
             units: of.get_many("units").unwrap_or_default().cloned().collect(),
@@ -360,7 +364,9 @@ mod tests {
                     assert!(what.verb() == verb && wait);
                     (names, json)
                 }
-                Asked::Run(_) | Asked::Completions(_) => panic!("{} is another command", verb.command()),
+                Asked::Run(_) | Asked::Init(_) | Asked::Completions(_) => {
+                    panic!("{} is another command", verb.command())
+                }
             };
             assert!(names == ["b-*"] && json, "{}", verb.command());
         }

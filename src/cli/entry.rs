@@ -1,5 +1,5 @@
-//! USER. The other processes of the program, which are hidden subcommands of it: told apart before anything is
-//! parsed. Never decides what they do.
+//! USER. The other processes of the program, which are hidden subcommands of it, and `init`: told apart before
+//! anything is parsed. Never decides what they do.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ pub fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         "zygote" => crate::zygote::main,
         "manager" => crate::manager::main,
         "logger" => crate::logger::main,
+        "init" => return super::init::main(args.collect()),
         "lookup" => crate::lookup::main,
         _ => return None,
     };

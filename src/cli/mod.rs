@@ -7,6 +7,7 @@ mod connection;
 mod entry;
 mod events;
 mod exit;
+mod init;
 mod manual;
 mod operate;
 mod page;
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
             Ok(settings) => run::start(&settings),
             Err(error) => trouble::tell(&error),
         },
+        Asked::Init(words) => init::main(words).unwrap_or(Exit::Done.into()),
         Asked::Status { place, names, form } => {
             with(&place, &around, |control| status::show(control, names, form))
         }

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod cgroup;
 pub mod clock;
 pub mod clone;
+pub mod command;
 pub mod confine;
 pub mod dirs;
 pub mod errno;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod signals;
 pub mod slots;
 pub mod sockets;
+pub mod terminal;
 
 use std::io;
 

@@ -272,6 +272,13 @@ pub fn die_with_parent(parent: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Asks for a signal when the parent ends (PR_SET_PDEATHSIG). Look at the parent afterwards: it may have ended
+/// before.
+pub fn signal_when_parent_ends(signal: i32) -> io::Result<()> {
+    // SAFETY: this prctl takes plain numbers.
+    retry(|| unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }.into()).map(drop)
+}
+
 /// The limit on descriptors, soft and hard, and the soft one raised to the hard one from now on.
 pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -1,6 +1,7 @@
-//! ROOT. Signal masks and dispositions of this process. Never handles one.
+//! ROOT. Signal masks and dispositions of this process, and signals that are waited for. Never installs a handler.
 //!
-//! Raw calls, as the C library keeps two signals to itself that must be reset like the others. Source: sigaction(2).
+//! Raw calls, as the C library keeps two signals to itself that must be reset like the others. Sources: sigaction(2),
+//! sigwaitinfo(2), signal(7): a blocked signal waits even where it is ignored, and even for PID 1.
 
 use std::io;
 
@@ -20,21 +21,105 @@ struct Action {
 
 /// Blocks every signal that can be.
 pub fn block_all() -> io::Result<()> {
-    set_mask(u64::MAX)
+    set_mask(u64::MAX).map(drop)
 }
 
 /// Blocks none.
 pub fn unblock_all() -> io::Result<()> {
-    set_mask(0)
+    set_mask(0).map(drop)
 }
 
-fn set_mask(mask: u64) -> io::Result<()> {
-    let none = std::ptr::null_mut::<u64>();
-    // SAFETY: `mask` is the eight bytes that the kernel reads; it writes nothing.
+/// Which signals are blocked.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask(u64);
+
+/// Blocks every signal that can be; which ones were before.
+pub fn block_all_instead() -> io::Result<Mask> {
+    set_mask(u64::MAX)
+}
+
+/// Blocks those again that were.
+pub fn restore(mask: Mask) -> io::Result<()> {
+    set_mask(mask.0).map(drop)
+}
+
+/// Sets the mask; the one before.
+fn set_mask(mask: u64) -> io::Result<Mask> {
+    let mut before = 0_u64;
+    // SAFETY: `mask` is the eight bytes that the kernel reads, `before` those that it writes.
     retry(|| unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, SET_BYTES)
-    })
-    .map(drop)
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            &raw mut before,
+            SET_BYTES,
+        )
+    })?;
+    Ok(Mask(before))
+}
+
+/// A signal that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// Its number.
+    pub signal: i32,
+    /// Who sent it: a process of this pid namespace, or None for the kernel and processes from outside.
+    pub sender: Option<u32>,
+    /// It is the kernel's own doing, as the keys of a terminal are.
+    pub by_kernel: bool,
+}
+
+/// Waits for a blocked signal and takes it.
+pub fn wait() -> io::Result<Got> {
+    take(u64::MAX, std::ptr::null())
+}
+
+/// Takes a blocked signal that is there already, one of `among` or any; None where there is none.
+pub fn take_pending(among: &[i32]) -> io::Result<Option<Got>> {
+    let bits = among.iter().fold(0_u64, |set, signal| set | 1 << ((signal - 1) & 63));
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    match take(if among.is_empty() { u64::MAX } else { bits }, &raw const at_once) {
+        Ok(got) => Ok(Some(got)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn take(set: u64, within: *const libc::timespec) -> io::Result<Got> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: `set` has the eight bytes that are read, `info` room for what is written; `within` is null or
+    // points at a time that outlives the call.
+    let signal = retry(|| unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, info.as_mut_ptr(), within, SET_BYTES)
+    })?;
+    // SAFETY: all-zero bytes are a valid siginfo, and the call has filled it.
+    let info = unsafe { info.assume_init() };
+    let by_kernel = info.si_code == libc::SI_KERNEL;
+    // SAFETY: whatever the kernel wrote there, a number can be read; of whom it is says si_code.
+    let pid = unsafe { info.si_pid() };
+    let by_process = matches!(info.si_code, libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL) && pid > 0;
+    Ok(Got { signal: signal as i32, sender: by_process.then_some(pid as u32), by_kernel })
+}
+
+/// Has the default done for a signal; whether it was ignored before.
+pub fn default_one(signal: i32) -> io::Result<bool> {
+    dispose(signal, libc::SIG_DFL).map(|before| before == libc::SIG_IGN)
+}
+
+/// Ignores a signal.
+pub fn ignore(signal: i32) -> io::Result<()> {
+    dispose(signal, libc::SIG_IGN).map(drop)
+}
+
+fn dispose(signal: i32, handler: usize) -> io::Result<usize> {
+    let wanted = Action { handler, flags: 0, restorer: 0, mask: 0 };
+    let mut before = Action { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: both have the kernel's layout and outlive the call; no handler is installed.
+    retry(|| unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const wanted, &raw mut before, SET_BYTES)
+    })?;
+    Ok(before.handler)
 }
 
 /// Puts every disposition back to default, ignored signals as well: those would survive an exec.

@@ -149,6 +149,8 @@ mod tests {
         for number in (1..=31).chain(34..=64) {
             let signal = Signal(number);
             assert_eq!(Signal::named(&signal.to_string()), Some(signal));
+            assert_eq!(Signal::numbered(signal.number()), Some(signal));
         }
+        assert_eq!([0, 32, 33, 65].map(Signal::numbered), [None; 4]);
     }
 }

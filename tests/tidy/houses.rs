@@ -44,6 +44,7 @@ pub const HOUSES: &[House] = &[
     House { name: "sys", kind: "ROOT", uses: &["plan"], crates: &["libc", "nix", "memchr"] },
     House { name: "keeper", kind: "ROOT", uses: &["sys", "wire"], crates: &["libc"] },
     House { name: "zygote", kind: "ROOT", uses: &["sys", "wire"], crates: &[] },
+    House { name: "init", kind: "ROOT", uses: &["sys", "unit"], crates: &["libc"] },
     House { name: "launch", kind: "CHILD", uses: &["sys", "plan"], crates: &[] },
     House { name: "lookup", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
     House {
@@ -109,6 +110,11 @@ pub const BEYOND: &[Beyond] = &[
     Beyond { file: "src/cli/entry.rs", uses: "manager", why: "as above" },
     Beyond { file: "src/cli/entry.rs", uses: "logger", why: "as above" },
     Beyond { file: "src/cli/entry.rs", uses: "lookup", why: "as above" },
+    Beyond {
+        file: "src/cli/init.rs",
+        uses: "init",
+        why: "the options are a user's, what they begin is one small process",
+    },
     Beyond {
         file: "src/cli/run.rs",
         uses: "sys",
