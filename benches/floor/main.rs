@@ -13,11 +13,14 @@
 //! The floor of a boot begins with its first start, without its own; those of `status` and `restart` are
 //! whole processes that ask a process with one child.
 //!
+//! The row `peers` measures runit, s6, dinit and supervisord, as far as they are installed, with the same probes.
+//!
 //! SUPERVISE_BENCH_BINARY names another build to measure; SUPERVISE_BENCH_ROUNDS multiplies the rounds by a
 //! number of per cent.
 
 mod bare;
 mod ours;
+mod peers;
 mod probe;
 mod rows;
 

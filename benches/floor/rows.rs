@@ -10,6 +10,7 @@ use nix::unistd::{Pid, geteuid};
 use supervise::sys::clock::monotonic_ns;
 
 use crate::ours::{self, Ours, service, shares};
+use crate::peers;
 use crate::probe::{self, Probe, Record};
 
 /// A floor that keeps probes running.
@@ -65,7 +66,8 @@ fn tenths(times: &[u64], tenths: usize) -> f64 {
     sorted.get(sorted.len() * tenths / 10).map_or(f64::NAN, |ns| *ns as f64 / 1e6)
 }
 
-fn median(times: &[u64]) -> f64 {
+/// The median in milliseconds.
+pub fn median(times: &[u64]) -> f64 {
     tenths(times, 5)
 }
 
@@ -119,7 +121,7 @@ fn crash(probe: &mut Probe, records: &mut [Record]) -> io::Result<u64> {
 }
 
 /// Waits without doing anything.
-fn rest(ms: u16) -> io::Result<()> {
+pub fn rest(ms: u16) -> io::Result<()> {
     poll(&mut [], PollTimeout::from(ms))?;
     Ok(())
 }
@@ -218,7 +220,8 @@ impl Served {
     }
 }
 
-fn whole(mut command: Command) -> io::Result<u64> {
+/// Nanoseconds that a command takes as a whole process; one that fails is an error.
+pub fn whole(mut command: Command) -> io::Result<u64> {
     let before = monotonic_ns();
     let status = command.status()?;
     let took = monotonic_ns() - before;
@@ -332,7 +335,7 @@ fn log(most: usize) -> io::Result<()> {
 
 type Row = (&'static str, fn(&str) -> io::Result<()>);
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     ("processor time of a start, alone", |name| efforts(1, 200)?.print(name, 1.5)),
     ("processor time of a start, among 1000", |name| efforts(1_000, 200)?.print(name, 1.5)),
     ("crash to first instruction, alone", |name| crashes(1, 1, 300)?.print(name, 1.5)),
@@ -349,6 +352,7 @@ const ROWS: [Row; 16] = [
     ("memory", |_| memory(1, 2.1).and_then(|()| memory(1_000, 4.0))),
     ("idle", |_| idle(1_000)),
     ("log", |_| log(3)),
+    ("peers", |_| peers::all()),
 ];
 
 /// Prints those rows of which a part of the name is chosen; all where nothing is.

@@ -1,0 +1,148 @@
+//! A supervisor of ours with one service on two held sockets.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::{Pid, User, geteuid};
+
+use crate::load::Target;
+use crate::servers::{self, Server};
+
+/// One that runs.
+pub struct Ours {
+    directory: tempfile::TempDir,
+    process: Child,
+    /// Where the service listens.
+    pub targets: Vec<Target>,
+}
+
+/// What a command came to.
+pub struct Said {
+    /// Its exit status.
+    pub code: Option<i32>,
+    /// How long it took.
+    pub took: Duration,
+    /// What it said on standard error.
+    pub err: String,
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os("SUPERVISE_BENCH_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_supervise")), PathBuf::from)
+}
+
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() { copy_tree(&from, &to)? } else { fs::copy(&from, &to).map(drop)? }
+    }
+    Ok(())
+}
+
+impl Ours {
+    /// Starts one and waits until its service is proven good.
+    pub fn start(server: &Server) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("supervise-overlap.").tempdir_in("/var/tmp")?;
+        let root = directory.path();
+        fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
+        // Below a private home nobody else could execute it.
+        copy_tree(&servers::fetched()?, &root.join("site"))?;
+        for name in ["srv", "units"] {
+            fs::create_dir(root.join(name))?;
+        }
+        fs::write(root.join("srv/app.py"), servers::APP)?;
+        fs::write(root.join("srv/sitecustomize.py"), servers::SITE)?;
+        let (address, path) = (free_address()?, root.join("sock/web.sock"));
+        fs::write(root.join("units/web.toml"), unit(server, root, address, &path)?)?;
+        let mut command = Command::new(binary());
+        command.arg("run").arg("--units").arg(root.join("units"));
+        for (flag, name) in [("--runtime-dir", "run"), ("--log-dir", "log"), ("--state-dir", "state")] {
+            command.arg(flag).arg(root.join(name));
+        }
+        let mut targets = vec![Target::Tcp(address)];
+        if server.many_sockets {
+            targets.push(Target::Unix(path));
+        }
+        let output = fs::File::create(root.join("stderr"))?;
+        let ours = Self {
+            process: command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output).spawn()?,
+            targets,
+            directory,
+        };
+        ours.mode("good")?;
+        let began = Instant::now();
+        loop {
+            let said = ours.order(&["start", "web"])?;
+            if said.code == Some(0) {
+                return Ok(ours);
+            }
+            if said.code != Some(5) || began.elapsed() > Duration::from_secs(60) {
+                let words = fs::read_to_string(ours.directory.path().join("stderr")).unwrap_or_default();
+                return Err(io::Error::other(format!("{}: {}\n{words}", server.name, said.err)));
+            }
+        }
+    }
+
+    /// Breaks the application, or mends it, for the processes that start from here on.
+    pub fn mode(&self, mode: &str) -> io::Result<()> {
+        fs::write(self.directory.path().join("srv/mode"), mode)
+    }
+
+    /// Gives a command and waits for its end.
+    pub fn order(&self, arguments: &[&str]) -> io::Result<Said> {
+        let began = Instant::now();
+        let mut command = Command::new(binary());
+        command.arg("--runtime-dir").arg(self.directory.path().join("run")).args(arguments);
+        let output = command.stdin(Stdio::null()).output()?;
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok(Said { code: output.status.code(), took: began.elapsed(), err })
+    }
+
+    /// Stops it.
+    pub fn stop(mut self) -> io::Result<()> {
+        signal::kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM)?;
+        self.process.wait().map(drop)
+    }
+}
+
+fn unit(server: &Server, root: &Path, address: SocketAddr, path: &Path) -> io::Result<String> {
+    let words = |word: &&str| match *word {
+        "bin/uwsgi" => format!("{:?}", root.join("site/bin/uwsgi")),
+        word => format!("{word:?}"),
+    };
+    let mut command: Vec<String> = server.arguments.iter().map(words).collect();
+    if server.arguments.first() != Some(&"bin/uwsgi") {
+        command.insert(0, format!("{:?}", servers::python()));
+    }
+    let mut user = String::new();
+    if geteuid().is_root() {
+        user = "user = \"nobody\"\n".to_owned();
+        if let Some(nobody) = User::from_name("nobody")? {
+            chown(root.join("srv"), Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw()))?;
+        }
+    }
+    let (site, srv) = (root.join("site"), root.join("srv"));
+    let second =
+        if server.many_sockets { format!("[socket.local]\nlisten = {path:?}\n") } else { String::new() };
+    Ok(format!(
+        "[service]\ncommand = [{}]\n{user}directory = {srv:?}\nstart-timeout = \"20s\"\n{}\
+         environment = {{ PYTHONPATH = \"{}:{}\", PYTHONDONTWRITEBYTECODE = \"1\" }}\n\
+         [socket.http]\nlisten = \"{address}\"\n{second}[health]\nhttp = \"/\"\ninterval = \"off\"\n",
+        command.join(", "),
+        server.keys,
+        srv.display(),
+        site.display(),
+    ))
+}
