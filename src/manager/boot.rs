@@ -241,7 +241,8 @@ impl Manager {
                         0 => rules::Runner::Root,
                         uid => rules::Runner::User { uid, name: &name },
                     };
-                    let rules = rules::check_identity(&parsed, runner);
+                    let mut rules = rules::check_identity(&parsed, runner);
+                    rules.extend(crate::unit::check_server(&parsed));
                     if !rules.iter().any(|problem| problem.severity == Severity::Error) {
                         unit = Some(parsed);
                     }

@@ -1,7 +1,7 @@
 //! PURE. Options of a command line. Never knows which options there are: callers name those that they look for.
 
 /// The words up to `--`, behind which nothing is an option.
-fn before_end<'a>(words: &'a [String]) -> impl Iterator<Item = (usize, &'a str)> {
+fn before_end(words: &[String]) -> impl Iterator<Item = (usize, &str)> {
     words.iter().map(String::as_str).enumerate().take_while(|(_, word)| *word != "--")
 }
 

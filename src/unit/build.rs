@@ -13,6 +13,7 @@ use super::model::{
     Socket, Unit, Who,
 };
 use super::read::{did_you_mean, example};
+use super::serve::stop_as_the_server_likes;
 use super::settings::{Draft, Setting, Settings, SocketSettings, Spot};
 use super::signal::Signal;
 use super::source::Source;
@@ -46,7 +47,10 @@ impl Builder<'_, '_> {
             }
             Keys { table, own }
         };
-        let service = service_of(&mut of(Table::Service));
+        let mut own = of(Table::Service);
+        let (signal, timeout) = (own.is_written("stop-signal"), own.is_written("stop-timeout"));
+        let mut service = service_of(&mut own);
+        stop_as_the_server_likes(&mut service, signal, timeout);
         let mut restart = restart_of(&mut of(Table::Restart));
         // What ends once and for all by its nature is not brought back by a default.
         if (service.kind == Kind::Task || service.essential) && !chosen_policy {
@@ -136,6 +140,11 @@ struct Keys {
 }
 
 impl Keys {
+    /// Whether somebody wrote the key.
+    fn is_written(&self, name: &str) -> bool {
+        self.own.contains_key(name)
+    }
+
     fn value(&mut self, name: &'static str) -> Option<Value> {
         match self.own.remove(name) {
             Some(setting) => setting.value,

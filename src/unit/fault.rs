@@ -470,6 +470,13 @@ pub enum HealthFault {
 /// What is wrong with a unit beside others, or for who runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleFault {
+    /// It does not suit the server that it runs.
+    Server {
+        /// In which way.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// Root would run it as root because nobody said otherwise.
     NoUser,
     /// It says that it runs as root.

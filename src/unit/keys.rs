@@ -247,15 +247,15 @@ const BOOT: Shape = Shape::Choice(&[
 const SERVERS: Shape = Shape::Choice(&[
     ("auto", Since::Now),
     ("none", Since::Now),
-    ("gunicorn", Since::Later),
-    ("uwsgi", Since::Later),
-    ("uvicorn", Since::Later),
-    ("hypercorn", Since::Later),
-    ("daphne", Since::Later),
-    ("granian", Since::Later),
-    ("waitress", Since::Later),
-    ("celery", Since::Later),
-    ("redis", Since::Later),
+    ("gunicorn", Since::Now),
+    ("uwsgi", Since::Now),
+    ("uvicorn", Since::Now),
+    ("hypercorn", Since::Now),
+    ("daphne", Since::Now),
+    ("granian", Since::Now),
+    ("waitress", Since::Now),
+    ("celery", Since::Now),
+    ("redis", Since::Now),
 ]);
 const KINDS: Shape = Shape::Choice(&[("service", Since::Now), ("task", Since::Now)]);
 const GATES: Shape = Shape::Choice(&[
@@ -326,8 +326,8 @@ pub const KEYS: &[Key] = rows! {
              A program without a slash is looked up in the service's own PATH; with one it is relative to `directory`. \
              `{fd:NAME}` becomes the descriptor of that socket; `{name}`, `{instance}` and `{generation}` what they say.";
         "server" SERVERS, Now, Is r#""auto""#,
-            "Which server the command is, so that its signals, exit codes and readiness are known. Recognised from the \
-             command unless `none`.";
+            "Which server the command is, so that its signals, exit codes, readiness and traps are known: `auto` recognises \
+             it by the command; a name helps where it is started by a script; `none` says that it is nothing in particular.";
         "kind" KINDS, Now, Is r#""service""#,
             "A service runs until it is stopped; a task runs until it is done.";
         "start" BOOT, Now, Is r#""boot""#,
@@ -358,16 +358,19 @@ pub const KEYS: &[Key] = rows! {
             "Commands that run before the first instance of a generation, such as a migration: one after the other, as the \
              service's user, without sockets and without a time limit. Where one fails, the start fails.";
         "ready" GATES, Now, Is r#""auto""#,
-            "When it counts as ready: as its server allows, as soon as it runs, when it says so with sd_notify(3), or when it \
+            "When it counts as ready: as its server allows (`auto`: at its first answer where it is given one more listener to \
+             be asked on, when it waits for connections, or by its own word; else as soon as it runs), as soon as it runs, when it says so with sd_notify(3), or when it \
              writes a line to descriptor N, which is the first one behind its sockets or a later one.";
         "settle" Shape::Duration(0), Now, Is r#""1s""#,
             "How long it has to stay alive after that to be proven good.";
         "start-timeout" Shape::DurationOrOff(1), Now, Is r#""60s""#,
             "How long it may take to be ready.";
         "stop-signal" Shape::Signal, Now, Is r#""TERM""#,
-            "The signal that asks its main process to end.";
+            "The signal that asks its main process to end. Unset: what its server ends best with, which is INT for uWSGI and \
+             waitress unless their options say otherwise.";
         "stop-timeout" Shape::DurationOrOff(0), Now, Is r#""10s""#,
-            "How long it may take to end before everything of it is killed.";
+            "How long it may take to end before everything of it is killed. Unset: 35s for gunicorn and uWSGI, 5min for celery \
+             and redis.";
         "reload" Shape::Reload, Later, Unset r#"{ signal = "HUP" }"#,
             "How it reads its configuration anew. Unset: by a restart.";
         "watchdog" Shape::DurationOrOff(1), Later, Is r#""off""#,

@@ -29,6 +29,7 @@ mod problem;
 mod read;
 mod reference;
 pub mod rules;
+mod serve;
 mod settings;
 mod signal;
 mod source;
@@ -53,6 +54,7 @@ pub use model::{
 pub use parse::{Layer, text};
 pub use problem::{Problem, Severity, in_order};
 pub use reference::reference;
+pub use serve::{Gate, check_server};
 pub use signal::Signal;
 pub use source::Place;
 

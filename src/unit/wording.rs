@@ -377,6 +377,7 @@ impl RuleFault {
             Self::NoUnit { key: "requires", .. } => "add the unit, or write it below `wants`".to_owned(),
             Self::NoUnit { .. } => "add the unit, or remove its name".to_owned(),
             Self::Cycle { .. } => "take one of them out".to_owned(),
+            Self::Server { hint, .. } => visible(hint),
             Self::SameName { .. } => "give one of the two files another name".to_owned(),
         })
     }
@@ -413,6 +414,7 @@ impl fmt::Display for RuleFault {
                 let path: Vec<String> = path.iter().map(name).collect();
                 write!(out, "these units wait for each other: {}", path.join(" → "))
             }
+            Self::Server { what, .. } => out.write_str(&visible(what)),
             Self::SameName { name, place } => {
                 write!(out, "there is already a unit {}, at {}", tick(name), visible(place))
             }

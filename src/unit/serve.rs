@@ -1,0 +1,278 @@
+//! PURE. What follows from which server a unit runs: how it is stopped, what shows that it is ready, and what cannot
+//! work. Never knows a server; `servers` does.
+
+use std::net::IpAddr;
+
+use super::address::Listen;
+use super::choices::{Kind, Ready, Server};
+use super::command::Context;
+use super::fault::RuleFault;
+use super::model::{Probe, Service, Socket, Unit};
+use super::problem::Problem;
+use super::signal::Signal;
+use super::{SOCKETS_MAX, forms};
+use crate::servers::{self, Advice, Facts, Proof, Protocol, Reach, Recognised, Weight};
+
+/// What makes an incarnation ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Its end with success: it is a task.
+    Success,
+    /// Its start.
+    Started,
+    /// READY=1 on its notify socket.
+    Notify,
+    /// A line on this descriptor.
+    Line(u32),
+    /// The first answer on the listener that it alone has.
+    Answer(Protocol),
+    /// That it waits for connections on its sockets.
+    Listens,
+    /// That it is healthy.
+    Health,
+}
+
+impl Gate {
+    /// Whether a process of ours has to look.
+    pub const fn is_probed(self) -> bool {
+        matches!(self, Self::Answer(_) | Self::Listens | Self::Health)
+    }
+
+    /// Whether anything tells of it before it counts.
+    pub const fn is_told(self) -> bool {
+        !matches!(self, Self::Success | Self::Started)
+    }
+}
+
+impl Service {
+    /// What its command is.
+    pub fn recognised(&self) -> Recognised {
+        if self.server == Server::None {
+            return Recognised::default();
+        }
+        // What placeholders become tells nobody which program it is.
+        let context = Context { name: "", instance: 1, generation: 1, fds: &[], directories: &[] };
+        let argv = self.command.expand(&context);
+        let mut found = servers::recognise(&argv);
+        if let Some(named) = servers::Server::from_word(self.server.word())
+            && found.server != Some(named)
+        {
+            // It is started in a way that nobody knows; its options are where it is written.
+            found = Recognised {
+                server: Some(named),
+                arguments: argv.into_iter().skip(1).collect(),
+                wrapper: None,
+            };
+        }
+        found
+    }
+}
+
+/// What a unit that does not say how it is stopped leaves to its server.
+pub(super) fn stop_as_the_server_likes(service: &mut Service, signal_chosen: bool, timeout_chosen: bool) {
+    let Some(stop) = service.recognised().stop() else { return };
+    if !signal_chosen && let Some(signal) = Signal::named(stop.signal) {
+        service.stop_signal = signal;
+    }
+    // One who chose another signal has another end in mind, which may take as long.
+    if !timeout_chosen {
+        service.stop_timeout_ms = Some(stop.timeout_ms);
+    }
+}
+
+impl Unit {
+    /// What makes an incarnation of it ready.
+    pub fn gate(&self) -> Gate {
+        if self.service.kind == Kind::Task {
+            return Gate::Success;
+        }
+        match self.service.ready {
+            Ready::Started => Gate::Started,
+            Ready::Notify => Gate::Notify,
+            Ready::Fd(number) => Gate::Line(number),
+            Ready::Health => Gate::Health,
+            Ready::Auto => self.best_gate(),
+        }
+    }
+
+    fn best_gate(&self) -> Gate {
+        if let Some(protocol) = self.private() {
+            return Gate::Answer(protocol);
+        }
+        let found = self.service.recognised();
+        if found.proof() == Proof::Listens && !self.sockets.is_empty() {
+            return Gate::Listens;
+        }
+        if self.sockets.is_empty() && found.wrapper.is_none() && found.says_ready() {
+            return Gate::Notify;
+        }
+        Gate::Started
+    }
+
+    /// What is spoken on the listener that each incarnation alone has; None where it has none. It is called
+    /// `health` and stands behind the unit's sockets.
+    pub fn private(&self) -> Option<Protocol> {
+        let asked = match self.health.as_ref().map(|health| &health.probe) {
+            Some(Probe::Http(_)) => Some(Protocol::Http),
+            Some(Probe::Uwsgi(_)) => Some(Protocol::Uwsgi),
+            Some(Probe::Tcp | Probe::Command(_)) | None => None,
+        };
+        let service = &self.service;
+        if service.kind == Kind::Task || self.sockets.len() >= SOCKETS_MAX {
+            return None;
+        }
+        if self.has_private_probe() {
+            return Some(asked.unwrap_or_else(|| service.recognised().protocol()));
+        }
+        // A descriptor that the unit counts on would move.
+        if self.sockets.is_empty() || matches!(service.ready, Ready::Fd(_)) {
+            return None;
+        }
+        let Proof::Extra(protocol) = service.recognised().proof() else { return None };
+        let network = self.health.as_ref().is_some_and(|health| !matches!(health.probe, Probe::Command(_)));
+        let public = self.health.as_ref().is_some_and(|health| health.socket.is_some());
+        let wanted = service.ready == Ready::Auto || network && !public;
+        // What is asked for is what it speaks, where a file decides.
+        let protocol = if protocol == Protocol::Either { asked.unwrap_or(protocol) } else { protocol };
+        wanted.then_some(protocol)
+    }
+
+    /// Whether `[health]` asks the listener that each incarnation alone has.
+    pub fn asks_private(&self) -> bool {
+        let health = self.health.as_ref();
+        health.is_some_and(|health| health.socket.is_none() && !matches!(health.probe, Probe::Command(_)))
+            && self.private().is_some()
+    }
+
+    /// What proves an incarnation good, for people.
+    pub fn gate_text(&self) -> String {
+        let alive = format!("alive for {}", forms::duration_text(self.service.settle_ms));
+        match self.gate() {
+            Gate::Success => "its success".to_owned(),
+            Gate::Started => format!("settle only: {alive} (not proven)"),
+            Gate::Notify => format!("notify: READY=1, then {alive}"),
+            Gate::Line(number) => format!("notify: a line on descriptor {number}, then {alive}"),
+            Gate::Answer(_) => format!("private probe: its first answer, then {alive}"),
+            Gate::Listens => format!("listener test: it waits for connections, then {alive}"),
+            Gate::Health => match &self.health {
+                Some(health) if matches!(health.probe, Probe::Command(_)) => {
+                    format!("health: its command succeeds, then {alive}")
+                }
+                Some(_) if self.asks_private() => format!("private probe: healthy, then {alive}"),
+                Some(_) | None => format!("public probe: healthy, then {alive}"),
+            },
+        }
+    }
+}
+
+fn reach(socket: &Socket) -> Reach {
+    let loopback = |ip: IpAddr| if ip.is_loopback() { Reach::Loopback } else { Reach::Network };
+    match &socket.listen {
+        Listen::Tcp { dual: true, .. } => Reach::Dual,
+        Listen::Tcp { addr, dual: false } => loopback(addr.ip()),
+        Listen::Unix(_) | Listen::Abstract(_) => Reach::Path,
+    }
+}
+
+/// What does not work with the server that the unit runs. `server = "none"` says that nothing is known of it.
+pub fn check_server(unit: &Unit) -> Vec<Problem> {
+    let found = unit.service.recognised();
+    let sockets: Vec<servers::Socket<'_>> = unit
+        .sockets
+        .iter()
+        .map(|socket| servers::Socket {
+            name: &socket.name,
+            address: socket.listen.to_string(),
+            reach: reach(socket),
+        })
+        .collect();
+    let facts = Facts {
+        found: &found,
+        sockets: &sockets,
+        instances: unit.service.instances.into(),
+        stops_by_unit: unit.places.of("service.stop-signal").is_some(),
+    };
+    let problem = |Advice { weight, what, hint }: Advice| {
+        let (place, fault) = (unit.place("service.command"), RuleFault::Server { what, hint });
+        match weight {
+            Weight::Refused => Problem::error(place, fault),
+            Weight::Warned => Problem::warning(place, fault),
+        }
+    };
+    servers::advice(facts).into_iter().map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::Severity;
+
+    fn unit(rest: &str) -> Unit {
+        let text = format!("[service]\n{rest}");
+        Unit::parse("web", "/units/web.toml", &text).unwrap_or_else(|problems| {
+            panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })
+    }
+
+    const SOCKET: &str = "[socket.http]\nlisten = \"127.0.0.1:80\"";
+
+    #[test]
+    fn a_server_stops_as_it_likes_unless_the_unit_says_how() {
+        let stop = |text: &str| {
+            let service = unit(text).service;
+            (service.stop_signal.to_string(), service.stop_timeout_ms)
+        };
+        assert_eq!(stop("command = \"gunicorn a\""), ("TERM".to_owned(), Some(35_000)));
+        assert_eq!(stop("command = \"uwsgi a.ini\""), ("INT".to_owned(), Some(35_000)));
+        assert_eq!(stop("command = \"uwsgi a.ini\"\nserver = \"none\""), ("TERM".to_owned(), Some(10_000)));
+        let chosen = "command = \"uwsgi a.ini\"\nstop-signal = \"TERM\"\nstop-timeout = \"1s\"";
+        assert_eq!(stop(chosen), ("TERM".to_owned(), Some(1_000)));
+        assert_eq!(stop("command = \"bin/worker\"\nserver = \"celery\""), ("TERM".to_owned(), Some(300_000)));
+    }
+
+    #[test]
+    fn the_gate_is_the_best_that_the_server_allows() {
+        for (text, sockets, gate) in [
+            ("command = \"gunicorn a\"", true, Gate::Answer(Protocol::Http)),
+            ("command = \"gunicorn a\"\nready = \"started\"", true, Gate::Started),
+            ("command = \"gunicorn a\"", false, Gate::Started),
+            ("command = \"gunicorn a --preload\"", false, Gate::Notify),
+            ("command = \"uwsgi a.ini\"", true, Gate::Answer(Protocol::Either)),
+            ("command = \"uwsgi a.ini\"", false, Gate::Notify),
+            ("command = \"uvicorn --fd 3 a\"", true, Gate::Listens),
+            ("command = \"uv run gunicorn a\"", true, Gate::Started),
+            ("command = \"gunicorn a\"\nserver = \"none\"", true, Gate::Started),
+            ("command = \"bin/start\"\nserver = \"gunicorn\"", true, Gate::Answer(Protocol::Http)),
+            ("command = \"gunicorn a\"\nkind = \"task\"", true, Gate::Success),
+            ("command = \"node a\"", true, Gate::Started),
+        ] {
+            let unit = unit(&format!("{text}\n{}", if sockets { SOCKET } else { "" }));
+            assert_eq!(unit.gate(), gate, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_an_error_at_the_command() {
+        let reuse = unit(&format!("command = \"gunicorn a --reuse-port\"\n{SOCKET}"));
+        let problems = check_server(&reuse);
+        assert_eq!(problems.first().unwrap().severity, Severity::Error);
+        assert_eq!(
+            problems.first().unwrap().to_string(),
+            "/units/web.toml:2:11: with `--reuse-port` the workers of gunicorn ignore the sockets that it is given, and \
+             clients wait for ever\n\
+             \x20 2 | command = \"gunicorn a --reuse-port\"\n\
+             \x20   |           ^^^^^^^^^^^^^^^^^^^^^^^^^\n\
+             hint: remove `--reuse-port`"
+        );
+        let off = unit(&format!("command = \"gunicorn a --reuse-port\"\nserver = \"none\"\n{SOCKET}"));
+        assert_eq!(check_server(&off), []);
+        let exposed = "[socket.http]\nlisten = \"0.0.0.0:3031\"";
+        assert_eq!(
+            check_server(&unit(&format!("command = \"uwsgi a --protocol uwsgi\"\n{exposed}")))
+                .iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .count(),
+            1
+        );
+    }
+}
