@@ -190,6 +190,13 @@ fn run() -> Command {
                 .help("At most this long for stopping everything: `250ms`, `10s`, `5min`, `off`"),
         )
         .arg(
+            Arg::new("ready-fd")
+                .long("ready-fd")
+                .value_name("FD")
+                .value_parser(value_parser!(i32).range(3..))
+                .help("Write a line to this descriptor when sockets are bound and commands are answered, as s6 wants"),
+        )
+        .arg(
             Arg::new("strict")
                 .long("strict")
                 .action(ArgAction::SetTrue)
@@ -286,7 +293,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Er
             units: of.get_many("units").unwrap_or_default().cloned().collect(),
             log_dir: path(of, "log-dir"),
             state_dir: path(of, "state-dir"),
-            stop_timeout_ms: of.get_one::<Option<u64>>("stop-timeout").copied().flatten(),
+            stop_timeout: of.get_one::<Option<u64>>("stop-timeout").copied(),
+            ready_fd: of.get_one("ready-fd").copied(),
             strict: of.get_flag("strict"),
         })),
     }
@@ -419,14 +427,17 @@ mod tests {
 
     #[test]
     fn run_takes_directories_and_a_duration() {
-        let asked =
-            parsed("run --units a --units b --log-dir l --state-dir s --stop-timeout 9s --strict").unwrap();
+        let asked = parsed(
+            "run --units a --units b --log-dir l --state-dir s --stop-timeout 9s --strict --ready-fd 4",
+        )
+        .unwrap();
         let Asked::Run(wanted) = asked else { panic!("not run") };
         assert_eq!(wanted.units, [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!((wanted.stop_timeout_ms, wanted.strict), (Some(9_000), true));
-        assert!(parsed("run --stop-timeout 9").is_err());
+        assert_eq!((wanted.stop_timeout, wanted.strict), (Some(Some(9_000)), true));
+        assert_eq!(wanted.ready_fd, Some(4));
+        assert!(parsed("run --stop-timeout 9").is_err() && parsed("run --ready-fd 2").is_err());
         let Asked::Run(wanted) = parsed("run --stop-timeout off").unwrap() else { panic!("not run") };
-        assert_eq!(wanted, Wanted::default());
+        assert_eq!(wanted, Wanted { stop_timeout: Some(None), ..Wanted::default() });
     }
 
     #[test]

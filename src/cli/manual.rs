@@ -57,6 +57,11 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("SUPERVISE_RUNTIME_DIR", "Instead of `--runtime-dir`."),
             ("SUPERVISE_LOG_DIR", "Instead of `--log-dir`."),
             ("SUPERVISE_STATE_DIR", "Instead of `--state-dir`."),
+            (
+                "NOTIFY_SOCKET, WATCHDOG_USEC",
+                "`run`: where and how often the init above wants to hear (sd_notify(3)).",
+            ),
+            ("LISTEN_FDS, LISTEN_PID", "`run`: sockets that the init above gives (sd_listen_fds(3))."),
         ],
     ),
     (

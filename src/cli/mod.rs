@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     let around = Surroundings::of_this_process();
     match asked {
         Asked::Run(wanted) => match place::settings(&wanted, &around) {
-            Ok(settings) => run::start(&settings),
+            Ok(settings) => run::start(&settings, wanted.ready_fd),
             Err(error) => trouble::tell(&error),
         },
         Asked::Init(words) => init::main(words).unwrap_or(Exit::Done.into()),

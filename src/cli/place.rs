@@ -9,6 +9,9 @@ use super::trouble::{Trouble, reason};
 use crate::sys::peer;
 use crate::wire::settings::{Homeless, Settings, Xdg, control_in};
 
+/// Milliseconds for stopping everything as PID 1: `docker stop` gives 10 s, and then kills all there is.
+const FIRST_STOP_MS: u64 = 9_000;
+
 /// What the command line says of the supervisor that is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -29,8 +32,10 @@ pub struct Wanted {
     pub log_dir: Option<PathBuf>,
     /// `--state-dir`.
     pub state_dir: Option<PathBuf>,
-    /// `--stop-timeout`, in milliseconds; `None` is no limit.
-    pub stop_timeout_ms: Option<u64>,
+    /// `--stop-timeout`, in milliseconds; `Some(None)` is `off`.
+    pub stop_timeout: Option<Option<u64>>,
+    /// `--ready-fd`.
+    pub ready_fd: Option<i32>,
     /// `--strict`.
     pub strict: bool,
 }
@@ -40,6 +45,8 @@ pub struct Wanted {
 pub struct Surroundings {
     /// The effective user.
     pub uid: u32,
+    /// This process is PID 1.
+    pub is_first: bool,
     /// The working directory, where it can be told.
     pub directory: Option<PathBuf>,
     /// The user's directories.
@@ -61,6 +68,7 @@ impl Surroundings {
         let path = |name: &str| set(name).map(PathBuf::from);
         Self {
             uid: peer::own_uid(),
+            is_first: std::process::id() == 1,
             directory: std::env::current_dir().ok(),
             xdg: Xdg {
                 home: path("HOME"),
@@ -136,7 +144,7 @@ pub fn settings(wanted: &Wanted, around: &Surroundings) -> Result<Settings, Trou
         runtime_dir: pick(&wanted.place.runtime_dir, &around.runtime_dir, defaults.runtime_dir)?,
         log_dir: pick(&wanted.log_dir, &around.log_dir, defaults.log_dir)?,
         state_dir: pick(&wanted.state_dir, &around.state_dir, defaults.state_dir)?,
-        stop_timeout_ms: wanted.stop_timeout_ms,
+        stop_timeout_ms: wanted.stop_timeout.unwrap_or(around.is_first.then_some(FIRST_STOP_MS)),
         strict: wanted.strict,
     })
 }
@@ -214,6 +222,18 @@ mod tests {
         assert_eq!(settings(&Wanted::default(), &root), Ok(Settings::of_root()));
         let own = Wanted { place: Place { user: true, ..Place::default() }, ..Wanted::default() };
         assert_eq!(settings(&own, &root), settings(&Wanted::default(), &user()));
+    }
+
+    #[test]
+    fn pid_one_stops_before_it_is_killed() {
+        let first = Surroundings { is_first: true, ..user() };
+        let limit =
+            |wanted: &Wanted, around: &Surroundings| settings(wanted, around).unwrap().stop_timeout_ms;
+        assert_eq!(limit(&Wanted::default(), &user()), None);
+        assert_eq!(limit(&Wanted::default(), &first), Some(9_000));
+        for given in [None, Some(60_000)] {
+            assert_eq!(limit(&Wanted { stop_timeout: Some(given), ..Wanted::default() }, &first), given);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,11 +13,13 @@ use crate::plan::Resource;
 use crate::sys::link::Link;
 use crate::sys::{clock, fds, files, limits, lock, memfd, parent, peer, sockets};
 use crate::wire::handover::{keeper_arguments, lock_in, socket_in};
-use crate::wire::keeper::{BATCH, Carried, ENTRY, Entry, HEAD, Head, Kind, MESSAGE, Verb};
+use crate::wire::keeper::{BATCH, Carried, ENTRY, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb};
 use crate::wire::settings::Settings;
 
 /// The keeper's slot of the runtime directory's lock.
 const LOCK_SLOT: u32 = 3;
+/// The number of the first socket that an init gives.
+const FIRST_GIVEN: RawFd = 3;
 /// Milliseconds for which a manager that has lost its keeper is looked for, while the lock is held and its
 /// holder is dead.
 const HANDOVER_MS: u64 = 5_000;
@@ -31,19 +33,24 @@ impl From<io::Error> for Trouble {
 }
 
 /// Becomes the keeper; only returns where that fails.
-pub fn start(settings: &Settings) -> ExitCode {
-    match try_start(settings) {
+pub fn start(settings: &Settings, ready_fd: Option<RawFd>) -> ExitCode {
+    match try_start(settings, ready_fd) {
         Ok(never) => match never {},
         Err(refused) => trouble::tell(&refused),
     }
 }
 
-fn try_start(settings: &Settings) -> Result<Infallible, Trouble> {
+fn try_start(settings: &Settings, ready_fd: Option<RawFd>) -> Result<Infallible, Trouble> {
     fds::fill_standard()?;
+    let from_above = from_above(ready_fd)?;
     // Whatever a sloppy parent left open is nobody's business below.
     fds::close_on_exec_from(3)?;
     let (soft, _) = limits::limit(Resource::Nofile)?;
-    let carried = claim(settings)?;
+    let mut carried = claim(settings)?;
+    let used = carried.iter().map(|(entry, _)| entry.slot + 1).max().unwrap_or_default();
+    for ((kind, id, fd), slot) in from_above.into_iter().zip(used.max(FIRST_FREE_SLOT)..) {
+        carried.push((Entry { slot, kind: kind as u32, id, pid: 0 }, fd));
+    }
     let mut table = Vec::new();
     for (entry, fd) in &carried {
         fds::set_cloexec(fd.as_fd(), false)?;
@@ -55,6 +62,40 @@ fn try_start(settings: &Settings) -> Result<Infallible, Trouble> {
     let keeper = parent::Helper::of(arguments, std::env::vars_os())?;
     let binary = parent::own_binary()?;
     Err(keeper.replace(binary.as_fd()).into())
+}
+
+/// What the init above has left open for us: the descriptor on which it waits, and the sockets that it names
+/// (sd_listen_fds(3)), where it is us that it means.
+fn from_above(ready_fd: Option<RawFd>) -> Result<Vec<(Kind, u64, OwnedFd)>, Trouble> {
+    let mut found = Vec::new();
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let count = match number("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or_default(),
+        Some(_) | None => 0,
+    };
+    for place in 0..count {
+        let fd = FIRST_GIVEN.saturating_add_unsigned(place);
+        let socket = fds::inherited(fd).map_err(|error| {
+            let text = format!("LISTEN_FDS={count}: descriptor {fd}: {}", reason(&error));
+            Trouble::plain(Exit::Failed, text)
+                .hint("what starts supervise promises sockets that it does not give")
+        })?;
+        if Some(fd) == ready_fd {
+            return Err(Trouble::plain(
+                Exit::Failed,
+                format!("`--ready-fd {fd}`: that is one of the {count} sockets of LISTEN_FDS"),
+            ));
+        }
+        found.push((Kind::Given, place.into(), socket));
+    }
+    if let Some(fd) = ready_fd {
+        let announce = fds::inherited(fd).map_err(|error| {
+            Trouble::plain(Exit::Failed, format!("`--ready-fd {fd}`: {}", reason(&error)))
+                .hint("the number is that in the file `notification-fd` of an s6 service directory")
+        })?;
+        found.push((Kind::Announce, 0, announce));
+    }
+    Ok(found)
 }
 
 /// The lock, or everything that a dead keeper's manager still has. Nothing at all where there can be no

@@ -105,6 +105,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         starts: super::start::Starts::default(),
         logs: super::logs::Logs::default(),
         notices: super::notices::Notices::default(),
+        above: super::above::Above::of_environment(Mono(clock::monotonic_ms())),
         control: None,
         waiting: super::answer::Waiting::default(),
         answered: Vec::new(),
@@ -134,18 +135,24 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         manager.read_units_first()?;
     }
     manager.open_control();
-    manager.kept.ready();
-    manager.run_events();
-    for signal in std::mem::take(&mut manager.early_signals) {
-        manager.take_signal(signal);
-    }
-    if manager.store.get(header::CLOSING) != 0 {
-        manager.close();
-    }
+    manager.begin();
     Ok(manager)
 }
 
 impl Manager {
+    /// Everything is there: whoever waits for it is told, and what has come meanwhile is done.
+    fn begin(&mut self) {
+        self.kept.ready();
+        self.run_events();
+        self.tell_ready();
+        for signal in std::mem::take(&mut self.early_signals) {
+            self.take_signal(signal);
+        }
+        if self.store.get(header::CLOSING) != 0 {
+            self.close();
+        }
+    }
+
     fn take_first_news(&mut self, news: Vec<News>) {
         for one in news {
             match one {

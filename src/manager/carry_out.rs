@@ -28,6 +28,7 @@ impl Manager {
             self.forget(run);
         }
         self.after_step(id);
+        self.above.stale = true;
         self.tell_watchers(id);
     }
 

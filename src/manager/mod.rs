@@ -6,6 +6,7 @@
 //! nobody asked. [`turn`] is the loop, [`carry_out`] turns policy's actions into effects, [`start`] makes
 //! processes, [`handover`] is what happens when the keeper itself dies.
 
+mod above;
 mod accounts;
 mod answer;
 mod boot;
@@ -87,6 +88,7 @@ struct Manager {
     starts: start::Starts,
     logs: logs::Logs,
     notices: notices::Notices,
+    above: above::Above,
     control: Option<control::Control>,
     waiting: answer::Waiting,
     answered: Vec<Operation>,

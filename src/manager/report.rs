@@ -276,6 +276,14 @@ impl Manager {
 
 const SUCCESS: End = End::Exited(Exit::Code(0));
 
+impl Manager {
+    /// The word for the state of each service.
+    pub(super) fn states(&self) -> Vec<&'static str> {
+        let said = |service: &Service| service.run().and_then(|run| self.notices.of(run));
+        self.world.iter().map(|(_, service)| state(service, said(service)).word()).collect()
+    }
+}
+
 /// What proves an incarnation good.
 fn gate(unit: &Unit) -> String {
     let alive = format!("alive for {}", duration_text(unit.service.settle_ms));

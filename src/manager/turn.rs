@@ -78,6 +78,7 @@ impl Manager {
             self.handover.as_ref().map(|waiting| Mono(waiting.until_ms)),
             self.stop_at,
             self.notices.deadline(),
+            self.above.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
         ];
@@ -131,6 +132,7 @@ impl Manager {
         self.run_events();
         self.keep_deadlines()?;
         self.send_answers();
+        self.keep_above_up();
         Ok(())
     }
 
@@ -343,6 +345,7 @@ impl Manager {
     /// Stops everything, and lets nothing start again.
     pub(super) fn close(&mut self) {
         self.store.set(header::CLOSING, 1);
+        self.tell_stopping();
         self.world.close();
         self.stop_at = self.settings.stop_timeout_ms.map(|ms| self.now.after(ms));
         let ids: Vec<_> = self.services.keys().copied().collect();
@@ -365,6 +368,7 @@ impl Manager {
             let _ = std::fs::remove_file(self.settings.control());
         }
         self.logs.drain(LAST_LINES_MS, &self.kept);
+        self.tell_end(0);
         self.kept.finish(0);
         self.kept.flush_within(1_000);
         Ok(())

@@ -21,6 +21,7 @@ pub mod link;
 pub mod lock;
 pub mod memfd;
 pub mod memory;
+pub mod notify;
 pub mod parent;
 pub mod peer;
 pub mod pipes;

@@ -60,11 +60,15 @@ pub enum Kind {
     Notify = 15,
     /// Read end of the pipe on which an incarnation says with a line that it is ready.
     ReadyPipe = 16,
+    /// The descriptor on which the init above waits for a line that says that we are ready.
+    Announce = 17,
+    /// A socket that the init above has given; the id is its place among them, from 0.
+    Given = 18,
 }
 
 impl Kind {
     /// Every kind, for decoding.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Exits,
         Self::LogState,
         Self::LogCursor,
@@ -81,6 +85,8 @@ impl Kind {
         Self::PathLock,
         Self::Notify,
         Self::ReadyPipe,
+        Self::Announce,
+        Self::Given,
     ];
 
     /// The kind with this number.

@@ -11,6 +11,7 @@ pub mod notify;
 pub mod request;
 pub mod settings;
 pub mod state;
+pub mod upward;
 pub mod varlink;
 pub mod verb;
 pub mod zygote;

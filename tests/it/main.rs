@@ -15,6 +15,7 @@ mod processes;
 mod supervisor;
 mod wait;
 
+mod above;
 mod boot;
 mod crash_loop;
 mod exits;

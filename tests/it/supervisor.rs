@@ -76,6 +76,18 @@ impl Place {
         Keeper { pid: child.id(), child }
     }
 
+    /// The same by a script of sh, which executes its arguments in the end, with a standard input of ours.
+    pub fn spawn_by(&self, script: &str, input: Stdio) -> Keeper {
+        let said = File::options().create(true).append(true).open(self.path("supervise.err")).unwrap();
+        let mut command = self.command(std::path::Path::new("/bin/sh"));
+        command.arg("-c").arg(script).arg("sh").arg(self.binary());
+        command.arg("run").arg("--units").arg(self.path("units"));
+        command.arg("--runtime-dir").arg(self.path("run")).arg("--log-dir").arg(self.path("log"));
+        command.arg("--state-dir").arg(self.path("state"));
+        let child = command.stdin(input).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
+        Keeper { pid: child.id(), child }
+    }
+
     /// The same, until it answers.
     #[track_caller]
     pub fn run(&mut self) {
