@@ -57,6 +57,7 @@ fn help_is_as_it_was() {
         (&["run", "--help"], include_str!("cli/help-run.txt")),
         (&["status", "--help"], include_str!("cli/help-status.txt")),
         (&["restart", "--help"], include_str!("cli/help-restart.txt")),
+        (&["check", "--help"], include_str!("cli/help-check.txt")),
     ] {
         assert_eq!(run(nowhere, line), (0, golden.to_owned(), String::new()), "{line:?}");
     }

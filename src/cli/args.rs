@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::check::Check;
 use super::place::{Place, Wanted};
 use super::span;
 use crate::unit::Signal;
@@ -60,6 +61,8 @@ pub enum Asked {
         /// As JSON.
         json: bool,
     },
+    /// Check units before they run.
+    Check(Check),
     /// What a shell needs to complete a line.
     Completions(clap_complete::Shell),
 }
@@ -145,11 +148,33 @@ pub fn definition() -> Command {
         .subcommand(run())
         .subcommand(super::init::definition())
         .subcommands(Verb::ALL.map(command))
+        .subcommand(check())
         .subcommand(completions())
         .after_help(
             "More commands: reload, scale, kill, events, show, completions\n\
              NAME may be a glob: 'bagels-*'. `supervise COMMAND --help` tells more.",
         )
+}
+
+fn check() -> Command {
+    Command::new("check")
+        .about("Check units, and the accounts, programs and ports that they name")
+        .long_about(
+            "Check units, and the accounts, programs and ports that they name.\n\n\
+             Changes nothing and needs no root: what only root could see is said to be not checked. Without PATH the \
+             units of the system's supervisor, with `--user` your own. All problems of all files come at once. Exits \
+             with 3 when there are any.",
+        )
+        .arg(
+            Arg::new("paths")
+                .value_name("PATH")
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(PathBuf))
+                .help("Files of units, or directories with such"),
+        )
+        .arg(flag("offline", "Check the text alone and not this machine, as in a build"))
+        .arg(flag("deny-warnings", "Exit with 3 for warnings as well"))
+        .arg(flag("json", "Print everything as JSON"))
 }
 
 fn completions() -> Command {
@@ -288,6 +313,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Er
             shell.map(Asked::Completions).ok_or_else(missing)
         }
         None if name == "init" => Ok(Asked::Init(super::init::from_matches(of))),
+        None if name == "check" => Ok(Asked::Check(Check {
+            paths: of.get_many("paths").unwrap_or_default().cloned().collect(),
+            offline: of.get_flag("offline"),
+            deny_warnings: of.get_flag("deny-warnings"),
+            json: of.get_flag("json"),
+            wanted: Wanted { place, ..Wanted::default() },
+        })),
         None => Ok(Asked::Run(Wanted {
             place,
             units: of.get_many("units").unwrap_or_default().cloned().collect(),
@@ -372,7 +404,7 @@ mod tests {
                     assert!(what.verb() == verb && wait);
                     (names, json)
                 }
-                Asked::Run(_) | Asked::Init(_) | Asked::Completions(_) => {
+                Asked::Run(_) | Asked::Init(_) | Asked::Check(_) | Asked::Completions(_) => {
                     panic!("{} is another command", verb.command())
                 }
             };

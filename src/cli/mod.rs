@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod check;
 mod completions;
 mod connection;
 mod entry;
@@ -62,6 +63,7 @@ pub fn main() -> ExitCode {
         Asked::Show { place, name, exec, json } => {
             with(&place, &around, |control| show::show(control, name, exec, json))
         }
+        Asked::Check(asked) => check::check(&asked, &around),
         Asked::Completions(shell) => completions::print(shell),
     }
 }

@@ -21,7 +21,7 @@ mod listeners;
 mod logs;
 mod notices;
 mod processes;
-mod read_units;
+pub mod read_units;
 mod recovery;
 mod report;
 mod show;

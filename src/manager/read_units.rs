@@ -28,23 +28,57 @@ pub struct Found {
     pub layers: Vec<Layer>,
     /// Why it is not to be used, where it is not.
     pub problems: Vec<String>,
+    /// What is worth a warning.
+    pub warnings: Vec<String>,
+}
+
+/// What is thought of a file that others can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// It is not used: whoever can write it can become whoever the service runs as.
+    Refuse,
+    /// It is read with a warning: nothing is run.
+    Warn,
+}
+
+/// Reads all units for those who run them. Earlier directories win over later ones, and one that does not exist has
+/// none. What concerns no single unit is in the second part.
+pub fn read_all(directories: &[PathBuf]) -> (BTreeMap<String, Found>, Vec<String>) {
+    read_directories(directories, Judge::Refuse)
+}
+
+/// Reads one unit by the path of its file, with what lies under and over it.
+pub fn read_file(path: &Path, judge: Judge) -> (String, Found) {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let found = read_layers(directory, &name, path, &defaults_of(directory), judge);
+    (name, found)
+}
+
+fn defaults_of(directory: &Path) -> Option<PathBuf> {
+    // Of `units`, which has no parent in its name, it is the working directory.
+    let parent = match directory.parent() {
+        Some(parent) if directory.is_absolute() || !parent.as_os_str().is_empty() => parent.to_owned(),
+        Some(_) | None if directory == Path::new(".") => PathBuf::from(".."),
+        Some(_) | None => PathBuf::new(),
+    };
+    Some(parent.join("defaults.toml")).filter(|path| path.symlink_metadata().is_ok())
 }
 
 /// Reads all units. Earlier directories win over later ones, and one that does not exist has none. What
 /// concerns no single unit is in the second part.
-pub fn read_all(directories: &[PathBuf]) -> (BTreeMap<String, Found>, Vec<String>) {
+pub fn read_directories(directories: &[PathBuf], judge: Judge) -> (BTreeMap<String, Found>, Vec<String>) {
     let mut units: BTreeMap<String, Found> = BTreeMap::new();
     let (mut problems, mut missing) = (Vec::new(), Vec::new());
     for directory in directories {
         let said = |error: &io::Error| format!("{}: {}", directory.display(), reason(error));
         match toml_files(directory) {
             Ok(names) => {
-                let defaults = directory.parent().map(|parent| parent.join("defaults.toml"));
-                let defaults = defaults.filter(|path| path.symlink_metadata().is_ok());
+                let defaults = defaults_of(directory);
                 for (name, path) in names {
                     units
                         .entry(name)
-                        .or_insert_with_key(|name| read_layers(directory, name, &path, &defaults));
+                        .or_insert_with_key(|name| read_layers(directory, name, &path, &defaults, judge));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(said(&error)),
@@ -58,7 +92,7 @@ pub fn read_all(directories: &[PathBuf]) -> (BTreeMap<String, Found>, Vec<String
     (units, problems)
 }
 
-fn read_layers(directory: &Path, name: &str, path: &Path, defaults: &Option<PathBuf>) -> Found {
+fn read_layers(directory: &Path, name: &str, path: &Path, defaults: &Option<PathBuf>, judge: Judge) -> Found {
     let mut found = Found::default();
     let beside = directory.join(format!("{name}.toml.d"));
     let drop_ins = match toml_files(&beside) {
@@ -71,7 +105,7 @@ fn read_layers(directory: &Path, name: &str, path: &Path, defaults: &Option<Path
     };
     let layers = defaults.iter().map(PathBuf::as_path).chain([path]);
     for path in layers.chain(drop_ins.iter().map(|(_, path)| path.as_path())) {
-        match read_one(path) {
+        match read_one(path, judge, &mut found.warnings) {
             Ok(text) => found.layers.push(Layer { path: path.display().to_string(), text }),
             Err(problem) => found.problems.push(problem),
         }
@@ -93,15 +127,19 @@ fn toml_files(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-fn read_one(path: &Path) -> Result<String, String> {
+fn read_one(path: &Path, judge: Judge, warnings: &mut Vec<String>) -> Result<String, String> {
     let said = |error: io::Error| format!("{}: {}", path.display(), reason(&error));
     let me = files::effective_user();
     if let Some(part) = files::unsafe_part(path, me).map_err(said)? {
-        return Err(format!(
+        let unsafe_file = format!(
             "{}: `{}` can be written by others than root and the supervisor's user\nhint: chown root and chmod go-w it",
             path.display(),
             part.display()
-        ));
+        );
+        match judge {
+            Judge::Refuse => return Err(unsafe_file),
+            Judge::Warn => warnings.push(unsafe_file),
+        }
     }
     let (bytes, ..) = files::read_steady(path, MOST_BYTES).map_err(said)?;
     String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8", path.display()))

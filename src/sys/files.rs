@@ -167,6 +167,15 @@ pub fn give(directory: BorrowedFd<'_>, user: u32, group: u32) -> io::Result<()> 
     retry(|| unsafe { libc::fchown(directory.as_raw_fd(), user, group) }.into()).map(drop)
 }
 
+/// Whether a file has an access control list (acl(5)), besides owner, group and mode. A symbolic link has none.
+pub fn has_access_list(path: &Path) -> bool {
+    let Ok(text) = c_path(path) else { return false };
+    let name = c"system.posix_acl_access";
+    // SAFETY: both names are NUL-terminated, and no byte of the value is asked for.
+    let length = unsafe { libc::lgetxattr(text.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) };
+    length > 0
+}
+
 /// Device and inode of an open file.
 pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     let file = File::from(fd.as_fd().try_clone_to_owned()?);

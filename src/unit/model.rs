@@ -377,7 +377,7 @@ impl Unit {
     }
 
     /// The place of `key`, or else of its table, or else the start of the file.
-    pub(super) fn place(&self, key: &str) -> Place {
+    pub fn place(&self, key: &str) -> Place {
         let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
         let place = self.places.of(key).or_else(|| self.places.of(table));
         place.cloned().unwrap_or_else(|| Place::whole_file(&self.path))

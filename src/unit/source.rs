@@ -36,7 +36,7 @@ impl Place {
     }
 
     /// The line and the carets below it, in two lines with a gutter.
-    pub(super) fn picture(&self) -> String {
+    pub fn picture(&self) -> String {
         let gutter = " ".repeat(self.line.to_string().len());
         let line = format!("  {} | {}", self.line, self.shown);
         let below = format!("  {gutter} | {}{}", " ".repeat(self.caret), "^".repeat(self.width));

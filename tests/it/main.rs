@@ -17,6 +17,7 @@ mod wait;
 
 mod above;
 mod boot;
+mod check;
 mod crash_loop;
 mod exits;
 mod identity;

@@ -132,4 +132,20 @@ pub const BEYOND: &[Beyond] = &[
         uses: "sys::peer",
         why: "whose supervisor is meant depends on one's own uid",
     },
+    Beyond {
+        file: "src/cli/check/mod.rs",
+        uses: "manager::read_units",
+        why: "`check` reads units as `run` does, and not in a way of its own",
+    },
+    Beyond {
+        file: "src/cli/check/mod.rs",
+        uses: "plan",
+        why: "a program is looked for where the plan of a start would",
+    },
+    Beyond { file: "src/cli/check/program.rs", uses: "plan", why: "as above" },
+    Beyond {
+        file: "src/cli/check/people.rs",
+        uses: "sys::accounts",
+        why: "names are looked up in the client itself: one that hangs is ended with Ctrl-C",
+    },
 ];

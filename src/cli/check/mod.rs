@@ -1,0 +1,365 @@
+//! USER. `supervise check`: units, and the world around them, before anything runs. Never changes anything, never
+//! needs root: what only root could see is said to be not checked.
+
+mod finding;
+mod people;
+mod program;
+mod sockets;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::exit::Exit;
+use super::place::{self, Surroundings, Wanted};
+use super::text;
+use super::trouble::{self, Trouble, shown_path};
+use crate::manager::read_units::{Found, Judge, read_directories, read_file};
+use crate::plan::FIXED_PATH;
+use crate::sys::files;
+use crate::unit::{
+    self, Account, Command, Context, Probe, Problem, Reload, Severity, Socket, Unit, Who, rules,
+};
+use finding::{Finding, Findings};
+use people::People;
+use program::Unfit;
+use sockets::Machine;
+use walk::{Barrier, Person, Want};
+
+/// What the user asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Files and directories; those of the supervisor that is meant without any.
+    pub paths: Vec<PathBuf>,
+    /// Text alone, and not the machine.
+    pub offline: bool,
+    /// Warnings are problems.
+    pub deny_warnings: bool,
+    /// As JSON.
+    pub json: bool,
+    /// Where everything is.
+    pub wanted: Wanted,
+}
+
+/// Checks and prints.
+pub fn check(asked: &Check, around: &Surroundings) -> ExitCode {
+    match checked(asked, around) {
+        Ok(exit) => exit.into(),
+        Err(trouble) => trouble::tell(&trouble),
+    }
+}
+
+fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
+    let mut out = Findings::default();
+    let found = read(asked, around, &mut out)?;
+    let mut people = People::default();
+    let own = people.user(&Account::Id(around.uid)).ok();
+    // The system's units are run by root, whoever checks them; one's own by oneself.
+    let is_user = asked.wanted.place.user;
+    let name = own.map(|own| own.name).unwrap_or_default();
+    let runner =
+        if is_user { rules::Runner::User { uid: around.uid, name: &name } } else { rules::Runner::Root };
+    let count = found.len();
+    let (mut units, mut refused) = (Vec::new(), Vec::new());
+    for (name, found) in &found {
+        match parsed(name, found, runner, &mut out) {
+            Some(unit) => units.push(unit),
+            None => refused.push(name.as_str()),
+        }
+    }
+    for (unit, problem) in rules::check_set(&units, &refused) {
+        out.all.push(Finding::of(&unit, &problem));
+    }
+    if !asked.offline {
+        let machine = Machine::look(is_user, people.proxies());
+        for unit in &units {
+            World {
+                people: &mut people,
+                machine: &machine,
+                runner_uid: if is_user { around.uid } else { 0 },
+            }
+            .check(unit, &mut out);
+        }
+    }
+    out.sort();
+    let errors = out.all.iter().filter(|one| one.is_error).count();
+    let warnings = out.all.len() - errors;
+    trouble::print(&if asked.json { as_json(count, &out) } else { as_text(&out) })?;
+    if !asked.json {
+        trouble::say(&summary(count, errors, warnings, out.unchecked.len()));
+    }
+    Ok(if errors > 0 || asked.deny_warnings && warnings > 0 { Exit::NotAsWanted } else { Exit::Done })
+}
+
+/// The files that are meant.
+fn read(asked: &Check, around: &Surroundings, out: &mut Findings) -> Result<Vec<(String, Found)>, Trouble> {
+    let mut found: Vec<(String, Found)> = Vec::new();
+    let mut directories = Vec::new();
+    if asked.paths.is_empty() {
+        let mut wanted = asked.wanted.clone();
+        wanted.place.user |= false;
+        let of_user = asked.wanted.place.user;
+        let place = Surroundings { uid: if of_user { around.uid.max(1) } else { 0 }, ..around.clone() };
+        directories = place::settings(&wanted, &place)?.units;
+    }
+    for path in &asked.paths {
+        if path.is_dir() {
+            directories.push(path.clone());
+        } else if path.is_file() {
+            found.push(read_file(path, Judge::Warn));
+        } else {
+            let text = format!("`{}`: there is no such file or directory", shown_path(path));
+            return Err(Trouble::plain(Exit::Usage, text));
+        }
+    }
+    if !directories.is_empty() {
+        let (more, problems) = read_directories(&directories, Judge::Warn);
+        found.extend(more);
+        for text in problems {
+            let hint = Some("name the files or directories of units to check".to_owned());
+            out.all.push(Finding { unit: String::new(), place: None, is_error: true, text, hint });
+        }
+    }
+    Ok(found)
+}
+
+/// The unit, where its text is good.
+fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findings) -> Option<Unit> {
+    let said = |text: &str, is_error: bool| {
+        let (text, hint) = text.split_once("\nhint: ").unwrap_or((text, ""));
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        Finding { unit: name.to_owned(), place: None, is_error, text: text.to_owned(), hint }
+    };
+    out.all.extend(found.problems.iter().map(|text| said(text, true)));
+    out.all.extend(found.warnings.iter().map(|text| said(text, false)));
+    let layers: Vec<unit::Layer<'_>> =
+        found.layers.iter().map(|layer| unit::Layer { path: &layer.path, text: &layer.text }).collect();
+    let mut add = |problems: Vec<Problem>| {
+        let good = problems.iter().all(|problem| problem.severity != Severity::Error);
+        out.all.extend(problems.iter().map(|problem| Finding::of(name, problem)));
+        good
+    };
+    match Unit::parse_layers(name, &layers) {
+        Ok(unit) => {
+            let good = add(rules::check_identity(&unit, runner)) && found.problems.is_empty();
+            good.then_some(unit)
+        }
+        Err(problems) => {
+            add(problems);
+            None
+        }
+    }
+}
+
+fn as_text(out: &Findings) -> String {
+    let mut text: String = out.all.iter().map(|one| one.rendered()).collect();
+    for one in &out.unchecked {
+        text += &format!("not checked: {one}\n");
+    }
+    text
+}
+
+fn as_json(count: usize, out: &Findings) -> String {
+    let problems: Vec<_> = out.all.iter().map(Finding::json).collect();
+    let whole = json!({ "units": count, "problems": problems, "not_checked": out.unchecked });
+    text::json(&format!("{whole:#}\n"))
+}
+
+fn summary(count: usize, errors: usize, warnings: usize, unchecked: usize) -> String {
+    let some = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let mut parts = vec![match errors {
+        0 => "no problems".to_owned(),
+        _ => some(errors, "problem"),
+    }];
+    if warnings > 0 {
+        parts.push(some(warnings, "warning"));
+    }
+    if unchecked > 0 {
+        parts.push(format!("{unchecked} not checked"));
+    }
+    format!("{}: {}", some(count, "unit"), parts.join(", "))
+}
+
+/// The machine as the units would find it.
+struct World<'a> {
+    people: &'a mut People,
+    machine: &'a Machine,
+    runner_uid: u32,
+}
+
+impl World<'_> {
+    fn check(&mut self, unit: &Unit, out: &mut Findings) {
+        let person = self.person(unit, out);
+        self.check_access(unit, out);
+        for socket in &unit.sockets {
+            self.check_socket(unit, socket, out);
+        }
+        let Some(person) = person else { return };
+        let directory = unit.service.directory.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let entered = person.reaches(&directory, Want::Enter);
+        let can_enter = entered.is_ok();
+        match entered {
+            Ok(_) => {}
+            Err(Barrier::Unseen(part, why)) => out.not_checked(
+                unit,
+                &format!(
+                    "whether `{}` can enter `{}`: `{}`: {why}",
+                    person.name,
+                    directory.display(),
+                    part.display()
+                ),
+            ),
+            Err(barrier @ Barrier::Closed { .. }) => {
+                let hint = format!(
+                    "let `{}` in: `chown {} {}`, or `chmod o+x` what is in the way",
+                    person.name,
+                    person.name,
+                    directory.display()
+                );
+                out.error(unit, "service.directory", format!("`{}` {barrier}", person.name), hint);
+            }
+            Err(barrier) => {
+                let hint = format!("`install -d -o {} {}` makes it", person.name, directory.display());
+                out.error(unit, "service.directory", barrier.to_string(), hint);
+            }
+        }
+        self.check_commands(unit, can_enter.then_some(directory.as_path()), &person, out);
+        self.check_environment_files(unit, &person, out);
+    }
+
+    /// Whom the service runs as; None where that is not known, which has been said.
+    fn person(&mut self, unit: &Unit, out: &mut Findings) -> Option<Person> {
+        let account = unit.service.user.clone().unwrap_or(Account::Id(self.runner_uid));
+        let found = self.people.user(&account).map_err(|text| (text, "service.user", "useradd", account));
+        let mut person = match found {
+            Ok(person) => person,
+            Err((text, key, tool, account)) => {
+                out.error(unit, key, text, format!("`{tool} --system {account}` makes it"));
+                return None;
+            }
+        };
+        let mut groups = Vec::new();
+        for (key, group) in unit
+            .service
+            .group
+            .iter()
+            .map(|group| ("service.group", group))
+            .chain(unit.service.groups.iter().flatten().map(|group| ("service.groups", group)))
+        {
+            match self.people.group(group) {
+                Ok(id) => groups.push(id),
+                Err(text) => {
+                    out.error(unit, key, text, format!("`groupadd --system {group}` makes it"));
+                    return None;
+                }
+            }
+        }
+        if unit.service.groups.is_some() {
+            person.groups = groups;
+        } else {
+            person.groups.extend(groups);
+        }
+        Some(person)
+    }
+
+    fn check_access(&mut self, unit: &Unit, out: &mut Findings) {
+        let lists = [
+            ("access.status", &unit.access.status),
+            ("access.logs", &unit.access.logs),
+            ("access.control", &unit.access.control),
+        ];
+        for (key, list) in lists {
+            for who in list {
+                let number = |name: &str| match name.parse() {
+                    Ok(id) => Account::Id(id),
+                    Err(_) => Account::Name(name.to_owned()),
+                };
+                let (wrong, tool) = match who {
+                    Who::User(name) => (self.people.user(&number(name)).err(), "useradd"),
+                    Who::Group(name) => (self.people.group(&number(name)).err(), "groupadd"),
+                    Who::Everyone => (None, ""),
+                };
+                if let (Some(text), Who::User(name) | Who::Group(name)) = (wrong, who) {
+                    out.error(unit, key, text, format!("`{tool} {name}` makes it"));
+                }
+            }
+        }
+    }
+
+    fn check_socket(&mut self, unit: &Unit, socket: &Socket, out: &mut Findings) {
+        let key = |name: &str| format!("socket.{}.{name}", socket.name);
+        let mut owner = self.runner_uid;
+        if let Some(user) = &socket.user {
+            match self.people.user(user) {
+                Ok(person) => owner = person.uid,
+                Err(text) => {
+                    return out.error(unit, &key("user"), text, format!("`useradd {user}` makes it"));
+                }
+            }
+        }
+        let mut group = None;
+        if let Some(named) = &socket.group {
+            match self.people.group(named) {
+                Ok(id) => group = Some((id, named.to_string())),
+                Err(text) => {
+                    return out.error(unit, &key("group"), text, format!("`groupadd {named}` makes it"));
+                }
+            }
+        }
+        self.machine.check(unit, socket, owner, group, out);
+    }
+
+    /// Without a directory that can be entered, what is below it is not told again.
+    fn check_commands(&self, unit: &Unit, directory: Option<&Path>, person: &Person, out: &mut Findings) {
+        let service = &unit.service;
+        let path = service.environment.0.get("PATH").map_or(FIXED_PATH, String::as_str);
+        let mut commands: Vec<(&str, &Command)> = vec![("service.command", &service.command)];
+        commands.extend(service.before_start.iter().map(|command| ("service.before-start", command)));
+        if let Some(Reload::Command(command)) = &service.reload {
+            commands.push(("service.reload", command));
+        }
+        if let Some(Probe::Command(command)) = unit.health.as_ref().map(|health| &health.probe) {
+            commands.push(("health.command", command));
+        }
+        let context = Context { name: &unit.name, instance: 1, generation: 1, fds: &[], directories: &[] };
+        for (key, command) in commands {
+            let words = command.expand(&context);
+            let Some(program) = words.first() else { continue };
+            let is_below = program.contains('/') && !program.starts_with('/');
+            let directory = match directory {
+                Some(directory) => directory,
+                None if is_below => continue,
+                None => Path::new("/"),
+            };
+            match program::check(program, path, directory, person) {
+                Ok(()) => {}
+                Err(Unfit::No(text, hint)) => out.error(unit, key, text, hint),
+                Err(Unfit::Unseen(what)) => out.not_checked(unit, &format!("whether it can execute {what}")),
+            }
+        }
+    }
+
+    /// Read with root's rights where the whole path is root's, else with the service's.
+    fn check_environment_files(&self, unit: &Unit, person: &Person, out: &mut Findings) {
+        let key = "service.environment-files";
+        for path in &unit.service.environment_files {
+            let by_root = self.runner_uid == 0 && matches!(files::unsafe_part(path, 0), Ok(None));
+            match person.reaches(path, Want::Read) {
+                Ok(_) => {}
+                Err(Barrier::Closed { .. }) if by_root => {}
+                Err(Barrier::Unseen(part, why)) => {
+                    out.not_checked(unit, &format!("`{}`: `{}`: {why}", path.display(), part.display()));
+                }
+                Err(barrier @ Barrier::Closed { .. }) => {
+                    let hint = "give the file and every directory above it to root, or let the service's user read it";
+                    out.error(unit, key, format!("`{}` {barrier}", person.name), hint);
+                }
+                Err(barrier) => {
+                    out.error(unit, key, barrier.to_string(), "a missing file is an error at the start")
+                }
+            }
+        }
+    }
+}

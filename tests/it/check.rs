@@ -1,0 +1,126 @@
+//! `check` looks at units and at the machine with the eyes of whom the services run as, and changes nothing.
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use super::place::{Place, Who};
+
+/// Exit status, report and summary, with what differs from run to run replaced.
+fn checked(
+    place: &Place,
+    command: &mut std::process::Command,
+    arguments: &[&str],
+) -> (Option<i32>, String, String) {
+    let output = command.arg("check").args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap().replace(&place.root().display().to_string(), "DIR");
+        text.replace(&place.account.name, "ACCOUNT")
+    };
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The findings without the pictures.
+fn told(report: &str) -> Vec<&str> {
+    report.lines().filter(|line| !line.starts_with(' ')).collect()
+}
+
+#[test]
+fn root_what_the_services_user_could_not_do_is_told_all_at_once() {
+    let place = Place::new(Who::Root);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    fs::create_dir(place.path("closed")).unwrap();
+    fs::set_permissions(place.path("closed"), Permissions::from_mode(0o700)).unwrap();
+    place.write("srv/script", "#!/opt/none/python\n");
+    fs::set_permissions(place.path("srv/script"), Permissions::from_mode(0o755)).unwrap();
+    place.unit("a", "command = \"./script\"\n");
+    place.unit("b", &format!("command = \"./run\"\ndirectory = \"{}\"\n", place.path("closed").display()));
+    place.unit("c", &format!("command = \"/bin/true\"\n[socket.http]\nlisten = \"{address}\"\n"));
+    place
+        .write("units/d.toml", "[service]\ncommand = \"/bin/true\"\nuser = \"no-such-account\"\numsak = 1\n");
+    place.write("units/e.toml", "[service]\ncommand = \"/bin/true\"\nuser = \"no-such-account\"\n");
+    place.unit("good", "command = \"/bin/true\"\n");
+    let units = place.path("units");
+    let units = units.to_str().unwrap();
+    let (code, report, summary) = checked(&place, &mut place.command(&place.binary()), &[units]);
+    let pid = std::process::id();
+    let expected = [
+        "DIR/units/a.toml:3:11: the interpreter of `DIR/srv/script`: there is no `/opt/none/python`"
+            .to_owned(),
+        "hint: is it installed?".to_owned(),
+        "DIR/units/b.toml:4:13: `ACCOUNT` may not enter `DIR/closed` (mode 0700, owner 0, group 0)"
+            .to_owned(),
+        "hint: let `ACCOUNT` in: `chown ACCOUNT DIR/closed`, or `chmod o+x` what is in the way".to_owned(),
+        format!("DIR/units/c.toml:5:10: {address} is taken: process {pid} (`PROGRAM`) listens on {address}"),
+        "hint: stop that process, or take another port".to_owned(),
+        "DIR/units/d.toml:4:1: unknown key `umsak` in `[service]`".to_owned(),
+        "hint: did you mean `umask`?".to_owned(),
+        "DIR/units/e.toml:3:8: there is no user `no-such-account`".to_owned(),
+        "hint: `useradd --system no-such-account` makes it".to_owned(),
+    ];
+    let own = fs::read_to_string("/proc/self/cmdline").unwrap();
+    let own = own.split('\0').next().unwrap().rsplit('/').next().unwrap();
+    let report = report.replace(own, "PROGRAM");
+    assert_eq!(told(&report), expected, "{report}");
+    assert_eq!((code, summary.as_str()), (Some(3), "6 units: 5 problems\n"));
+    // One file, and nothing wrong with it.
+    let good = place.path("units/good.toml");
+    let (code, report, summary) =
+        checked(&place, &mut place.command(&place.binary()), &[good.to_str().unwrap()]);
+    assert_eq!((code, report.as_str(), summary.as_str()), (Some(0), "", "1 unit: no problems\n"));
+    // The text of all but one is good, whatever the machine is like.
+    let (code, report, _) =
+        checked(&place, &mut place.command(&place.binary()), &["--offline", "--json", units]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(
+        (code, &report["units"], report["problems"].as_array().map(Vec::len)),
+        (Some(3), &6.into(), Some(1))
+    );
+    assert_eq!(report["problems"][0]["line"], 4);
+}
+
+#[test]
+fn root_what_only_root_can_see_is_said_to_be_unchecked() {
+    let place = Place::new(Who::Root);
+    fs::create_dir_all(place.path("closed/inner")).unwrap();
+    fs::set_permissions(place.path("closed"), Permissions::from_mode(0o700)).unwrap();
+    let directory = place.path("closed/inner");
+    let text = format!(
+        "[service]\ncommand = \"/bin/true\"\nuser = \"root\"\ndirectory = \"{}\"\n",
+        directory.display()
+    );
+    place.write("units/web.toml", &text);
+    let units = place.path("units");
+    let units = units.to_str().unwrap();
+    let (uid, gid) = (place.account.uid, place.account.gid);
+    let (code, report, summary) =
+        checked(&place, &mut place.command_as(uid, gid, &[], &place.binary()), &[units]);
+    let expected = [
+        "DIR/units/web.toml:3:8: warning: the service runs as root",
+        "hint: give the service a user of its own: its sockets are bound for it, also below port 1024",
+        "not checked: web: whether `root` can enter `DIR/closed/inner`: `DIR/closed/inner`: only its owner or root can \
+         look there",
+    ];
+    assert_eq!(told(&report), expected, "{report}");
+    assert_eq!((code, summary.as_str()), (Some(0), "1 unit: no problems, 1 warning, 1 not checked\n"));
+    let denied = checked(&place, &mut place.command(&place.binary()), &["--deny-warnings", units]);
+    assert_eq!((denied.0, denied.2.as_str()), (Some(3), "1 unit: no problems, 1 warning\n"));
+}
+
+#[test]
+fn user_own_units_are_checked_as_ones_own() {
+    let place = Place::new(Who::User);
+    place.unit("web", "command = \"/bin/true\"\n[socket.http]\nlisten = \"127.0.0.1:80\"\n");
+    let units = place.path("units");
+    let units = units.to_str().unwrap();
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &["--user", units]);
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first.trim().parse::<u32>().unwrap() > 80 {
+        assert!(report.contains("an ordinary user may not bind ports below"), "{report}");
+        assert_eq!(code, Some(3));
+    } else {
+        assert_eq!((code, report.as_str()), (Some(0), ""));
+    }
+}
