@@ -21,7 +21,7 @@ use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::link::Link;
 use crate::sys::{cgroup, clock, exec, fds, files, memfd, parent, sockets};
 use crate::unit::{Severity, Unit, rules};
-use crate::wire::accounts::Question;
+use crate::wire::accounts::{Answer, Question};
 use crate::wire::keeper::{self, Kind};
 use crate::wire::settings::Settings;
 use crate::wire::state::header;
@@ -112,6 +112,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         events: std::collections::VecDeque::new(),
         actions: Vec::new(),
         cgroups: cgroups.ok(),
+        lacking: BTreeMap::new(),
         cgroup_tag: format!("{tag:08x}"),
         handover: None,
         stop_at: None,
@@ -126,6 +127,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     if manager.store.get(header::CLOSING) != 0 {
         manager.world.close(); // before the first event: nothing may come up any more
     }
+    manager.enable_controllers();
     manager.recover();
     manager.take_first_news(news);
     if fresh {
@@ -193,10 +195,11 @@ impl Manager {
             log::error!("{problem}");
         }
         let mut fresh: Vec<(String, Known)> = Vec::new();
+        let runner = if self.user == 0 { "root".to_owned() } else { self.own_name() };
         for (name, found) in found {
             // A manager that died in the middle of this has left those that it got to.
             if !self.services.values().any(|known| known.name == name) {
-                let known = self.parse(&name, found);
+                let known = self.parse(&name, found, &runner);
                 fresh.push((name, known));
             }
         }
@@ -236,17 +239,25 @@ impl Manager {
         Ok(())
     }
 
-    fn parse(&self, name: &str, found: Found) -> Known {
+    /// The name of an ordinary user who runs this.
+    fn own_name(&mut self) -> String {
+        let question = Question::Id(self.user);
+        match self.look_up(std::slice::from_ref(&question)).remove(&question) {
+            Some(Answer::User(account)) => account.name,
+            _ => self.user.to_string(),
+        }
+    }
+
+    fn parse(&self, name: &str, found: Found, runner: &str) -> Known {
         let mut inputs = Inputs { name: name.to_owned(), layers: found.layers, ..Inputs::default() };
         let mut problems = found.problems;
         let mut unit = None;
         if problems.is_empty() {
             match inputs.unit() {
                 Ok(parsed) => {
-                    let name = std::env::var("USER").unwrap_or_default();
                     let runner = match self.user {
                         0 => rules::Runner::Root,
-                        uid => rules::Runner::User { uid, name: &name },
+                        uid => rules::Runner::User { uid, name: runner },
                     };
                     let mut rules = rules::check_identity(&parsed, runner);
                     rules.extend(crate::unit::check_server(&parsed));
@@ -291,6 +302,7 @@ impl Manager {
         for (_, known) in fresh {
             let Some(unit) = known.unit.clone() else { continue };
             known.inputs.directory = inputs::resolved(&unit);
+            known.inputs.pass_environment(&unit);
             if let Err(problem) = known.inputs.resolve(&unit, user, &answers) {
                 known.inputs.problems.push(problem);
                 known.unit = None;

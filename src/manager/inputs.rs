@@ -34,6 +34,9 @@ pub struct Inputs {
     pub users: BTreeMap<String, u32>,
     /// The working directory, symbolic links resolved.
     pub directory: String,
+    /// Variables that the unit passes on from supervise's own environment, as they were there.
+    #[serde(default)]
+    pub passed: BTreeMap<String, String>,
     /// Why there is no unit, or what is worth a warning of it.
     #[serde(default)]
     pub problems: Vec<String>,
@@ -89,24 +92,74 @@ impl Inputs {
                 (Question::Id(id), _) => return Err(missing("user", &id.to_string(), "try again")),
             }
         }
+        if let Some(account) = own.as_ref().filter(|_| user != 0) {
+            self.only_own(unit, user, account)?;
+        }
         self.account = own;
         Ok(())
+    }
+
+    /// An ordinary user's services are in groups that are the user's already: what the unit names beyond them
+    /// cannot be had, and what it leaves out stays all the same.
+    fn only_own(&self, unit: &Unit, user: u32, account: &Account) -> Result<(), String> {
+        const REMEDY: &str = "remove it, or let root run supervise";
+        if account.uid != user {
+            return Err(format!("`{}` cannot run a service as user {}\nhint: {REMEDY}", user, account.name));
+        }
+        let service = &unit.service;
+        if let Some(group) = service.group.as_ref().filter(|group| self.group_of(group) != Some(account.gid))
+        {
+            return Err(format!(
+                "`{}` cannot run a service in the group `{group}`\nhint: {REMEDY}",
+                account.name
+            ));
+        }
+        let has = |group: &&unit::Account| {
+            let number = self.group_of(group);
+            number.is_some_and(|number| number == account.gid || account.groups.contains(&number))
+        };
+        match service.groups.iter().flatten().find(|group| !has(group)) {
+            Some(group) => Err(format!("`{}` is not in the group `{group}`\nhint: {REMEDY}", account.name)),
+            None => Ok(()),
+        }
+    }
+
+    fn group_of(&self, group: &unit::Account) -> Option<u32> {
+        match group {
+            unit::Account::Name(name) => self.groups.get(name).copied(),
+            unit::Account::Id(id) => Some(*id),
+        }
+    }
+
+    /// Takes what the unit passes on from this process's environment. What is not text is not passed on.
+    pub fn pass_environment(&mut self, unit: &Unit) {
+        let value = |name: &String| std::env::var(name).ok().map(|value| (name.clone(), value));
+        self.passed = unit.service.pass_environment.iter().filter_map(value).collect();
+    }
+
+    /// The unit's variables in the order in which later ones win.
+    fn variables(&self, unit: &Unit) -> Vec<(String, String)> {
+        let all = self.passed.iter().chain(&unit.service.environment.0);
+        all.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Whom the service runs as. The groups that the unit lists replace those of the account database; the
     /// primary group stays in any case.
     fn identity(&self, unit: &Unit, account: &Account) -> Identity {
-        let number = |group: &unit::Account| match group {
-            unit::Account::Name(name) => self.groups.get(name).copied(),
-            unit::Account::Id(id) => Some(*id),
-        };
+        let number = |group: &unit::Account| self.group_of(group);
         let gid = unit.service.group.as_ref().and_then(number).unwrap_or(account.gid);
         let mut groups: Vec<u32> = match &unit.service.groups {
             Some(listed) => listed.iter().filter_map(number).collect(),
             None => account.groups.clone(),
         };
         groups.push(gid);
-        Identity::new(account.uid, gid, &groups)
+        let identity = Identity::new(account.uid, gid, &groups);
+        match unit.service.capabilities.as_slice() {
+            // Written for root, it is all that root keeps.
+            [] => identity,
+            kept => identity
+                .with_capabilities(kept.iter().fold(0, |bits, capability| bits | 1 << capability.number())),
+        }
     }
 }
 
@@ -198,6 +251,8 @@ impl Manager {
             && let Some(unit) = &known.unit
         {
             known.inputs.directory = resolved(unit);
+            let unit = unit.clone();
+            known.inputs.pass_environment(&unit);
         }
         self.keep_inputs(id, generation + 1);
         // Those before are needed by nobody once the next generation exists.
@@ -323,7 +378,7 @@ impl Manager {
                 shell: account.shell.clone(),
             },
             identity: (self.user == 0).then_some(identity),
-            environment: unit.service.environment.0.clone().into_iter().collect(),
+            environment: known.inputs.variables(unit),
             protocols: if before.is_some() { Vec::new() } else { self.protocols(unit, run) },
             watchdog_pid: false,
             listeners: listeners.clone(),
@@ -336,13 +391,17 @@ impl Manager {
                 invocation: invocation.to_owned(),
             },
             umask: unit.service.umask,
-            limits: vec![
-                self.descriptor_limit(limits.nofile),
-                Limit { resource: Resource::Core, soft: core, hard: core },
-            ],
+            limits: [
+                Some(self.descriptor_limit(limits.nofile)),
+                Some(Limit { resource: Resource::Core, soft: core, hard: core }),
+                limits.nproc.map(|most| Limit { resource: Resource::Nproc, soft: most, hard: most }),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             nice: limits.nice,
             oom_score_adj: limits.oom_score_adjust.or((self.user == 0).then_some(0)),
-            cpus: Vec::new(),
+            cpus: limits.cpu_affinity.iter().copied().map(u32::from).collect(),
         };
         plan::build(&inputs).map_err(|unfit| unfit.to_string())
     }
@@ -358,12 +417,12 @@ impl Manager {
         }
     }
 
-    /// Services get back the soft limit that the supervisor was started with.
+    /// Services get back the soft limit that the supervisor was started with; one that is written is both, so that
+    /// the service cannot raise it.
     fn descriptor_limit(&self, wanted: Option<u64>) -> Limit {
         let soft = wanted.unwrap_or(self.soft_nofile);
-        let hard = crate::sys::limits::limit(Resource::Nofile).map_or(soft, |(_, hard)| hard);
-        let hard = if self.user == 0 { hard.max(soft) } else { hard };
-        Limit { resource: Resource::Nofile, soft, hard }
+        let own = || crate::sys::limits::limit(Resource::Nofile).map_or(soft, |(_, hard)| hard.max(soft));
+        Limit { resource: Resource::Nofile, soft, hard: wanted.unwrap_or_else(own) }
     }
 }
 

@@ -24,6 +24,7 @@ mod processes;
 pub mod read_units;
 mod recovery;
 mod report;
+mod shares;
 mod show;
 mod start;
 mod store;
@@ -95,6 +96,8 @@ struct Manager {
     events: VecDeque<(ServiceId, Event)>,
     actions: Vec<Action>,
     cgroups: Option<cgroup::Base>,
+    /// Limits that a service asks for and does not have, in words.
+    lacking: BTreeMap<ServiceId, Vec<String>>,
     cgroup_tag: String,
     handover: Option<handover::Waiting>,
     stop_at: Option<Mono>,

@@ -149,6 +149,7 @@ impl Manager {
         {
             problems.push(self.words_of(id, end));
         }
+        problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
         let next_start = match service.phase {
             Phase::BackingOff { until } => Some(wall(until)),
             _ => None,

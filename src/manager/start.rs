@@ -183,6 +183,7 @@ impl Manager {
         let voice = self.make_voice(id, run).map_err(unheard)?;
         let passed = sockets.len() + voice.theirs.len();
         let cgroup = self.make_cgroup(id, run);
+        self.limit_group(id, cgroup.as_ref().map(|(_, group)| group.as_fd()));
         let mut parcel = vec![plan, gate_read, report_write, null, stdout_write, stderr_write];
         for socket in &sockets {
             let fd = self
@@ -281,6 +282,7 @@ impl Manager {
             if let (Some((name, _)), Some(base)) = (cgroup.take(), &self.cgroups) {
                 let _ = base.remove(&name);
             }
+            self.limit_group(id, None);
         }
         let process = Process {
             service: id,

@@ -3,6 +3,7 @@
 //! Sources: cgroups(7), Documentation/admin-guide/cgroup-v2.rst: `cgroup.kill`, `cgroup.events`,
 //! `cgroup.procs`; CLONE_INTO_CGROUP of clone(2) takes the directory's descriptor.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use super::fds::owned;
 use super::{fds, retry};
+
+/// The group that the processes of supervise itself move to where the kernel wants them out of the way.
+const OWN: &str = "supervise.own";
 
 /// The group below which ours are made.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ impl Base {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 here");
         let mount = mounts.lines().find_map(mount_point).ok_or_else(missing)?;
         let own = group.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(missing)?;
+        // One of ours that came before may have moved us.
+        let own = own.strip_suffix(OWN).map_or(own, |above| above.trim_end_matches('/'));
         let path = Path::new(&mount).join(own);
         let directory = open_directory(None, &path)?;
         let base = Self { directory, path };
@@ -37,6 +43,50 @@ impl Base {
         base.make(&probe)?;
         base.remove(&probe)?;
         Ok(base)
+    }
+
+    /// Turns on those of these controllers that the kernel gives to this group, for the groups that are made in
+    /// it. Where `ours` are the only processes in it they move to a group of their own below, as the kernel wants
+    /// it; EBUSY where there are others.
+    pub fn enable(&self, controllers: &[&str], ours: &BTreeSet<u32>) -> io::Result<()> {
+        let group = self.directory.as_fd();
+        let given = read_whole(group, c"cgroup.controllers")?;
+        let on = read_whole(group, c"cgroup.subtree_control")?;
+        let has = |text: &str, name: &str| text.split_ascii_whitespace().any(|word| word == name);
+        let missing: Vec<&str> = controllers
+            .iter()
+            .copied()
+            .filter(|controller| has(&given, controller) && !has(&on, controller))
+            .collect();
+        for controller in missing {
+            let switch = format!("+{controller}");
+            match set(group, "cgroup.subtree_control", &switch) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => {
+                    self.move_below(ours)?;
+                    set(group, "cgroup.subtree_control", &switch)?;
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn move_below(&self, ours: &BTreeSet<u32>) -> io::Result<()> {
+        let inside = processes(self.directory.as_fd())?;
+        if inside.iter().any(|pid| !ours.contains(pid)) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        let own = match self.make(OWN) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.open(OWN)?,
+            made => made?,
+        };
+        for pid in inside {
+            match set(own.as_fd(), "cgroup.procs", &pid.to_string()) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {} // it has ended
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     /// Makes a group and opens it.
@@ -82,6 +132,12 @@ fn mount_point(line: &str) -> Option<String> {
     // Spaces and the like are octal escapes there.
     let point = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
     Some(point)
+}
+
+/// Writes a value into one of a group's files. NotFound where its controller is not on.
+pub fn set(group: BorrowedFd<'_>, name: &str, value: &str) -> io::Result<()> {
+    let file = open_in(group, &c_string(name)?, libc::O_WRONLY)?;
+    fds::write(file.as_fd(), value.as_bytes()).map(drop)
 }
 
 /// Kills everything in a group, also what is forked meanwhile.

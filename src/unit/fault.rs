@@ -488,6 +488,11 @@ pub enum RuleFault {
         /// Who runs it.
         runner: String,
     },
+    /// An ordinary user has no capabilities to grant.
+    Capabilities {
+        /// Who runs it.
+        runner: String,
+    },
     /// An ordinary user cannot give a socket to another.
     OtherOwner {
         /// The socket.

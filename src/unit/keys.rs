@@ -339,7 +339,7 @@ pub const KEYS: &[Key] = rows! {
             "The service's group. Unset: the account's own.";
         "groups" Shape::Accounts, Now, Unset r#"["media"]"#,
             "Its supplementary groups, in place of the account's.";
-        "capabilities" Shape::Capabilities, Later, Is "[]",
+        "capabilities" Shape::Capabilities, Now, Is "[]",
             "Capabilities that the service keeps, such as `net-raw`.";
         "directory" Shape::Path, Now, Unset r#""/srv/bagels/current""#,
             "Where it runs; entered as the service's user, with links resolved, so that a link that moves later changes \
@@ -348,7 +348,7 @@ pub const KEYS: &[Key] = rows! {
             "Variables, in quotes, on top of a clean environment.";
         "environment-files" Shape::Paths, Later, Is "[]",
             "Files with one `NAME=value` in a line, laid over `environment`.";
-        "pass-environment" Shape::Variables, Later, Is "[]",
+        "pass-environment" Shape::Variables, Now, Is "[]",
             "Variables that are passed on from supervise's own environment.";
         "umask" Shape::Mode, Now, Is r#""0027""#,
             "The permissions that files made by the service do not get.";
@@ -478,7 +478,7 @@ pub const KEYS: &[Key] = rows! {
     Limits {
         "nofile" Shape::Number(16, NOFILE_MAX), Now, Unset "4096",
             "Open descriptors of each process. Unset: as supervise was given them.";
-        "nproc" Shape::Number(1, i64::MAX), Later, Unset "512",
+        "nproc" Shape::Number(1, i64::MAX), Now, Unset "512",
             "Processes and threads of the user.";
         "core" Shape::Size(0), Now, Is "0",
             "Size of a core dump.";
@@ -486,19 +486,19 @@ pub const KEYS: &[Key] = rows! {
             "Priority: -20 first, 19 last.";
         "oom-score-adjust" Shape::Number(-1000, 1000), Now, Unset "100",
             "How early it is killed when memory runs out: -1000 never, 1000 first.";
-        "cpu-affinity" Shape::Processors, Later, Unset "[0, 1]",
+        "cpu-affinity" Shape::Processors, Now, Unset "[0, 1]",
             "Processors that it runs on.";
-        "memory-max" Shape::Size(MEMORY_BYTES_LEAST), Later, Unset r#""512M""#,
+        "memory-max" Shape::Size(MEMORY_BYTES_LEAST), Now, Unset r#""512M""#,
             "Memory that it cannot pass; needs cgroup v2.";
-        "memory-high" Shape::Size(MEMORY_BYTES_LEAST), Later, Unset r#""400M""#,
+        "memory-high" Shape::Size(MEMORY_BYTES_LEAST), Now, Unset r#""400M""#,
             "Memory from which on it is slowed down; needs cgroup v2.";
-        "cpu-max" Shape::Percent, Later, Unset r#""50%""#,
+        "cpu-max" Shape::Percent, Now, Unset r#""50%""#,
             "Processor time; needs cgroup v2.";
-        "cpu-weight" Shape::Number(1, 10_000), Later, Unset "100",
+        "cpu-weight" Shape::Number(1, 10_000), Now, Unset "100",
             "Its share of the processors; needs cgroup v2.";
-        "io-weight" Shape::Number(1, 10_000), Later, Unset "100",
+        "io-weight" Shape::Number(1, 10_000), Now, Unset "100",
             "Its share of the disks; needs cgroup v2.";
-        "pids-max" Shape::Number(1, 4_194_304), Later, Is "4096",
+        "pids-max" Shape::Number(1, 4_194_304), Now, Is "4096",
             "Processes and threads of an instance; needs cgroup v2.";
     }
     Sandbox {

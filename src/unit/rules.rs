@@ -53,6 +53,10 @@ pub fn check_identity(unit: &Unit, who: Runner<'_>) -> Vec<Problem> {
         }
         (Runner::Root, Some(_)) | (Runner::User { .. }, None | Some(_)) => {}
     }
+    if let (Runner::User { name, .. }, [_, ..]) = (who, unit.service.capabilities.as_slice()) {
+        let fault = RuleFault::Capabilities { runner: name.to_owned() };
+        problems.push(Problem::error(unit.place("service.capabilities"), fault));
+    }
     for socket in &unit.sockets {
         if let (Runner::User { name, .. }, Some(user)) = (who, &socket.user)
             && !who.is(user)
@@ -258,6 +262,8 @@ mod tests {
         for other in ["user = \"alice\"", "user = 1001"] {
             assert_eq!(severities(&unit("a", other), BOB), [Severity::Error], "{other}");
         }
+        let able = unit("a", "capabilities = [\"net-raw\"]");
+        assert_eq!((severities(&able, BOB), able.service.capabilities.len()), (vec![Severity::Error], 1));
         let socket = unit("a", "[socket.s]\nlisten = \"/s\"\nuser = \"alice\"");
         assert_eq!(
             (severities(&socket, BOB), severities(&unit("a", ""), BOB)),

@@ -370,6 +370,7 @@ impl RuleFault {
             }
             Self::Root => "give the service a user of its own: its sockets are bound for it, also below port 1024".to_owned(),
             Self::OtherUser { runner, .. } => format!("remove `user`, write {}, or let root run supervise", tick(runner)),
+            Self::Capabilities { .. } => "remove `capabilities`, or let root run supervise".to_owned(),
             Self::OtherOwner { .. } => "remove `user` from the socket, or let root run supervise".to_owned(),
             Self::Taken { address, other, .. } if address == other => "give one of the two another port or path".to_owned(),
             Self::Taken { .. } => "an address for all of a family takes the port on each of them".to_owned(),
@@ -391,6 +392,7 @@ impl fmt::Display for RuleFault {
             Self::OtherUser { user, runner } => {
                 write!(out, "{} cannot run a service as {}", tick(runner), tick(user))
             }
+            Self::Capabilities { runner } => write!(out, "{} has no capabilities to grant", tick(runner)),
             Self::OtherOwner { socket, user, runner } => {
                 let socket = tick(&format!("[socket.{socket}]"));
                 write!(out, "{} cannot give {socket} to {}", tick(runner), tick(user))

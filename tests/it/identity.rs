@@ -12,10 +12,10 @@ use super::supervisor::Role;
 use super::{processes, wait};
 
 /// Names of what differs from run to run.
-struct Names(Vec<(String, &'static str)>);
+pub(super) struct Names(pub(super) Vec<(String, &'static str)>);
 
 impl Names {
-    fn of(&self, text: &str) -> String {
+    pub(super) fn of(&self, text: &str) -> String {
         let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         for word in &mut words {
             if let Some((_, name)) = self.0.iter().find(|(value, _)| value == word) {
@@ -63,7 +63,7 @@ fn socket(pid: u32, inode: &str) -> String {
 }
 
 /// Everything that a process may be and have, one fact a line.
-fn portrait(pid: u32, names: &Names) -> String {
+pub(super) fn portrait(pid: u32, names: &Names) -> String {
     let mut text = String::new();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for line in status.lines() {
@@ -192,7 +192,7 @@ fn expected(ignored: &str, above: &[&str]) -> String {
     above.iter().fold(rights, |text, kind| text + "descriptor: " + kind + "\n")
 }
 
-fn names(place: &Place, pid: u32) -> Names {
+pub(super) fn names(place: &Place, pid: u32) -> Names {
     Names(vec![
         (place.account.uid.to_string(), "UID"),
         (place.account.gid.to_string(), "GID"),

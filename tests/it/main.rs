@@ -25,6 +25,7 @@ mod kills;
 mod one_answer;
 mod refusals;
 mod restart;
+mod rights;
 mod status_fields;
 mod stopping;
 mod takeover;
