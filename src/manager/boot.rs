@@ -73,6 +73,15 @@ fn take_state(kept: &mut Kept, exits: &memfd::Map) -> io::Result<(Store, bool)> 
     Ok((store, true))
 }
 
+/// Where our cgroups are made; said once where that is nowhere.
+fn find_cgroups(fresh: bool) -> Option<cgroup::Base> {
+    let found = cgroup::Base::find();
+    if let (Err(error), true) = (&found, fresh) {
+        log::info!("no cgroups ({}): services are followed as process trees", reason(error));
+    }
+    found.ok()
+}
+
 /// Takes everything there is, and brings it up to date.
 pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     let (soft_nofile, settings) = read_arguments(arguments)?;
@@ -81,10 +90,6 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
     let exits = memfd::Map::new(exits, false)?;
     let (store, fresh) = take_state(&mut kept, &exits)?;
-    let cgroups = cgroup::Base::find();
-    if let (Err(error), true) = (&cgroups, fresh) {
-        log::info!("no cgroups ({}): services are followed as process trees", reason(error));
-    }
     let tag = crc32fast::hash(settings.runtime_dir.as_os_str().as_encoded_bytes());
     let mut manager = Manager {
         soft_nofile,
@@ -111,7 +116,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         answered: Vec::new(),
         events: std::collections::VecDeque::new(),
         actions: Vec::new(),
-        cgroups: cgroups.ok(),
+        cgroups: find_cgroups(fresh),
         lacking: BTreeMap::new(),
         cgroup_tag: format!("{tag:08x}"),
         handover: None,
