@@ -118,6 +118,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         actions: Vec::new(),
         cgroups: find_cgroups(fresh),
         lacking: BTreeMap::new(),
+        made: std::collections::BTreeSet::new(),
         cgroup_tag: format!("{tag:08x}"),
         handover: None,
         stop_at: None,

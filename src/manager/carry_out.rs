@@ -129,6 +129,7 @@ impl Manager {
         let Some(service) = self.world.get(id) else { return };
         if service.is_down() && service.goal == Goal::Down {
             self.release_sockets(id);
+            self.remove_runtime_directory(id);
         }
     }
 

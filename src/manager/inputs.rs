@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::listeners::{Address, Wanted};
 use super::read_units::Layer;
-use super::{Manager, notices};
+use super::{Manager, directories, notices};
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
 use crate::policy::service::{Before, Codes, Kind as For, Readiness, Spec};
@@ -145,7 +145,7 @@ impl Inputs {
 
     /// Whom the service runs as. The groups that the unit lists replace those of the account database; the
     /// primary group stays in any case.
-    fn identity(&self, unit: &Unit, account: &Account) -> Identity {
+    pub(super) fn identity(&self, unit: &Unit, account: &Account) -> Identity {
         let number = |group: &unit::Account| self.group_of(group);
         let gid = unit.service.group.as_ref().and_then(number).unwrap_or(account.gid);
         let mut groups: Vec<u32> = match &unit.service.groups {
@@ -360,15 +360,16 @@ impl Manager {
             .collect();
         let numbered = listeners.iter().zip(plan::FIRST_SOCKET as i32..);
         let fds: Vec<(&str, i32)> = numbered.map(|(listener, fd)| (listener.name.as_str(), fd)).collect();
+        let directories = self.directories(unit);
+        let paths: Vec<_> = directories.iter().map(|(which, path)| (*which, path.as_str())).collect();
         let context = unit::Context {
             name: &known.name,
             instance: 1,
             generation: service.generation.into(),
             fds: &fds,
-            directories: &[],
+            directories: &paths,
         };
         let limits = &unit.limits;
-        let core = limits.core.unwrap_or(u64::MAX);
         let inputs = plan::Inputs {
             command: command.expand(&context),
             directory: known.inputs.directory.clone(),
@@ -379,7 +380,7 @@ impl Manager {
             },
             identity: (self.user == 0).then_some(identity),
             environment: known.inputs.variables(unit),
-            protocols: if before.is_some() { Vec::new() } else { self.protocols(unit, run) },
+            protocols: self.protocols(unit, run, before.is_some()),
             watchdog_pid: false,
             listeners: listeners.clone(),
             beside: if before.is_some() { Vec::new() } else { passed_beside(unit) },
@@ -391,14 +392,7 @@ impl Manager {
                 invocation: invocation.to_owned(),
             },
             umask: unit.service.umask,
-            limits: [
-                Some(self.descriptor_limit(limits.nofile)),
-                Some(Limit { resource: Resource::Core, soft: core, hard: core }),
-                limits.nproc.map(|most| Limit { resource: Resource::Nproc, soft: most, hard: most }),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
+            limits: self.process_limits(limits),
             nice: limits.nice,
             oom_score_adj: limits.oom_score_adjust.or((self.user == 0).then_some(0)),
             cpus: limits.cpu_affinity.iter().copied().map(u32::from).collect(),
@@ -407,14 +401,33 @@ impl Manager {
     }
 
     /// Variables of the protocols that the unit's service is to speak.
-    fn protocols(&self, unit: &Unit, run: Run) -> Vec<(String, String)> {
+    fn protocols(&self, unit: &Unit, run: Run, before: bool) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> = self
+            .directories(unit)
+            .into_iter()
+            .map(|(which, path)| (directories::variable(which).to_owned(), path))
+            .collect();
         match unit.service.ready {
-            unit::Ready::Notify => {
+            unit::Ready::Notify if !before => {
                 let path = self.notify_path(run).to_string_lossy().into_owned();
-                vec![("NOTIFY_SOCKET".to_owned(), path)]
+                all.push(("NOTIFY_SOCKET".to_owned(), path));
             }
-            unit::Ready::Auto | unit::Ready::Started | unit::Ready::Fd(_) | unit::Ready::Health => Vec::new(),
+            unit::Ready::Notify
+            | unit::Ready::Auto
+            | unit::Ready::Started
+            | unit::Ready::Fd(_)
+            | unit::Ready::Health => {}
         }
+        all
+    }
+
+    /// The limits of each process.
+    fn process_limits(&self, limits: &unit::Limits) -> Vec<Limit> {
+        let both = |resource, most| Limit { resource, soft: most, hard: most };
+        let mut all =
+            vec![self.descriptor_limit(limits.nofile), both(Resource::Core, limits.core.unwrap_or(u64::MAX))];
+        all.extend(limits.nproc.map(|most| both(Resource::Nproc, most)));
+        all
     }
 
     /// Services get back the soft limit that the supervisor was started with; one that is written is both, so that

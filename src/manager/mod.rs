@@ -12,6 +12,7 @@ mod answer;
 mod boot;
 mod carry_out;
 pub mod control;
+mod directories;
 mod events;
 mod handover;
 mod inputs;
@@ -98,6 +99,8 @@ struct Manager {
     cgroups: Option<cgroup::Base>,
     /// Limits that a service asks for and does not have, in words.
     lacking: BTreeMap<ServiceId, Vec<String>>,
+    /// Services whose runtime directory this manager has made.
+    made: BTreeSet<ServiceId>,
     cgroup_tag: String,
     handover: Option<handover::Waiting>,
     stop_at: Option<Mono>,

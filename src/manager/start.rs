@@ -165,6 +165,7 @@ impl Manager {
     fn prepare(&mut self, id: ServiceId, run: Run) -> Result<(Prepared, Parcel), NotPrepared> {
         let generation = self.world.get(id).map_or(1, |service| service.generation);
         let mut sockets = self.bind_all(id).map_err(NotPrepared::Words)?;
+        self.make_directories(id).map_err(NotPrepared::Words)?;
         if self.world.get(id).is_some_and(|service| service.before.is_some()) {
             sockets.clear(); // they are bound, and clients wait, but a command before the start has none
         }

@@ -141,6 +141,25 @@ impl Dir {
         .map(drop)
     }
 
+    /// Makes the directory itself somebody's.
+    pub fn give(&self, uid: u32, gid: u32) -> io::Result<()> {
+        // SAFETY: fchown touches no memory.
+        retry(|| unsafe { libc::fchown(self.0.as_raw_fd(), uid, gid) }.into()).map(drop)
+    }
+
+    /// Sets the permission bits of the directory itself.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        // SAFETY: fchmod touches no memory.
+        retry(|| unsafe { libc::fchmod(self.0.as_raw_fd(), mode) }.into()).map(drop)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&self, name: &CStr) -> io::Result<()> {
+        let flags = libc::AT_REMOVEDIR;
+        // SAFETY: `name` is NUL-terminated and alive across the call.
+        retry(|| unsafe { libc::unlinkat(self.0.as_raw_fd(), name.as_ptr(), flags) }.into()).map(drop)
+    }
+
     /// Removes a name that is no directory.
     pub fn remove(&self, name: &CStr) -> io::Result<()> {
         // SAFETY: `name` is NUL-terminated and alive across the call.

@@ -297,9 +297,9 @@ pub const PLACEHOLDERS: &[(&str, Since)] = &[
     ("name", Since::Now),
     ("instance", Since::Now),
     ("generation", Since::Now),
-    ("runtime-directory", Since::Later),
-    ("state-directory", Since::Later),
-    ("cache-directory", Since::Later),
+    ("runtime-directory", Since::Now),
+    ("state-directory", Since::Now),
+    ("cache-directory", Since::Now),
     ("fd:health", Since::Later),
 ];
 
@@ -385,12 +385,12 @@ pub const KEYS: &[Key] = rows! {
             "When a task runs.";
         "tty" Shape::Flag, Later, Is "false",
             "Gives it a terminal of its own, for `supervise attach`.";
-        "runtime-directory" Shape::Directory, Later, Unset r#""bagels""#,
-            "A directory of its own below /run.";
-        "state-directory" Shape::Directory, Later, Unset r#""bagels""#,
-            "A directory of its own below /var/lib.";
-        "cache-directory" Shape::Directory, Later, Unset r#""bagels""#,
-            "A directory of its own below /var/cache.";
+        "runtime-directory" Shape::Directory, Now, Unset r#""bagels""#,
+            "A directory of its own below /run, as `RUNTIME_DIRECTORY` and `{runtime-directory}` say; removed when it is stopped.";
+        "state-directory" Shape::Directory, Now, Unset r#""bagels""#,
+            "A directory of its own below /var/lib, as `STATE_DIRECTORY` and `{state-directory}` say. It stays.";
+        "cache-directory" Shape::Directory, Now, Unset r#""bagels""#,
+            "A directory of its own below /var/cache, as `CACHE_DIRECTORY` and `{cache-directory}` say. It stays.";
     }
     Restart {
         "policy" POLICIES, Now, Is r#""always""#,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use super::accounts::Account;
 use super::identity::{Names, portrait};
 use super::place::{Place, Who};
+use super::supervisor::Role;
 use super::{processes, wait};
 
 const SLEEP: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n";
@@ -139,6 +141,87 @@ fn names(place: &Place, other: &Account, pid: u32) -> Names {
     let mut names = super::identity::names(place, pid);
     names.0.push((other.gid.to_string(), "OTHER"));
     names
+}
+
+/// A directory of each kind is made for the service, is told to it, and is the only thing of it that changes; what
+/// belongs to another is refused with the command that mends it.
+#[test]
+fn root_directories_are_the_services_and_the_runtime_one_ends_with_it() {
+    let mut place = Place::new(Who::Root);
+    // Names that nobody else has; the two that stay are removed here.
+    let name = format!("supervise-it-{}", place.account.name);
+    let paths = [format!("/run/{name}"), format!("/var/lib/{name}"), format!("/var/cache/{name}")];
+    let _gone = Gone(paths.to_vec());
+    let keys = format!(
+        "runtime-directory = \"{name}\"\nstate-directory = \"{name}\"\ncache-directory = \"{name}\"\n"
+    );
+    let command = "command = [\"/bin/sh\", \"-c\", \"mkdir $1/a && touch $1/a/f && ln -s /etc $1/e && sleep 1000\", \"x\", \"{runtime-directory}\"]\n";
+    place.unit("web", &format!("{command}settle = \"10ms\"\n{keys}"));
+    place.unit("base", SLEEP);
+    place.unit(
+        "foreign",
+        &format!("{SLEEP}runtime-directory = \"{name}-foreign\"\n[restart]\npolicy = \"never\"\n"),
+    );
+    let foreign = format!("/run/{name}-foreign");
+    let _foreign = Gone(vec![foreign.clone()]);
+    fs::create_dir(&foreign).unwrap();
+    place.run();
+    place.reaches("web", "running");
+    place.reaches("base", "running");
+    wait::until(wait::LONG, "the service's link", || fs::symlink_metadata(format!("/run/{name}/e")).ok());
+    for (path, mode) in paths.iter().zip([0o755, 0o750, 0o750]) {
+        let data = fs::metadata(path).unwrap();
+        assert_eq!(
+            (data.uid(), data.gid(), data.mode() & 0o7777),
+            (place.account.uid, place.account.gid, mode),
+            "{path}"
+        );
+    }
+    let pid = place.pid_of("web");
+    let other = &place.account;
+    let difference = differences(
+        &whole(place.pid_of("base"), &names(&place, other, place.pid_of("base"))),
+        &whole(pid, &names(&place, other, pid)),
+    );
+    let told: Vec<&str> = difference.lines().filter(|line| !line.contains("command: ")).collect();
+    let expected = [
+        format!("+ CACHE_DIRECTORY={}", paths[2]),
+        format!("+ RUNTIME_DIRECTORY={}", paths[0]),
+        format!("+ STATE_DIRECTORY={}", paths[1]),
+    ];
+    assert_eq!(told, expected);
+    assert!(processes::arguments(pid).contains(&paths[0]));
+    let problems = place.reaches("foreign", "failed")["problems"].to_string();
+    let uid = place.account.uid;
+    let expected = format!(
+        "making its runtime directory {foreign}: it belongs to user 0, and the service runs as user {uid}\\nhint: if it is the service's, `chown -R {uid}:{} {foreign}`",
+        place.account.gid
+    );
+    assert!(problems.contains(&expected), "{problems}");
+    assert!(fs::metadata(&foreign).is_ok());
+    place.order(&["stop", "web"]);
+    assert!(fs::symlink_metadata(&paths[0]).is_err(), "the runtime directory is left");
+    assert!(fs::metadata(&paths[1]).is_ok() && fs::metadata("/etc/passwd").is_ok());
+    // A manager that has made nothing itself removes it all the same.
+    place.order(&["start", "web"]);
+    let manager = place.role(Role::Manager);
+    place.kill(Role::Manager);
+    wait::until(wait::LONG, "another manager", || {
+        (place.try_status()?["supervisor"]["pid"].as_u64()? != u64::from(manager)).then_some(())
+    });
+    place.order(&["stop", "web"]);
+    assert!(fs::symlink_metadata(&paths[0]).is_err(), "the runtime directory is left");
+}
+
+/// Directories that a test has made outside of its place, removed when it ends.
+struct Gone(Vec<String>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
 }
 
 /// Where the kernel gives no controllers, limits that somebody asked for are a problem that is told, and the service
