@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Manager;
 use super::control::{Heard, Room, SessionId};
 use super::report::exit;
+use crate::policy::service::Ended;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::Kind;
 use crate::wire::control::{self, Failed, Failure, OperationReply, Refusal, Reply, StatusReply};
@@ -32,8 +33,11 @@ impl Manager {
                 Request::Start(order) => self.operate(session, order, Event::Start),
                 Request::Stop { order, hold: false } => self.operate(session, order, Event::Stop),
                 Request::Stop { order, hold: true } => self.not_yet(session, order, "holding its sockets"),
-                // Nothing says how to reload yet, which means a restart; and none starts the new ones first.
-                Request::Restart { order, .. } | Request::Reload(order) => {
+                Request::Restart { order, stop_first: true } => {
+                    self.operate(session, order, Event::RestartStopFirst);
+                }
+                // Nothing says how to reload yet, which means a restart.
+                Request::Restart { order, stop_first: false } | Request::Reload(order) => {
                     self.operate(session, order, Event::Restart);
                 }
                 Request::Scale { order, .. } => self.not_yet(session, order, "changing its instances"),
@@ -129,7 +133,7 @@ impl Manager {
         for id in &chosen {
             // A client that asks again after its connection broke does not make another generation.
             let known = self.world.get(*id).is_some_and(|service| service.outcome(operation).is_some());
-            if matches!(event(operation), Event::Restart(_)) && !known {
+            if matches!(event(operation), Event::Restart(_) | Event::RestartStopFirst(_)) && !known {
                 self.renew_inputs(*id);
             }
             self.feed(*id, event(operation));
@@ -211,11 +215,13 @@ impl Manager {
             Outcome::Ended(end) => {
                 let log = self.settings.log_dir.join(self.name_of(id)).join("current");
                 let hint = format!("its output is in `{}`", log.display());
+                let ended = self.ended_like(id, end);
+                let words = ended.map_or_else(String::new, |ended| self.words_of(id, &ended));
                 match end {
-                    End::Exited(_) => (self.doing(id), self.words_of(id, end), Some(hint), exit(end)),
-                    End::NotReady => ("becoming ready", self.words_of(id, end), Some(hint), None),
+                    End::Exited(_) => (self.doing(id, ended), words, Some(hint), exit(end)),
+                    End::NotReady => ("becoming ready", words, Some(hint), None),
                     End::Launch { .. } | End::TimedOut | End::Unprepared | End::NoProcess(_) => {
-                        ("starting it", self.words_of(id, end), None, None)
+                        ("starting it", words, None, None)
                     }
                 }
             }
@@ -228,9 +234,15 @@ impl Manager {
         Some(Failure { service, step: step.to_owned(), reason, hint, exit, output: Vec::new() }.bounded())
     }
 
+    /// The newest incarnation of a service that ended like this.
+    fn ended_like(&self, id: ServiceId, end: End) -> Option<Ended> {
+        let service = self.world.get(id)?;
+        service.ends.iter().rev().find(|ended| ended.end == end).copied()
+    }
+
     /// What an incarnation of this service was about when it ended too early.
-    fn doing(&self, id: ServiceId) -> &'static str {
-        if self.world.get(id).is_some_and(|service| service.last_before.is_some()) {
+    fn doing(&self, id: ServiceId, ended: Option<Ended>) -> &'static str {
+        if ended.is_some_and(|ended| ended.before.is_some()) {
             return "preparing it";
         }
         match self.unit_of(id).map(|unit| unit.service.kind) {

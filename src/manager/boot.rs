@@ -15,7 +15,7 @@ use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::policy::backoff::{Backoff, Policy};
-use crate::policy::service::{Codes, Kind as For, Phase, Readiness, Service, Spec};
+use crate::policy::service::{Codes, Kind as For, Readiness, Service, Spec, Strategy};
 use crate::policy::world::World;
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::link::Link;
@@ -276,7 +276,7 @@ impl Manager {
             }
         }
         inputs.problems = problems;
-        Known { name: name.to_owned(), unit, inputs }
+        Known { name: name.to_owned(), unit, inputs, older: BTreeMap::new() }
     }
 
     /// What is wrong between units: an address in two of them, what there is not, those that wait for each other.
@@ -319,16 +319,16 @@ impl Manager {
     /// Adds a service that has never been; one without a unit has failed before it began.
     fn add_service(&mut self, known: Known) -> ServiceId {
         let id = ServiceId(self.services.keys().last().map_or(1, |last| last.0 + 1));
-        let mut service = Service::new(self.now);
+        let mut service = Service::new();
         let spec = match &known.unit {
             Some(unit) => inputs::spec(unit),
             None => {
-                service.phase = Phase::Failed;
+                service = Service::failed(self.now);
                 never()
             }
         };
         self.services.insert(id, known);
-        self.keep_inputs(id, service.generation);
+        self.keep_inputs(id, service.newest);
         self.world.add(id, spec, service);
         self.save_service(id);
         id
@@ -369,6 +369,8 @@ impl Manager {
 pub fn never() -> Spec {
     Spec {
         start_at_boot: false,
+        instances: 1,
+        strategy: Strategy::StopFirst,
         backoff: Backoff {
             policy: Policy::Never,
             delay_ms: 0,

@@ -18,7 +18,7 @@ impl Manager {
         let now = self.now;
         if self.world.step(id, event, now, &mut actions) {
             self.save_service(id);
-            self.report_step(id, event);
+            self.report_step(id, event, &actions);
         }
         for action in &actions {
             self.carry_out(id, *action);
@@ -41,7 +41,7 @@ impl Manager {
                 }
             }
             Action::Terminate(run) => {
-                let before = self.world.get(id).is_some_and(|service| service.before.is_some());
+                let before = self.world.incarnation(id, run).is_some_and(|one| one.before.is_some());
                 let signal = if before { libc::SIGTERM } else { self.stop_signal(id) };
                 if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
                     // ESRCH: it has ended, and its exit is on its way.
@@ -131,6 +131,7 @@ impl Manager {
             self.release_sockets(id);
             self.remove_runtime_directory(id);
         }
+        self.drop_old_inputs(id);
     }
 
     /// Sends a signal to a process of ours by its pidfd.

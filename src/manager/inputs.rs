@@ -11,7 +11,7 @@ use super::read_units::Layer;
 use super::{Manager, directories, notices};
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
-use crate::policy::service::{Before, Codes, Kind as For, Readiness, Spec};
+use crate::policy::service::{Codes, Ended, Kind as For, Readiness, Spec, Strategy};
 use crate::policy::{Run, ServiceId};
 use crate::sys::memfd;
 use crate::unit::{self, Unit};
@@ -202,6 +202,16 @@ pub fn spec(unit: &Unit) -> Spec {
     };
     Spec {
         start_at_boot: unit.service.start == unit::Start::Boot,
+        instances: match unit.service.kind {
+            unit::Kind::Service => unit.service.instances,
+            unit::Kind::Task => 1,
+        },
+        strategy: match unit.deploy.strategy {
+            Some(unit::Strategy::StartFirst) => Strategy::StartFirst,
+            Some(unit::Strategy::StopFirst) => Strategy::StopFirst,
+            None if unit.sockets.is_empty() => Strategy::StopFirst,
+            None => Strategy::StartFirst,
+        },
         backoff: Backoff {
             policy,
             delay_ms: unit.restart.delay_ms,
@@ -225,6 +235,27 @@ pub fn spec(unit: &Unit) -> Spec {
     }
 }
 
+/// Which incarnation.
+#[derive(Clone, Copy, Debug)]
+pub struct Which {
+    /// Its id.
+    pub run: Run,
+    /// Its instance.
+    pub instance: u16,
+    /// The generation of its inputs.
+    pub generation: u32,
+    /// Which of the commands before the start it is, where it is one.
+    pub before: Option<u16>,
+}
+
+impl Which {
+    /// The one that ended so.
+    pub const fn of(ended: &Ended) -> Self {
+        let Ended { run, instance, generation, before, .. } = *ended;
+        Self { run, instance, generation, before }
+    }
+}
+
 /// The slot id of a generation's inputs.
 pub const fn inputs_id(id: ServiceId, generation: u32) -> u64 {
     (id.0 as u64) << 32 | generation as u64
@@ -244,23 +275,42 @@ impl Manager {
     }
 
     /// An operator wants a new generation: its release is resolved anew, and its inputs are kept before
-    /// anything of it is in the state.
+    /// anything of it is in the state. Those before stay for as long as anything is of them.
     pub(super) fn renew_inputs(&mut self, id: ServiceId) {
-        let Some(generation) = self.world.get(id).map(|service| service.generation) else { return };
+        let Some(newest) = self.world.get(id).map(|service| service.newest) else { return };
         if let Some(known) = self.services.get_mut(&id)
             && let Some(unit) = &known.unit
         {
+            known.older.entry(newest).or_insert_with(|| known.inputs.clone());
             known.inputs.directory = resolved(unit);
             let unit = unit.clone();
             known.inputs.pass_environment(&unit);
         }
-        self.keep_inputs(id, generation + 1);
-        // Those before are needed by nobody once the next generation exists.
-        for old in self.kept.ids(Kind::Inputs) {
-            if old >> 32 == u64::from(id.0) && old < inputs_id(id, generation) {
-                self.kept.drop(Kind::Inputs, old);
-            }
+        self.keep_inputs(id, newest + 1);
+    }
+
+    /// Drops the inputs of generations that nothing is of any longer.
+    pub(super) fn drop_old_inputs(&mut self, id: ServiceId) {
+        let (Some(known), Some(service)) = (self.services.get_mut(&id), self.world.get(id)) else { return };
+        let old = known.older.keys().copied().filter(|one| *one < service.newest && !service.needs(*one));
+        let old: Vec<u32> = old.collect();
+        for generation in old {
+            known.older.remove(&generation);
+            self.kept.drop(Kind::Inputs, inputs_id(id, generation));
         }
+    }
+
+    /// The inputs of a generation.
+    pub(super) fn inputs_of(&self, id: ServiceId, generation: u32) -> Option<&Inputs> {
+        let known = self.services.get(&id)?;
+        Some(known.older.get(&generation).unwrap_or(&known.inputs))
+    }
+
+    /// What is to be known of an incarnation that exists or is being made.
+    pub(super) fn which(&self, id: ServiceId, run: Run) -> Option<Which> {
+        let (instance, _, one) = self.world.get(id)?.find(run)?;
+        let (generation, before) = (one.generation, one.before);
+        Some(Which { run, instance: instance.number, generation, before })
     }
 
     /// The addresses of a unit's sockets, with their names, in order.
@@ -329,9 +379,8 @@ impl Manager {
     }
 
     /// The plan of an incarnation, encoded.
-    pub(super) fn plan(&self, id: ServiceId, run: Run, invocation: &str) -> Result<Vec<u8>, String> {
-        let before = self.world.get(id).and_then(|service| service.before);
-        let plan = self.exec_plan(id, run, before, invocation)?;
+    pub(super) fn plan(&self, id: ServiceId, which: Which, invocation: &str) -> Result<Vec<u8>, String> {
+        let plan = self.exec_plan(id, which, invocation)?;
         plan.encode().map_err(|unfit| unfit.to_string())
     }
 
@@ -339,17 +388,17 @@ impl Manager {
     pub(super) fn exec_plan(
         &self,
         id: ServiceId,
-        run: Run,
-        before: Option<Before>,
+        which: Which,
         invocation: &str,
     ) -> Result<ExecPlan, String> {
+        let Which { run, instance, generation, before } = which;
         let known = self.services.get(&id).ok_or("there is no such service")?;
         let unit = known.unit.as_ref().ok_or("its unit has problems")?;
-        let account = known.inputs.account.as_ref().ok_or("its user is not known")?;
-        let service = self.world.get(id).ok_or("there is no such service")?;
-        let identity = known.inputs.identity(unit, account);
+        let given = self.inputs_of(id, generation).ok_or("there is no such service")?;
+        let account = given.account.as_ref().ok_or("its user is not known")?;
+        let identity = given.identity(unit, account);
         let command = match before {
-            Some(before) => unit.service.before_start.get(usize::from(before.index)),
+            Some(before) => unit.service.before_start.get(usize::from(before)),
             None => Some(&unit.service.command),
         };
         let command = command.ok_or("its unit has no such command")?;
@@ -364,15 +413,15 @@ impl Manager {
         let paths: Vec<_> = directories.iter().map(|(which, path)| (*which, path.as_str())).collect();
         let context = unit::Context {
             name: &known.name,
-            instance: 1,
-            generation: service.generation.into(),
+            instance: instance.into(),
+            generation: generation.into(),
             fds: &fds,
             directories: &paths,
         };
         let limits = &unit.limits;
         let inputs = plan::Inputs {
             command: command.expand(&context),
-            directory: known.inputs.directory.clone(),
+            directory: given.directory.clone(),
             account: plan::Account {
                 name: account.name.clone(),
                 home: account.home.clone(),
@@ -386,8 +435,8 @@ impl Manager {
             beside: if before.is_some() { Vec::new() } else { passed_beside(unit) },
             start: plan::Start {
                 service: known.name.clone(),
-                generation: service.generation.into(),
-                instance: 1,
+                generation: generation.into(),
+                instance: instance.into(),
                 starts: run.0,
                 invocation: invocation.to_owned(),
             },

@@ -57,8 +57,10 @@ struct Known {
     name: String,
     /// Its unit; None where that has problems.
     unit: Option<Unit>,
-    /// The inputs of its current generation, with what is wrong with them.
+    /// The inputs of its newest generation, with what is wrong with them.
     inputs: inputs::Inputs,
+    /// Those of generations before that are still needed.
+    older: BTreeMap<u32, inputs::Inputs>,
 }
 
 /// The body of a service's record.

@@ -128,7 +128,7 @@ impl Manager {
         let mut voice = Voice::default();
         let Some(known) = self.services.get(&id) else { return Ok(voice) };
         let Some(unit) = &known.unit else { return Ok(voice) };
-        if self.world.get(id).is_some_and(|service| service.before.is_some()) {
+        if self.world.incarnation(id, run).is_some_and(|one| one.before.is_some()) {
             return Ok(voice);
         }
         match unit.service.ready {

@@ -15,6 +15,8 @@ pub struct Process {
     pub service: ServiceId,
     /// Generation of its inputs.
     pub generation: u32,
+    /// Of which instance of the service, from 1.
+    pub instance: u16,
     /// Pid of the main process.
     pub pid: u32,
     /// Its start in clock ticks after boot: with the pid, who it is.

@@ -7,7 +7,7 @@ use super::processes::Process;
 use super::turn::Launched;
 use super::{Known, Manager, ServiceRecord, boot};
 use crate::policy::recover::{self, Found, missed};
-use crate::policy::service::{Phase, Service};
+use crate::policy::service::{Incarnation, Phase, Service};
 use crate::policy::{Action, Run, ServiceId};
 use crate::sys::memfd;
 use crate::wire::keeper::Kind;
@@ -25,25 +25,18 @@ impl Manager {
         let known: Vec<ServiceId> = self.services.keys().copied().collect();
         for id in known {
             let Some(service) = self.world.get(id) else { continue };
-            let Some(run) = service.run() else { continue };
-            let found = Found {
-                registered: self.kept.fd(Kind::Process, run.0).is_some(),
-                launched: match self.read_report(run) {
-                    Launched::Pending => recover::Launched::Pending,
-                    Launched::Executed => recover::Launched::Executed,
-                    Launched::Failed(end) => recover::Launched::Failed(end),
-                    Launched::GateLost => recover::Launched::GateLost,
-                },
-                exited: None, // the exits are taken in below, in their order
-            };
-            let missed = missed(service, found);
-            if found.launched != recover::Launched::Pending {
-                self.kept.drop(Kind::Report, run.0);
+            let all: Vec<Incarnation> = service.incarnations().map(|(_, _, one)| one.clone()).collect();
+            for one in all {
+                let found = self.what_is_left(one.run);
+                let missed = missed(&one, found);
+                if found.launched != recover::Launched::Pending {
+                    self.kept.drop(Kind::Report, one.run.0);
+                }
+                for event in missed.events {
+                    self.feed(id, event);
+                }
+                again.extend(missed.again.into_iter().map(|action| (id, action)));
             }
-            for event in missed.events {
-                self.feed(id, event);
-            }
-            again.extend(missed.again.into_iter().map(|action| (id, action)));
         }
         self.run_events();
         self.take_exits();
@@ -56,6 +49,19 @@ impl Manager {
         for run in runs {
             self.watch_process(run);
             self.take_if_ended(run);
+        }
+    }
+
+    fn what_is_left(&self, run: Run) -> Found {
+        Found {
+            registered: self.kept.fd(Kind::Process, run.0).is_some(),
+            launched: match self.read_report(run) {
+                Launched::Pending => recover::Launched::Pending,
+                Launched::Executed => recover::Launched::Executed,
+                Launched::Failed(end) => recover::Launched::Failed(end),
+                Launched::GateLost => recover::Launched::GateLost,
+            },
+            exited: None, // the exits are taken in later, in their order
         }
     }
 
@@ -105,24 +111,28 @@ impl Manager {
                     continue;
                 }
             };
-            let generation = record.policy.generation;
+            let newest = record.policy.newest;
             let inputs = self
-                .kept
-                .fd(Kind::Inputs, inputs_id(id, generation))
-                .and_then(|fd| memfd::content(fd).ok())
-                .and_then(|bytes| serde_json::from_slice::<Inputs>(&bytes).ok())
+                .kept_inputs(id, newest)
                 .unwrap_or_else(|| Inputs { name: record.name.clone(), ..Inputs::default() });
+            let needed = (1..newest).rev().filter(|generation| record.policy.needs(*generation));
+            let older = needed.filter_map(|one| Some((one, self.kept_inputs(id, one)?))).collect();
             // What was refused at the first reading is refused here: it has no account then.
             let unit = inputs.account.as_ref().and_then(|_| inputs.unit().ok());
             let spec = unit.as_ref().map_or_else(boot::never, inputs::spec);
-            self.services.insert(id, Known { name: record.name, unit, inputs });
+            self.services.insert(id, Known { name: record.name, unit, inputs, older });
             self.world.add(id, spec, record.policy);
         }
     }
 
+    fn kept_inputs(&self, id: ServiceId, generation: u32) -> Option<Inputs> {
+        let bytes = memfd::content(self.kept.fd(Kind::Inputs, inputs_id(id, generation))?).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
     /// Drops what belongs to no living incarnation: the state had moved on, the drop had not come.
     fn drop_leftovers(&mut self) {
-        let living: Vec<Run> = self.world.iter().filter_map(|(_, service)| service.run()).collect();
+        let living: Vec<Run> = self.world.incarnations().map(|(_, one)| one.run).collect();
         let mut old: Vec<Run> = self.processes.iter().map(|(run, _)| run).collect();
         for kind in [Kind::Process, Kind::Report, Kind::Cgroup, Kind::Notify, Kind::ReadyPipe] {
             old.extend(self.kept.ids(kind).into_iter().map(Run));
@@ -155,12 +165,12 @@ impl Manager {
 
     /// Does again what an action was to do, where the service has not moved on since.
     fn redo(&mut self, id: ServiceId, action: Action) {
-        let Some(phase) = self.world.get(id).map(|service| service.phase) else { return };
-        let due = match (action, phase) {
-            (Action::Terminate(run), Phase::Stopping { run: ours, signalled: false, .. })
-            | (Action::Kill(run), Phase::Stopping { run: ours, .. })
-            | (Action::Clear(run), Phase::Clearing { run: ours, .. }) => run == ours,
-            _ => false,
+        let phase = |run| self.world.incarnation(id, run).map(|one| one.phase);
+        let due = match action {
+            Action::Terminate(run) => matches!(phase(run), Some(Phase::Stopping { signalled: false, .. })),
+            Action::Kill(run) => matches!(phase(run), Some(Phase::Stopping { .. })),
+            Action::Clear(run) => matches!(phase(run), Some(Phase::Clearing { .. })),
+            Action::Spawn(_) | Action::Release(_) | Action::Answer(_) => false,
         };
         if due {
             self.carry_out(id, action);

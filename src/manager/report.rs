@@ -3,11 +3,12 @@
 
 use super::Manager;
 use super::events::Seen;
+use super::inputs::Which;
 use super::listeners::Address;
 use super::notices::Said;
 use crate::launch::words;
-use crate::policy::service::{Before, Goal, Phase, Service};
-use crate::policy::{End, Event, Exit, Mono, Run, ServiceId};
+use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
+use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
 use crate::unit::{Kind as For, Ready, Unit, duration_text};
@@ -58,26 +59,24 @@ pub fn signal_name(signal: i32) -> String {
 }
 
 impl Manager {
-    /// How the incarnation that ended last did, or why it never began, in words.
-    pub(super) fn words_of(&self, id: ServiceId, end: End) -> String {
-        self.words_of_one(id, end, self.world.get(id).and_then(|service| service.last_before))
+    /// How an incarnation ended, or why it never began, in words.
+    pub(super) fn words_of(&self, id: ServiceId, ended: &Ended) -> String {
+        self.words_of_one(id, Which::of(ended), ended.end)
     }
 
-    /// The same of one that may have been a command before the start.
-    fn words_of_one(&self, id: ServiceId, end: End, before: Option<Before>) -> String {
-        let words = self.plain_words(id, end, before);
-        let Some(before) = before else { return words };
+    fn words_of_one(&self, id: ServiceId, which: Which, end: End) -> String {
+        let words = self.plain_words(id, which, end);
+        let Some(before) = which.before else { return words };
         let count = self.unit_of(id).map_or(0, |unit| unit.service.before_start.len());
-        format!("before-start {} of {count}: {words}", before.index + 1)
+        format!("before-start {} of {count}: {words}", before + 1)
     }
 
-    fn plain_words(&self, id: ServiceId, end: End, before: Option<Before>) -> String {
+    fn plain_words(&self, id: ServiceId, which: Which, end: End) -> String {
         match end {
             End::Exited(_) => exit(end).map(|exit| exit.meaning).unwrap_or_default(),
             End::Launch { stage, errno, detail } => {
                 let report = Report { weight: Weight::Failure, stage, errno, detail };
-                let run = self.world.get(id).map_or(Run(0), |service| service.last_run);
-                match self.exec_plan(id, run, before, "") {
+                match self.exec_plan(id, which, "") {
                     Ok(plan) => words::explain(&plan, &report, &[]).to_string(),
                     Err(words) => words,
                 }
@@ -118,42 +117,27 @@ impl Manager {
     /// One service.
     pub(super) fn service_status(&self, id: ServiceId) -> Option<control::Service> {
         let service = self.world.get(id)?;
-        let run = service.run();
+        let run = service.main().map(|one| one.run);
         let process = run.and_then(|run| self.processes.get(run));
         let said = run.and_then(|run| self.notices.of(run));
         let state = state(service, said);
         let pid = process.map(|process| process.pid as i32);
-        let pids: Vec<i32> = run
-            .and_then(|run| self.tree(run))
-            .map(|tree| tree.pids().into_iter().map(|pid| pid as i32).collect())
-            .unwrap_or_default();
+        let trees = service.incarnations().filter_map(|(_, _, one)| self.tree(one.run));
+        let mut pids: Vec<i32> = trees.flat_map(|tree| tree.pids()).map(|pid| pid as i32).collect();
+        pids.sort_unstable();
         let tracking = process.map(|process| match &process.cgroup {
             Some(_) => "cgroup".to_owned(),
             None => "process-tree (weak)".to_owned(),
         });
-        let instances = process
-            .map(|process| control::Instance {
-                instance: 1,
-                generation: process.generation.into(),
-                role: control::Role::Current,
-                pid,
-                state,
-                since: Some(wall(service.since)),
-            })
-            .into_iter()
-            .collect();
         let mut problems =
             self.services.get(&id).map(|known| known.inputs.problems.clone()).unwrap_or_default();
-        if let (Some(end), false) = (service.last_end, matches!(service.phase, Phase::Running { .. }))
-            && (!matches!(end, End::Exited(_)) || service.last_before.is_some() && end != SUCCESS)
+        if let (Some(ended), false) = (service.last_end(), matches!(state, control::State::Running))
+            && (!matches!(ended.end, End::Exited(_)) || ended.before.is_some() && ended.end != SUCCESS)
         {
-            problems.push(self.words_of(id, end));
+            problems.push(self.words_of(id, ended));
         }
         problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
-        let next_start = match service.phase {
-            Phase::BackingOff { until } => Some(wall(until)),
-            _ => None,
-        };
+        let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         if let Some(errno) = said.and_then(|said| said.errno) {
             let error = std::io::Error::from_raw_os_error(errno);
             problems.push(format!("it says of itself: {}", reason(&error)));
@@ -166,10 +150,10 @@ impl Manager {
                 pid,
                 pids,
                 generation: service.generation.into(),
-                instances,
+                instances: self.instance_status(service),
                 restarts: service.restarts.into(),
-                since: Some(wall(service.since)),
-                exit: service.last_end.and_then(exit),
+                since: since(service).map(wall),
+                exit: service.last_end().and_then(|ended| exit(ended.end)),
                 next_start,
                 gate,
                 sockets: self.socket_status(id),
@@ -185,16 +169,35 @@ impl Manager {
     /// What of a service those who watch are told the changes of; costs no system call.
     pub(super) fn seen(&self, id: ServiceId) -> Option<Seen> {
         let service = self.world.get(id)?;
-        let run = service.run();
+        let run = service.main().map(|one| one.run);
         let said = run.and_then(|run| self.notices.of(run));
         Some(Seen {
             state: state(service, said),
             generation: service.generation.into(),
             pid: run.and_then(|run| self.processes.get(run)).map(|process| process.pid as i32),
             restarts: service.restarts.into(),
-            exit: service.last_end.and_then(exit),
+            exit: service.last_end().and_then(|ended| exit(ended.end)),
             text: said.and_then(|said| said.status.clone()),
         })
+    }
+
+    fn instance_status(&self, service: &Service) -> Vec<control::Instance> {
+        let status = |(instance, role, one): (&Instance, Role, &Incarnation)| {
+            let process = self.processes.get(one.run)?;
+            Some(control::Instance {
+                instance: instance.number.into(),
+                generation: process.generation.into(),
+                role: match role {
+                    Role::Current => control::Role::Current,
+                    Role::Next => control::Role::Next,
+                    Role::Draining => control::Role::Draining,
+                },
+                pid: Some(process.pid as i32),
+                state: incarnation_state(one, self.notices.of(one.run)),
+                since: Some(wall(one.since)),
+            })
+        };
+        service.incarnations().filter_map(status).collect()
     }
 
     fn socket_status(&self, id: ServiceId) -> Vec<control::Socket> {
@@ -218,30 +221,23 @@ impl Manager {
     }
 
     /// One line for one decision.
-    pub(super) fn report_step(&self, id: ServiceId, event: Event) {
+    pub(super) fn report_step(&self, id: ServiceId, event: Event, actions: &[Action]) {
         let Some(service) = self.world.get(id) else { return };
         let name = self.name_of(id);
-        let generation = service.generation;
-        let next = match service.phase {
-            Phase::BackingOff { until } => {
-                format!(" next=start in_ms={} failures={}", until.since(self.now), service.failures)
-            }
-            Phase::Cloning { run } => format!(" next=start run={}", run.0),
-            Phase::Failed => " next=none state=failed".to_owned(),
-            Phase::Done => " next=none state=done".to_owned(),
-            Phase::Stopped => " next=none".to_owned(),
-            Phase::Launching { .. }
-            | Phase::Preparing { .. }
-            | Phase::Starting { .. }
-            | Phase::Settling { .. }
-            | Phase::Running { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. } => String::new(),
+        let about = |run: Run| {
+            let found = service.find(run).map(|(instance, _, one)| (instance.number, one.generation));
+            let ended = service.ends.iter().rev().find(|ended| ended.run == run);
+            let found = found.or_else(|| ended.map(|ended| (ended.instance, ended.generation)));
+            let (instance, generation) = found.unwrap_or((1, service.generation));
+            let instance =
+                if service.instances.len() > 1 { format!(" instance={instance}") } else { String::new() };
+            format!("service={name}{instance} gen={generation} run={}", run.0)
         };
+        let next = self.next_words(service, event, actions);
         match event {
             Event::Executed(run) => {
                 let pid = self.processes.get(run).map_or(0, |process| process.pid);
-                log::info!("service={name} gen={generation} run={} pid={pid} started", run.0);
+                log::info!("{} pid={pid} started", about(run));
             }
             Event::Gone(run, exit) => {
                 let how = match exit {
@@ -249,22 +245,22 @@ impl Manager {
                     Exit::Signal(signal) => format!("ended signal={}", signal_name(signal)),
                     Exit::Unknown => "ended status=unknown".to_owned(),
                 };
-                log::info!("service={name} gen={generation} run={} {how}", run.0);
+                log::info!("{} {how}", about(run));
             }
             Event::NotCloned(run, end) | Event::NotExecuted(run, end) => {
-                log::warn!(
-                    "service={name} gen={generation} run={} {}{next}",
-                    run.0,
-                    self.words_of_one(id, end, service.before)
-                );
+                let ended = service.ends.iter().rev().find(|ended| ended.run == run);
+                let which = self.which(id, run).or_else(|| ended.map(Which::of));
+                let words = which.map_or_else(String::new, |which| self.words_of_one(id, which, end));
+                log::warn!("{} {words}{next}", about(run));
             }
-            Event::Ready(run) => log::info!("service={name} gen={generation} run={} ready", run.0),
-            Event::Empty(run) => log::info!("service={name} gen={generation} run={} gone{next}", run.0),
-            Event::Lost(run) => log::info!("service={name} gen={generation} run={} never began{next}", run.0),
+            Event::Ready(run) => log::info!("{} ready", about(run)),
+            Event::Empty(run) => log::info!("{} gone{next}", about(run)),
+            Event::Lost(run) => log::info!("{} never began{next}", about(run)),
             Event::Boot
             | Event::Start(_)
             | Event::Stop(_)
             | Event::Restart(_)
+            | Event::RestartStopFirst(_)
             | Event::Close
             | Event::Cloned(_)
             | Event::Signalled(_)
@@ -275,12 +271,46 @@ impl Manager {
     }
 }
 
+impl Manager {
+    /// What follows from an end.
+    fn next_words(&self, service: &Service, event: Event, actions: &[Action]) -> String {
+        let spawned = actions.iter().find_map(|action| match action {
+            Action::Spawn(run) => Some(*run),
+            Action::Release(_)
+            | Action::Terminate(_)
+            | Action::Kill(_)
+            | Action::Clear(_)
+            | Action::Answer(_) => None,
+        });
+        if let Some(run) = spawned {
+            return format!(" next=start run={}", run.0);
+        }
+        let (Event::NotCloned(run, _) | Event::Empty(run)) = event else { return String::new() };
+        let Some(ended) = service.ends.iter().rev().find(|ended| ended.run == run) else {
+            return String::new();
+        };
+        let instance = service.instances.iter().find(|instance| instance.number == ended.instance);
+        let Some(instance) = instance.filter(|instance| instance.current.is_none()) else {
+            return String::new();
+        };
+        match instance.rest {
+            Rest::BackingOff { until } => {
+                format!(" next=start in_ms={} failures={}", until.since(self.now), instance.failures)
+            }
+            Rest::Failed => " next=none state=failed".to_owned(),
+            Rest::Done => " next=none state=done".to_owned(),
+            Rest::Stopped => " next=none".to_owned(),
+            Rest::Waiting => String::new(),
+        }
+    }
+}
+
 const SUCCESS: End = End::Exited(Exit::Code(0));
 
 impl Manager {
     /// The word for the state of each service.
     pub(super) fn states(&self) -> Vec<&'static str> {
-        let said = |service: &Service| service.run().and_then(|run| self.notices.of(run));
+        let said = |service: &Service| service.main().and_then(|one| self.notices.of(one.run));
         self.world.iter().map(|(_, service)| state(service, said(service)).word()).collect()
     }
 }
@@ -299,26 +329,82 @@ fn gate(unit: &Unit) -> String {
     }
 }
 
+/// How a service is: as its instances are, and where they differ, as the one that is worst off.
 fn state(service: &Service, said: Option<&Said>) -> control::State {
-    match service.phase {
-        Phase::Stopped => control::State::Stopped,
-        Phase::Done => control::State::Done,
-        Phase::Failed => control::State::Failed,
-        Phase::BackingOff { .. } => control::State::BackingOff,
-        Phase::Cloning { .. }
+    let main = service.main().map(|one| one.run);
+    let states = service.instances.iter().map(|instance| {
+        let said = said.filter(|_| instance.current.as_ref().map(|one| one.run) == main);
+        instance_state(service, instance, said)
+    });
+    states.max_by_key(|state| badness(*state)).unwrap_or(control::State::Stopped)
+}
+
+const fn badness(state: control::State) -> u8 {
+    match state {
+        control::State::Stopped => 0,
+        control::State::Listening => 1,
+        control::State::Done => 2,
+        control::State::Running => 3,
+        control::State::Reloading => 4,
+        control::State::Stopping => 5,
+        control::State::Waiting => 6,
+        control::State::Starting => 7,
+        control::State::BackingOff => 8,
+        control::State::Failed => 9,
+    }
+}
+
+fn instance_state(service: &Service, instance: &Instance, said: Option<&Said>) -> control::State {
+    if let Some(current) = &instance.current {
+        let state = incarnation_state(current, said);
+        return match (state, current.phase) {
+            // It ended by itself, and what follows is that it starts again.
+            (control::State::Stopping, Phase::Clearing { .. })
+                if service.goal == Goal::Up && !current.dismissed =>
+            {
+                control::State::BackingOff
+            }
+            (control::State::Running, _) if instance.next.is_some() => control::State::Reloading,
+            (state, _) => state,
+        };
+    }
+    match (instance.rest, &instance.next, &instance.draining) {
+        (Rest::Stopped | Rest::Done | Rest::Failed, Some(_), _)
+        | (Rest::Stopped | Rest::Done | Rest::Failed, None, Some(_)) => control::State::Stopping,
+        (Rest::Stopped, None, None) => control::State::Stopped,
+        (Rest::Done, None, None) => control::State::Done,
+        (Rest::Failed, None, None) => control::State::Failed,
+        (Rest::BackingOff { .. }, ..) => control::State::BackingOff,
+        (Rest::Waiting, ..) => control::State::Starting,
+    }
+}
+
+fn incarnation_state(one: &Incarnation, said: Option<&Said>) -> control::State {
+    match one.phase {
+        Phase::Cloning
         | Phase::Launching { .. }
-        | Phase::Preparing { .. }
+        | Phase::Preparing
         | Phase::Starting { .. }
         | Phase::Settling { .. } => control::State::Starting,
-        Phase::Running { .. } => match said {
+        Phase::Running => match said {
             Some(Said { stopping: true, .. }) => control::State::Stopping,
             Some(Said { reloading: true, .. }) => control::State::Reloading,
             Some(_) | None => control::State::Running,
         },
-        Phase::Stopping { .. } => control::State::Stopping,
-        Phase::Clearing { .. } => match service.goal {
-            Goal::Down => control::State::Stopping,
-            Goal::Up => control::State::BackingOff,
-        },
+        Phase::Stopping { .. } | Phase::Clearing { .. } => control::State::Stopping,
+    }
+}
+
+/// When the service, or its first instance, came to be as it is.
+fn since(service: &Service) -> Option<Mono> {
+    let first = service.instances.first().map(|instance| instance.rest_since);
+    service.main().map(|one| one.since).or(first)
+}
+
+/// When an instance is tried again.
+fn next_start(instance: &Instance) -> Option<Mono> {
+    match (instance.rest, &instance.current) {
+        (Rest::BackingOff { until }, None) => Some(until),
+        (Rest::BackingOff { .. } | Rest::Stopped | Rest::Waiting | Rest::Done | Rest::Failed, _) => None,
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Manager;
 use super::control::SessionId;
+use super::inputs::Which;
 use crate::policy::ServiceId;
 use crate::unit;
 use crate::wire::control::{Failed, Failure, Refusal, Reply, Row, Shown};
@@ -64,8 +65,9 @@ impl Manager {
     }
 
     fn plan_rows(&self, id: ServiceId) -> Result<Vec<Row>, String> {
-        let run = self.world.get(id).ok_or("there is no such service")?.last_run;
-        let plan = self.exec_plan(id, run, None, "")?;
+        let service = self.world.get(id).ok_or("there is no such service")?;
+        let (run, generation) = (service.last_run, service.generation);
+        let plan = self.exec_plan(id, Which { run, instance: 1, generation, before: None }, "")?;
         let rows = plan.to_string();
         let parted = rows.lines().filter_map(|line| line.split_once("  ").or_else(|| line.split_once(' ')));
         Ok(parted

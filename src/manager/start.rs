@@ -10,13 +10,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Manager;
+use super::inputs::Which;
 use super::kept::is_full;
 use super::listeners;
 use super::processes::Process;
 use crate::policy::{End, Event, Run, ServiceId};
 use crate::sys::link::Link;
 use crate::sys::{clock, fds, memfd, process};
-use crate::wire::cri::Which;
+use crate::wire::cri;
 use crate::wire::keeper::Kind;
 use crate::wire::state;
 use crate::wire::zygote::{MESSAGE_BYTES, Reply, Spawn};
@@ -29,6 +30,7 @@ const MOST_AT_ONCE: usize = 16;
 struct Prepared {
     service: ServiceId,
     generation: u32,
+    instance: u16,
     gate: OwnedFd,
     report: OwnedFd,
     stdout: OwnedFd,
@@ -163,14 +165,15 @@ impl Manager {
     }
 
     fn prepare(&mut self, id: ServiceId, run: Run) -> Result<(Prepared, Parcel), NotPrepared> {
-        let generation = self.world.get(id).map_or(1, |service| service.generation);
+        let which = self.which(id, run).ok_or_else(|| NotPrepared::Words("nobody wants it".to_owned()))?;
+        let Which { generation, instance, .. } = which;
         let mut sockets = self.bind_all(id).map_err(NotPrepared::Words)?;
         self.make_directories(id).map_err(NotPrepared::Words)?;
-        if self.world.get(id).is_some_and(|service| service.before.is_some()) {
+        if which.before.is_some() {
             sockets.clear(); // they are bound, and clients wait, but a command before the start has none
         }
         let invocation = self.new_invocation(run);
-        let plan = self.plan(id, run, &invocation).map_err(NotPrepared::Words)?;
+        let plan = self.plan(id, which, &invocation).map_err(NotPrepared::Words)?;
         let plan = memfd::sealed(c"supervise-plan", &plan)?;
         let (gate_read, gate) = fds::pipe(0)?;
         let (report, report_write) = fds::pipe(0)?;
@@ -201,8 +204,18 @@ impl Manager {
         let request = (self.kept.manager << 32) | self.starts.requests;
         let spawn = Spawn { request, sockets: passed as u16, cgroup: cgroup.is_some() };
         let voice = voice.ours;
-        let prepared =
-            Prepared { service: id, generation, gate, report, stdout, stderr, cgroup, voice, invocation };
+        let prepared = Prepared {
+            service: id,
+            generation,
+            instance,
+            gate,
+            report,
+            stdout,
+            stderr,
+            cgroup,
+            voice,
+            invocation,
+        };
         Ok((prepared, Parcel { spawn, fds: parcel }))
     }
 
@@ -288,6 +301,7 @@ impl Manager {
         let process = Process {
             service: id,
             generation: prepared.generation,
+            instance: prepared.instance,
             pid,
             start_time,
             keeper: self.kept.keeper,
@@ -313,8 +327,8 @@ impl Manager {
         self.processes.add(run, process, Some(prepared.gate));
         self.watch_process(run);
         let name = self.name_of(id).to_owned();
-        self.logs.add(&name, run, Which::Stdout, &self.kept);
-        self.logs.add(&name, run, Which::Stderr, &self.kept);
+        self.logs.add(&name, run, cri::Which::Stdout, &self.kept);
+        self.logs.add(&name, run, cri::Which::Stderr, &self.kept);
         self.feed(id, Event::Cloned(run));
     }
 }

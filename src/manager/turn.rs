@@ -147,9 +147,8 @@ impl Manager {
             Launched::Failed(end) => self.feed(id, Event::NotExecuted(run, end)),
             Launched::GateLost => {
                 // Either a manager died before it opened the gate, or this one ended it on purpose.
-                let phase = self.world.get(id).map(|service| service.phase);
-                if matches!(phase, Some(Phase::Cloning { run: ours } | Phase::Launching { run: ours, .. }) if ours == run)
-                {
+                let phase = self.world.incarnation(id, run).map(|one| one.phase);
+                if matches!(phase, Some(Phase::Cloning | Phase::Launching { .. })) {
                     self.feed(id, Event::Lost(run));
                     return; // which drops the report with everything else
                 }
@@ -356,7 +355,7 @@ impl Manager {
     }
 
     fn kill_all(&mut self) {
-        let runs: Vec<Run> = self.world.iter().filter_map(|(_, service)| service.run()).collect();
+        let runs: Vec<Run> = self.world.incarnations().map(|(_, one)| one.run).collect();
         for run in runs {
             self.kill(run);
         }

@@ -8,10 +8,13 @@
 //! from the state and from what is left in the world, which event was missed.
 
 pub mod backoff;
-mod course;
+mod ends;
+mod incarnation;
 mod operations;
 pub mod recover;
+mod roll;
 pub mod service;
+mod spec;
 mod state;
 pub mod world;
 
@@ -93,6 +96,8 @@ pub enum Event {
     Stop(Operation),
     /// An operator wants a fresh incarnation of a new generation.
     Restart(Operation),
+    /// The same, but what runs is stopped first, whatever the unit says.
+    RestartStopFirst(Operation),
     /// The whole supervisor stops.
     Close,
     /// The process exists and waits at its gate.

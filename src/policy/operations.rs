@@ -1,7 +1,9 @@
 //! PURE. The operations that wait on one service: taking, answering, forgetting. Never moves a phase.
 
-use super::service::{Asked, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Service, Step, Want};
-use super::{Action, End, Operation, Outcome, Run};
+use super::service::Step;
+use super::spec::{Kind, Spec};
+use super::state::{Asked, Instance, KEEP_OUTCOME_MS, MOST_OPERATIONS, Service, Want};
+use super::{Action, End, Operation, Outcome};
 
 impl Service {
     pub(super) fn ask(
@@ -43,13 +45,22 @@ impl Service {
         self.conclude(step, outcome, |want| matches!(want, Want::Proven(_)));
     }
 
-    pub(super) fn fail_waiting(&mut self, end: End, step: &mut Step<'_>) {
-        self.conclude(step, Outcome::Ended(end), |want| matches!(want, Want::Proven(_)));
+    /// What is of `generation` has failed: nobody waits for that, or for what is older, any longer.
+    pub(super) fn fail_waiting(&mut self, end: End, generation: u32, step: &mut Step<'_>) {
+        let of = |want| matches!(want, Want::Proven(floor) if floor <= generation);
+        self.conclude(step, Outcome::Ended(end), of);
     }
 
-    /// The task `run` has succeeded, which is what was waited for.
-    pub(super) fn succeed_waiting(&mut self, run: Run, step: &mut Step<'_>) {
-        self.conclude(step, Outcome::Done, |want| matches!(want, Want::Proven(floor) if run >= floor));
+    /// What is newer than `generation` has failed.
+    pub(super) fn fail_waiting_for_newer(&mut self, end: End, generation: u32, step: &mut Step<'_>) {
+        let of = |want| matches!(want, Want::Proven(floor) if floor > generation);
+        self.conclude(step, Outcome::Ended(end), of);
+    }
+
+    /// A task of `generation` has succeeded, which is what was waited for.
+    pub(super) fn succeed_waiting(&mut self, generation: u32, step: &mut Step<'_>) {
+        let of = |want| matches!(want, Want::Proven(floor) if floor <= generation);
+        self.conclude(step, Outcome::Done, of);
     }
 
     fn conclude(&mut self, step: &mut Step<'_>, outcome: Outcome, which: impl Fn(Want) -> bool) {
@@ -61,33 +72,34 @@ impl Service {
         }
     }
 
-    /// Whether an operator waits for an incarnation younger than `run`.
-    pub(super) fn newer_is_wanted(&self, run: Run) -> bool {
-        self.asked
-            .iter()
-            .any(|asked| asked.outcome.is_none() && matches!(asked.want, Want::Proven(floor) if floor > run))
+    /// Whether every instance has proven itself, in a generation that is not older than `floor`.
+    pub(super) fn is_proven(&self, floor: u32, spec: &Spec) -> bool {
+        let proven = |instance: &Instance| {
+            instance.current.as_ref().is_some_and(|one| one.is_proven() && one.generation >= floor)
+        };
+        spec.kind == Kind::Service
+            && self.instances.len() >= usize::from(spec.instances)
+            && self.instances.iter().all(proven)
     }
 
     pub(super) fn settle_operations(&mut self, step: &mut Step<'_>) {
-        let proven = match self.phase {
-            Phase::Running { run } => (step.spec.kind == Kind::Service).then_some(run),
-            Phase::Stopped
-            | Phase::Done
-            | Phase::Failed
-            | Phase::BackingOff { .. }
-            | Phase::Cloning { .. }
-            | Phase::Launching { .. }
-            | Phase::Preparing { .. }
-            | Phase::Starting { .. }
-            | Phase::Settling { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. } => None,
-        };
-        let down = self.is_down();
-        self.conclude(step, Outcome::Done, |want| match want {
-            Want::Proven(floor) => proven.is_some_and(|run| run >= floor),
-            Want::Gone => down,
-        });
+        if !self.asked.is_empty() {
+            let spec = step.spec;
+            let down = self.is_down();
+            let floors: Vec<u32> = self
+                .asked
+                .iter()
+                .filter_map(|asked| match (asked.want, asked.outcome) {
+                    (Want::Proven(floor), None) => Some(floor),
+                    (Want::Proven(_) | Want::Gone, _) => None,
+                })
+                .filter(|floor| self.is_proven(*floor, spec))
+                .collect();
+            self.conclude(step, Outcome::Done, |want| match want {
+                Want::Proven(floor) => floors.contains(&floor),
+                Want::Gone => down,
+            });
+        }
         let now = step.now;
         self.asked.retain(|asked| asked.outcome.is_none_or(|(_, at)| now.since(at) < KEEP_OUTCOME_MS));
     }

@@ -14,7 +14,7 @@
 //! caller keeps it back until that is so, which at a shut gate is soon, and feeds it in the place of `Gone`;
 //! the same for a report of a lost gate that comes after the recovery.
 
-use super::service::{Phase, Service};
+use super::state::{Incarnation, Phase};
 use super::{Action, End, Event, Exit, Run};
 
 /// How far an incarnation got before its command.
@@ -50,52 +50,50 @@ pub struct Missed {
     pub again: Vec<Action>,
 }
 
-/// Compares a service's state with what is left of its incarnation.
-pub fn missed(service: &Service, found: Found) -> Missed {
+/// Compares the state of an incarnation with what is left of it.
+pub fn missed(one: &Incarnation, found: Found) -> Missed {
     let mut missed = Missed::default();
-    let Some(run) = service.run() else { return missed };
-    let past_gate = !matches!(service.phase, Phase::Cloning { .. });
+    let run = one.run;
+    let past_gate = !matches!(one.phase, Phase::Cloning);
     if !past_gate || !found.registered || found.launched == Launched::GateLost {
-        match service.phase {
+        match one.phase {
             // Its end is known and its registration may be gone already; the rest of its tree may not.
             Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
-            Phase::Cloning { .. }
+            Phase::Cloning
             | Phase::Launching { .. }
-            | Phase::Preparing { .. }
+            | Phase::Preparing
             | Phase::Starting { .. }
             | Phase::Settling { .. }
-            | Phase::Running { .. }
+            | Phase::Running
             | Phase::Stopping { .. } => missed.events.push(Event::Lost(run)),
-            Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
         }
         return missed;
     }
-    launch_news(service.phase, run, found.launched, &mut missed);
+    launch_news(one.phase, run, found.launched, &mut missed);
     if let Some(exit) = found.exited
-        && !matches!(service.phase, Phase::Clearing { .. })
+        && !matches!(one.phase, Phase::Clearing { .. })
     {
         missed.events.push(Event::Gone(run, exit));
         return missed;
     }
-    match service.phase {
+    match one.phase {
         Phase::Stopping { signalled: false, .. } => missed.again.push(Action::Terminate(run)),
         Phase::Stopping { signalled: true, kill_at, .. } => {
             // Where KILL was the first signal (the command had not begun) it may not have been sent.
             // A KILL after a grace is not told from a grace that goes on; if it was lost, the next follows
             // within the second that policy leaves between two.
-            if kill_at.is_some() && service.up_since.is_none() {
+            if kill_at.is_some() && one.up_since.is_none() {
                 missed.again.push(Action::Kill(run));
             }
         }
         Phase::Clearing { .. } => missed.again.push(Action::Clear(run)),
-        Phase::Cloning { .. } => {} // lost, above
         // What a command has said waits in its socket, and is read after the launch was told of.
-        Phase::Launching { .. }
-        | Phase::Preparing { .. }
+        Phase::Cloning // lost, above
+        | Phase::Launching { .. }
+        | Phase::Preparing
         | Phase::Starting { .. }
         | Phase::Settling { .. }
-        | Phase::Running { .. } => {}
-        Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => {}
+        | Phase::Running => {}
     }
     missed
 }

@@ -1,14 +1,14 @@
 //! PURE. One service: goal × phase. Never touches another service.
 //!
-//! The life of an incarnation, and what is true in each phase:
+//! A service has *instances*; each has a *current* incarnation, and while one replaces another a *next* or a
+//! *draining* one: never more than two. The life of an incarnation, and what is true in each phase:
 //!
 //! ```text
-//!             Spawn            Release           Executed         Ready          settle over
-//!  Stopped ─────────► Cloning ─────────► Launching ─────────► Starting ─────► Settling ─────► Running
-//!     ▲                  │ NotCloned        │ Gone               │ Gone          │ Gone          │ Gone
-//!     │                  ▼                  ▼                    ▼               ▼               ▼
-//!     │              BackingOff ◄──────────────────────────────────────────── Clearing ◄──── Stopping
-//!     └─────────────────────────────────────────────────────────────────────────┘ (goal Down)
+//!   Spawn            Release           Executed         Ready          settle over
+//!  ─────► Cloning ─────────► Launching ─────────► Starting ─────► Settling ─────► Running
+//!            │ NotCloned        │ Gone               │ Gone          │ Gone          │ Gone
+//!            ▼                  ▼                    ▼               ▼               ▼
+//!          ended ◄─────────── Clearing ◄──────────────────────────────────────────  Stopping
 //! ```
 //!
 //! - `Cloning`: the intent is written down; a process may or may not exist; nothing of the command runs.
@@ -16,13 +16,18 @@
 //! - `Starting`: the command executes and has not said that it is ready; where nobody waits for such a word
 //!   (`ready = "started"`) this phase is passed at once. `start-timeout` runs from the gate to its end.
 //! - `Settling`: it is ready; it proves itself by living for `settle`.
+//! - `Running`: it has proven itself.
 //! - `Stopping`: the stop intent is written down; `signalled` once the signal is known to have been sent.
-//! - `Clearing`: the main process has ended; the rest of its tree is being ended. No new incarnation starts
+//! - `Clearing`: the main process has ended; the rest of its tree is being ended. Nothing takes its place
 //!   before `Empty`, so that there are never two at once without an overlap that was asked for.
 //!
+//! What is so where an instance has no current incarnation is its *rest*. An incarnation that was *dismissed* is to
+//! end because somebody wanted it to: its end fails nothing and counts nowhere.
+//!
 //! The commands before the first start of a generation are incarnations of their own, one after the other: from
-//! `Launching` to `Preparing`, which lasts until they end. One that succeeded is not run again in its generation,
-//! whoever dies; one that failed is a failed start, and where `[restart]` tries again it goes on from there.
+//! `Launching` to `Preparing`, which lasts until they end. The first instance runs them for all, or in a roll the
+//! first that is replaced. One that succeeded is not run again in its generation, whoever dies; one that failed is
+//! a failed start, and where `[restart]` tries again it goes on from there.
 //!
 //! A task goes from `Launching` to `Running` at once: it is neither ready nor proven before it has ended with
 //! success, which an operator who starts it waits for.
@@ -30,8 +35,10 @@
 //! Every operation ends in exactly one outcome, which stays with the service (so a client that lost its
 //! connection can ask again) until [`KEEP_OUTCOME_MS`] has passed.
 
+pub use super::spec::{Codes, Kind, Readiness, Spec};
 pub use super::state::{
-    Asked, Before, Codes, Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Spec, Want,
+    Asked, Ended, Goal, Incarnation, Instance, KEEP_OUTCOME_MS, MOST_ENDS, MOST_OPERATIONS, Phase, Rest,
+    Role, Roll, Service, Strategy, Want,
 };
 use super::{Action, Event, Mono, Operation, Outcome, Run};
 
@@ -60,36 +67,94 @@ impl Service {
             Event::Boot => {
                 if step.spec.start_at_boot && !step.closing {
                     self.goal = Goal::Up;
-                    self.bring_up(step);
                 }
             }
             Event::Start(operation) => self.start(operation, step),
             Event::Stop(operation) => self.stop(operation, step),
-            Event::Restart(operation) => self.restart(operation, step),
+            Event::Restart(operation) => self.restart(operation, step.spec.strategy, step),
+            Event::RestartStopFirst(operation) => self.restart(operation, Strategy::StopFirst, step),
             Event::Close => {
                 self.goal = Goal::Down;
                 self.answer_waiting(Outcome::Closing, step);
                 self.take_down(step);
             }
-            Event::Cloned(run) => self.cloned(run, step),
-            Event::NotCloned(run, end) => self.not_cloned(run, end, step),
+            Event::Cloned(run) => self.with(run, |one| one.cloned(step)),
+            Event::NotCloned(run, end) => {
+                let cloning = self.find(run).is_some_and(|(_, _, one)| matches!(one.phase, Phase::Cloning));
+                if cloning {
+                    self.ended(run, end, step);
+                }
+            }
             Event::Executed(run) => self.executed(run, step),
-            Event::NotExecuted(run, end) => self.not_executed(run, end),
-            Event::Ready(run) => self.ready(run, step),
-            Event::Extended(run, ms) => self.extended(run, ms, step),
+            // The exit that follows tells less.
+            Event::NotExecuted(run, end) => self.with(run, |one| one.pending_end = Some(end)),
+            Event::Ready(run) => self.with(run, |one| one.ready(step)),
+            Event::Extended(run, ms) => self.with(run, |one| one.extended(ms, step)),
             Event::Healed(run) => self.healed(run),
-            Event::Signalled(run) => self.signalled(run),
-            Event::Gone(run, exit) => self.gone(run, exit, step),
+            Event::Signalled(run) => self.with(run, Incarnation::signalled),
+            Event::Gone(run, exit) => self.with(run, |one| one.gone(exit, step)),
             Event::Empty(run) => self.empty(run, step),
             Event::Lost(run) => self.lost(run, step),
             Event::Tick => self.tick(step),
         }
+        self.advance(step);
         self.settle_operations(step);
     }
 
-    pub(super) fn enter(&mut self, phase: Phase, now: Mono) {
-        self.phase = phase;
-        self.since = now;
+    /// Lets an incarnation take what concerns it. One that is not known was given up, or is of another.
+    fn with(&mut self, run: Run, what: impl FnOnce(&mut Incarnation)) {
+        if let Some((index, role)) = self.place_of(run)
+            && let Some(instance) = self.instances.get_mut(index)
+            && let Some(one) = instance.place(role)
+        {
+            what(one);
+        }
+    }
+
+    fn executed(&mut self, run: Run, step: &mut Step<'_>) {
+        if let Some((index, role)) = self.place_of(run)
+            && let Some(instance) = self.instances.get_mut(index)
+            && let Some(one) = instance.place(role)
+            && one.executed(step)
+        {
+            instance.shortages = 0;
+        }
+    }
+
+    fn healed(&mut self, run: Run) {
+        if let Some((index, Role::Current)) = self.place_of(run)
+            && let Some(instance) = self.instances.get_mut(index)
+            && instance.current.as_ref().is_some_and(Incarnation::has_a_say)
+        {
+            instance.failures = 0;
+        }
+    }
+
+    fn empty(&mut self, run: Run, step: &mut Step<'_>) {
+        let clearing = self.find(run).filter(|(_, _, one)| matches!(one.phase, Phase::Clearing { .. }));
+        if let Some((_, _, one)) = clearing {
+            let end = one.pending_end.unwrap_or(super::End::Exited(super::Exit::Unknown));
+            self.ended(run, end, step);
+        }
+    }
+
+    fn tick(&mut self, step: &mut Step<'_>) {
+        for instance in &mut self.instances {
+            for role in [Role::Current, Role::Next, Role::Draining] {
+                if let Some(one) = instance.place(role) {
+                    one.tick(step);
+                }
+            }
+            if instance.retry_at.is_some_and(|at| step.now >= at) {
+                instance.retry_at = None;
+            }
+            if let (Rest::BackingOff { until }, None) = (instance.rest, &instance.current)
+                && step.now >= until
+            {
+                self.restarts = self.restarts.saturating_add(1);
+                instance.lie_down(Rest::Waiting, step.now);
+            }
+        }
     }
 
     // ---- what operators want -------------------------------------------------------------------------
@@ -99,30 +164,14 @@ impl Service {
             return; // asked again after a broken connection
         }
         if step.closing {
-            self.ask(operation, Want::Proven(self.last_run), Some(Outcome::Closing), step);
+            self.ask(operation, Want::Proven(self.generation), Some(Outcome::Closing), step);
             return;
         }
         self.supersede(step, |want| matches!(want, Want::Gone));
+        let up = matches!(self.goal, Goal::Up) && self.is_proven(self.generation, step.spec);
         self.goal = Goal::Up;
-        self.failures = 0;
-        // A task that runs has not done yet what is asked for.
-        let was_up = matches!((self.phase, step.spec.kind), (Phase::Running { .. }, Kind::Service));
-        self.bring_up(step);
-        let floor = match self.phase {
-            // The one that is ending cannot prove anything any more.
-            Phase::Stopping { .. } | Phase::Clearing { .. } => Run(self.last_run.0 + 1),
-            Phase::Stopped
-            | Phase::Done
-            | Phase::Failed
-            | Phase::BackingOff { .. }
-            | Phase::Cloning { .. }
-            | Phase::Launching { .. }
-            | Phase::Preparing { .. }
-            | Phase::Starting { .. }
-            | Phase::Settling { .. }
-            | Phase::Running { .. } => self.last_run,
-        };
-        self.ask(operation, Want::Proven(floor), was_up.then_some(Outcome::Already), step);
+        self.wake_up(step);
+        self.ask(operation, Want::Proven(self.generation), up.then_some(Outcome::Already), step);
     }
 
     fn stop(&mut self, operation: Operation, step: &mut Step<'_>) {
@@ -136,81 +185,37 @@ impl Service {
         self.ask(operation, Want::Gone, was_down.then_some(Outcome::Already), step);
     }
 
-    fn restart(&mut self, operation: Operation, step: &mut Step<'_>) {
+    fn restart(&mut self, operation: Operation, strategy: Strategy, step: &mut Step<'_>) {
         if self.outcome(operation).is_some() {
             return;
         }
         if step.closing {
-            self.ask(operation, Want::Proven(self.last_run), Some(Outcome::Closing), step);
+            self.ask(operation, Want::Proven(self.newest), Some(Outcome::Closing), step);
             return;
         }
         self.supersede(step, |want| matches!(want, Want::Gone));
+        self.tick(step); // one whose time has come has proven itself, though nobody has looked
+        let serving = matches!(self.goal, Goal::Up) && self.is_serving();
         self.goal = Goal::Up;
-        self.generation = self.generation.saturating_add(1);
-        self.failures = 0;
+        self.newest = self.newest.saturating_add(1);
         self.restarts = 0;
-        self.prepared = 0;
-        let floor = Run(self.last_run.0 + 1);
-        match self.phase {
-            Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => self.bring_up(step),
-            Phase::Cloning { .. }
-            | Phase::Launching { .. }
-            | Phase::Preparing { .. }
-            | Phase::Starting { .. }
-            | Phase::Settling { .. }
-            | Phase::Running { .. } => self.take_down(step),
-            Phase::Stopping { .. } | Phase::Clearing { .. } => {} // the next one starts when this has ended
+        self.replace = match step.spec.kind {
+            Kind::Service => strategy,
+            Kind::Task => Strategy::StopFirst, // it has nothing to hand over
+        };
+        for instance in &mut self.instances {
+            instance.retry_at = None;
+            instance.retries = 0;
         }
-        self.ask(operation, Want::Proven(floor), None, step);
-    }
-
-    fn bring_up(&mut self, step: &mut Step<'_>) {
-        match self.phase {
-            Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => self.spawn(step),
-            Phase::Cloning { .. }
-            | Phase::Launching { .. }
-            | Phase::Preparing { .. }
-            | Phase::Starting { .. }
-            | Phase::Settling { .. }
-            | Phase::Running { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. } => {} // up, or up again once this one has ended
+        if serving && self.replace == Strategy::StartFirst {
+            self.roll = Some(Roll { to: self.newest, prepared: 0 });
+        } else {
+            self.roll = None;
+            self.generation = self.newest;
+            self.prepared = 0;
+            self.wake_up(step);
+            self.dismiss_unproven(step);
         }
-    }
-
-    pub(super) fn take_down(&mut self, step: &mut Step<'_>) {
-        match self.phase {
-            Phase::Stopped | Phase::Done | Phase::Failed => {}
-            Phase::BackingOff { .. } => self.enter(Phase::Stopped, step.now),
-            // No process to signal yet: `cloned` sees what is wanted by then.
-            Phase::Cloning { .. } | Phase::Stopping { .. } | Phase::Clearing { .. } => {}
-            Phase::Launching { run, .. } => {
-                // The command does not run yet, so there is nothing to end gracefully.
-                step.out.push(Action::Kill(run));
-                let kill_at = Some(step.now.after(KILL_AGAIN_MS));
-                self.enter(Phase::Stopping { run, signalled: true, killed: true, kill_at }, step.now);
-            }
-            Phase::Preparing { run }
-            | Phase::Starting { run, .. }
-            | Phase::Settling { run, .. }
-            | Phase::Running { run } => {
-                step.out.push(Action::Terminate(run));
-                let kill_at = step.spec.stop_timeout_ms.map(|ms| step.now.after(ms));
-                self.enter(Phase::Stopping { run, signalled: false, killed: false, kill_at }, step.now);
-            }
-        }
-    }
-
-    pub(super) fn spawn(&mut self, step: &mut Step<'_>) {
-        let run = *step.next_run;
-        step.next_run.0 += 1;
-        self.last_run = run;
-        self.up_since = None;
-        self.pending_end = None;
-        let index = self.prepared;
-        self.before = (index < step.spec.before).then_some(Before { index });
-        self.run_generation = self.generation;
-        step.out.push(Action::Spawn(run));
-        self.enter(Phase::Cloning { run }, step.now);
+        self.ask(operation, Want::Proven(self.newest), None, step);
     }
 }

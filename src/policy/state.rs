@@ -1,9 +1,9 @@
-//! PURE. What is known of one service: goal × phase, and the operations on it. Never changes by itself.
+//! PURE. What is known of one service: its goal, its instances and their incarnations, and the operations on it.
+//! Never changes by itself.
 
 use serde::{Deserialize, Serialize};
 
-use super::backoff::Backoff;
-use super::{End, Exit, Mono, Operation, Outcome, Run};
+use super::{End, Mono, Operation, Outcome, Run};
 
 /// Milliseconds for which the outcome of an operation can be asked for again.
 pub const KEEP_OUTCOME_MS: u64 = 60_000;
@@ -12,88 +12,8 @@ pub const KEEP_OUTCOME_MS: u64 = 60_000;
 /// makes room, where all wait the oldest is answered with `Superseded` first.
 pub const MOST_OPERATIONS: usize = 64;
 
-/// What the unit says, as far as policy goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// Whether the supervisor starts it by itself.
-    pub start_at_boot: bool,
-    /// `[restart]`.
-    pub backoff: Backoff,
-    /// Milliseconds from the stop signal to KILL; None: no limit.
-    pub stop_timeout_ms: Option<u64>,
-    /// Milliseconds from the gate to ready; None: no limit.
-    pub start_timeout_ms: Option<u64>,
-    /// What makes an incarnation ready.
-    pub ready: Readiness,
-    /// What it is for.
-    pub kind: Kind,
-    /// Exit codes that are a success.
-    pub success: Codes,
-    /// How many commands run before the first incarnation of a generation.
-    pub before: u16,
-    /// Milliseconds of life that prove an incarnation good.
-    pub settle_ms: u64,
-}
-
-impl Spec {
-    /// Whether an incarnation that ended like this did what it was to do.
-    pub fn is_success(&self, end: End) -> bool {
-        match end {
-            End::Exited(Exit::Code(code)) => self.success.has(code),
-            End::Exited(Exit::Signal(_) | Exit::Unknown)
-            | End::Launch { .. }
-            | End::NoProcess(_)
-            | End::Unprepared
-            | End::TimedOut
-            | End::NotReady => false,
-        }
-    }
-}
-
-/// What a service is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// To run until it is stopped.
-    Service,
-    /// To run until it is done: it proves itself by its success.
-    Task,
-}
-
-/// A set of exit codes, 0 to 255.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Codes([u64; 4]);
-
-impl Codes {
-    /// 0 alone.
-    pub const ZERO: Self = Self([1, 0, 0, 0]);
-
-    /// Those of a list.
-    pub fn of(list: &[u8]) -> Self {
-        let mut words = [0u64; 4];
-        for code in list {
-            if let Some(word) = words.get_mut(usize::from(code / 64)) {
-                *word |= 1 << (code % 64);
-            }
-        }
-        Self(words)
-    }
-
-    /// Whether it is one of them.
-    pub fn has(&self, code: i32) -> bool {
-        let place = u8::try_from(code).ok();
-        let word = place.and_then(|code| self.0.get(usize::from(code / 64)).map(|word| word >> (code % 64)));
-        word.is_some_and(|word| word & 1 == 1)
-    }
-}
-
-/// What makes an incarnation ready, from where on it has to live for `settle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// Its command executes.
-    Started,
-    /// It says so.
-    Told,
-}
+/// How many of its last ends a service remembers.
+pub const MOST_ENDS: usize = 16;
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,61 +25,33 @@ pub enum Goal {
     Down,
 }
 
-/// What is so.
+/// Where an incarnation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Nothing runs, as wanted.
-    Stopped,
-    /// Nothing runs: it ended with success and is not to be started again.
-    Done,
-    /// Nothing runs: it failed and is not to be started again by us.
-    Failed,
-    /// Nothing runs until then.
-    BackingOff {
-        /// When the next start is due.
-        until: Mono,
-    },
     /// A process was asked for.
-    Cloning {
-        /// The incarnation.
-        run: Run,
-    },
+    Cloning,
     /// The gate is or will be open, the command does not execute yet.
     Launching {
-        /// The incarnation.
-        run: Run,
         /// When `start-timeout` is over.
         give_up_at: Option<Mono>,
     },
     /// One of the commands before the first start of a generation executes, for as long as it takes.
-    Preparing {
-        /// The incarnation.
-        run: Run,
-    },
+    Preparing,
     /// The command executes and has not said that it is ready.
     Starting {
-        /// The incarnation.
-        run: Run,
         /// When `start-timeout` is over.
         give_up_at: Option<Mono>,
     },
     /// It is ready and has not proven itself yet.
     Settling {
-        /// The incarnation.
-        run: Run,
         /// When it will have.
         until: Mono,
     },
-    /// The command executes.
-    Running {
-        /// The incarnation.
-        run: Run,
-    },
+    /// It has proven itself.
+    Running,
     /// It is to end.
     Stopping {
-        /// The incarnation.
-        run: Run,
         /// Whether the stop signal is known to have been sent.
         signalled: bool,
         /// Whether everything was to get KILL already.
@@ -169,19 +61,122 @@ pub enum Phase {
     },
     /// The main process has ended, the rest of its tree is being ended.
     Clearing {
-        /// The incarnation.
-        run: Run,
         /// When the rest gets KILL (again).
         kill_at: Option<Mono>,
     },
+}
+
+/// One start of one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// Which.
+    pub run: Run,
+    /// The generation whose inputs it was made of.
+    pub generation: u32,
+    /// Where it is one of the commands before the start: which, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u16>,
+    /// Where it is.
+    pub phase: Phase,
+    /// When the phase began.
+    pub since: Mono,
+    /// When its command began to execute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_since: Option<Mono>,
+    /// Somebody wanted it to end: its end is nobody's failure.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dismissed: bool,
+    /// A failure that is to be told instead of its exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_end: Option<End>,
+}
+
+/// What is so where an instance has no current incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rest {
+    /// It is not wanted.
+    Stopped,
+    /// It is wanted, and something else comes first: its successor, or what prepares its generation.
+    Waiting,
+    /// It ended with success and is not to be started again.
+    Done,
+    /// It failed and is not to be started again by us.
+    Failed,
+    /// It failed and is started again then.
+    BackingOff {
+        /// When.
+        until: Mono,
+    },
+}
+
+/// What an incarnation is to its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The one that counts.
+    Current,
+    /// It is to become that, once it has proven itself.
+    Next,
+    /// It was that, and is ending.
+    Draining,
+}
+
+/// One of the places of a service. At most two incarnations live in it at any time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Which, from 1.
+    pub number: u16,
+    /// The incarnation that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Incarnation>,
+    /// The one that is to replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Incarnation>,
+    /// The one that it has replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Incarnation>,
+    /// What is so where there is no current one.
+    pub rest: Rest,
+    /// Since when.
+    pub rest_since: Mono,
+    /// Consecutive failures.
+    pub failures: u32,
+    /// Consecutive failures of a successor while the current one went on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+    /// No successor is tried before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Mono>,
+    /// Consecutive refusals of a process.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shortages: u32,
+}
+
+/// A generation that takes the place of the one that runs, one instance after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roll {
+    /// Which generation comes.
+    pub to: u32,
+    /// How many of the commands before the start have succeeded in it.
+    pub prepared: u16,
+}
+
+/// What becomes of an incarnation that is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Its successor proves itself first.
+    StartFirst,
+    /// It is stopped, then its successor is started.
+    StopFirst,
 }
 
 /// What an operation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Want {
-    /// An incarnation, not older than this one, that has proven itself.
-    Proven(Run),
+    /// Every instance has proven itself in a generation that is not older than this one.
+    Proven(u32),
     /// Nothing runs.
     Gone,
 }
@@ -197,11 +192,25 @@ pub struct Asked {
     pub outcome: Option<(Outcome, Mono)>,
 }
 
-/// One of the commands before the start.
+/// How an incarnation ended, or why it never began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
-    /// Which, from 0.
-    pub index: u16,
+pub struct Ended {
+    /// Which.
+    pub run: Run,
+    /// Of which instance.
+    pub instance: u16,
+    /// Of which generation.
+    pub generation: u32,
+    /// Which of the commands before the start it was, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u16>,
+    /// Whether somebody wanted it to end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dismissed: bool,
+    /// How.
+    pub end: End,
+    /// When.
+    pub at: Mono,
 }
 
 /// Everything that must survive the manager, of one service.
@@ -209,102 +218,230 @@ pub struct Before {
 pub struct Service {
     /// What the operator wants.
     pub goal: Goal,
-    /// What is so.
-    pub phase: Phase,
-    /// When the phase began.
-    pub since: Mono,
-    /// Number of the set of inputs, from 1.
+    /// The generation that is started, again and again. While a roll goes on: the last good one.
     pub generation: u32,
+    /// The newest generation there has been.
+    pub newest: u32,
+    /// How many of the commands before the start have succeeded in this generation.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub prepared: u16,
+    /// The generation that comes, beside the one that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll: Option<Roll>,
+    /// How what is of another generation is replaced.
+    pub replace: Strategy,
     /// The newest incarnation there has been.
     pub last_run: Run,
-    /// The generation of that one.
-    pub run_generation: u32,
-    /// How many of the commands before the start have succeeded in this generation.
-    #[serde(default)]
-    pub prepared: u16,
-    /// Which of them the newest incarnation is, where it is one.
-    #[serde(default)]
-    pub before: Option<Before>,
-    /// Which of them the incarnation was that ended last, where it was one.
-    #[serde(default)]
-    pub last_before: Option<Before>,
-    /// When the command of the newest incarnation began to execute.
-    pub up_since: Option<Mono>,
-    /// Consecutive failures.
-    pub failures: u32,
-    /// Consecutive refusals of a process.
-    pub shortages: u32,
+    /// Its places.
+    pub instances: Vec<Instance>,
     /// Starts that repeated this generation.
     pub restarts: u32,
-    /// How the newest incarnation that ended did.
-    pub last_end: Option<End>,
-    /// A failed step of the incarnation that is ending, to be told instead of its exit.
-    pub pending_end: Option<End>,
+    /// The last ends, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<Ended>,
     /// Operations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_none_yet(value: &u16) -> bool {
+    *value == 0
+}
+
+impl Incarnation {
+    /// One that is asked for now.
+    pub const fn new(run: Run, generation: u32, before: Option<u16>, now: Mono) -> Self {
+        Self {
+            run,
+            generation,
+            before,
+            phase: Phase::Cloning,
+            since: now,
+            up_since: None,
+            dismissed: false,
+            pending_end: None,
+        }
+    }
+
+    /// Whether it has proven itself and is to go on.
+    pub const fn is_proven(&self) -> bool {
+        matches!(self.phase, Phase::Running) && !self.dismissed
+    }
+
+    /// Whether its end is decided.
+    pub const fn is_ending(&self) -> bool {
+        self.dismissed || matches!(self.phase, Phase::Stopping { .. } | Phase::Clearing { .. })
+    }
+
+    /// When `Tick` is due for it; None: nothing to wait for.
+    pub const fn deadline(&self) -> Option<Mono> {
+        match self.phase {
+            Phase::Settling { until } => Some(until),
+            Phase::Launching { give_up_at } | Phase::Starting { give_up_at } => give_up_at,
+            Phase::Stopping { kill_at, .. } | Phase::Clearing { kill_at } => kill_at,
+            Phase::Cloning | Phase::Preparing | Phase::Running => None,
+        }
+    }
+}
+
+impl Instance {
+    /// One that has never run.
+    pub const fn new(number: u16, now: Mono) -> Self {
+        Self {
+            number,
+            current: None,
+            next: None,
+            draining: None,
+            rest: Rest::Stopped,
+            rest_since: now,
+            failures: 0,
+            retries: 0,
+            retry_at: None,
+            shortages: 0,
+        }
+    }
+
+    /// Its incarnations, the one that counts first.
+    pub fn incarnations(&self) -> impl Iterator<Item = (Role, &Incarnation)> {
+        let all = [
+            self.current.as_ref().map(|one| (Role::Current, one)),
+            self.next.as_ref().map(|one| (Role::Next, one)),
+            self.draining.as_ref().map(|one| (Role::Draining, one)),
+        ];
+        all.into_iter().flatten()
+    }
+
+    /// The place of a role.
+    pub const fn place(&mut self, role: Role) -> &mut Option<Incarnation> {
+        match role {
+            Role::Current => &mut self.current,
+            Role::Next => &mut self.next,
+            Role::Draining => &mut self.draining,
+        }
+    }
+
+    /// Whether no incarnation of it is left.
+    pub const fn is_empty(&self) -> bool {
+        self.current.is_none() && self.next.is_none() && self.draining.is_none()
+    }
+
+    /// Whether nothing of it runs and nothing is being started.
+    pub const fn is_down(&self) -> bool {
+        self.is_empty() && matches!(self.rest, Rest::Stopped | Rest::Done | Rest::Failed)
+    }
+
+    /// Whether it rests and is not started again by us.
+    pub const fn has_given_up(&self) -> bool {
+        self.current.is_none() && matches!(self.rest, Rest::Done | Rest::Failed)
+    }
+
+    /// When `Tick` is due for it.
+    pub fn deadline(&self) -> Option<Mono> {
+        let rest = match (self.rest, &self.current) {
+            (Rest::BackingOff { until }, None) => Some(until),
+            (Rest::BackingOff { .. } | Rest::Stopped | Rest::Waiting | Rest::Done | Rest::Failed, _) => None,
+        };
+        let theirs = self.incarnations().filter_map(|(_, one)| one.deadline());
+        theirs.chain(rest).chain(self.retry_at).min()
+    }
+
+    pub(super) const fn lie_down(&mut self, rest: Rest, now: Mono) {
+        self.rest = rest;
+        self.rest_since = now;
+    }
 }
 
 impl Service {
     /// One that has never run.
-    pub fn new(now: Mono) -> Self {
+    pub const fn new() -> Self {
         Self {
             goal: Goal::Down,
-            phase: Phase::Stopped,
-            since: now,
             generation: 1,
-            last_run: Run(0),
-            run_generation: 1,
+            newest: 1,
             prepared: 0,
-            before: None,
-            last_before: None,
-            up_since: None,
-            failures: 0,
-            shortages: 0,
+            roll: None,
+            replace: Strategy::StopFirst,
+            last_run: Run(0),
+            instances: Vec::new(),
             restarts: 0,
-            last_end: None,
-            pending_end: None,
+            ends: Vec::new(),
             asked: Vec::new(),
         }
     }
 
-    /// The incarnation that exists or is being made.
-    pub const fn run(&self) -> Option<Run> {
-        match self.phase {
-            Phase::Stopped | Phase::Done | Phase::Failed | Phase::BackingOff { .. } => None,
-            Phase::Cloning { run }
-            | Phase::Launching { run, .. }
-            | Phase::Preparing { run }
-            | Phase::Starting { run, .. }
-            | Phase::Settling { run, .. }
-            | Phase::Running { run }
-            | Phase::Stopping { run, .. }
-            | Phase::Clearing { run, .. } => Some(run),
-        }
+    /// One that has failed before it began.
+    pub fn failed(now: Mono) -> Self {
+        let mut one = Instance::new(1, now);
+        one.rest = Rest::Failed;
+        Self { instances: vec![one], ..Self::new() }
+    }
+
+    /// All its incarnations, in the order of the instances.
+    pub fn incarnations(&self) -> impl Iterator<Item = (&Instance, Role, &Incarnation)> {
+        self.instances
+            .iter()
+            .flat_map(|instance| instance.incarnations().map(move |(role, one)| (instance, role, one)))
+    }
+
+    /// One of its incarnations.
+    pub fn find(&self, run: Run) -> Option<(&Instance, Role, &Incarnation)> {
+        self.incarnations().find(|(_, _, one)| one.run == run)
+    }
+
+    /// The incarnation that speaks for the service: the current one of the first instance that has one, else
+    /// whichever there is.
+    pub fn main(&self) -> Option<&Incarnation> {
+        let current = self.instances.iter().find_map(|instance| instance.current.as_ref());
+        current.or_else(|| self.incarnations().map(|(_, _, one)| one).next())
     }
 
     /// Whether nothing runs and nothing is being started.
-    pub const fn is_down(&self) -> bool {
-        matches!(self.phase, Phase::Stopped | Phase::Done | Phase::Failed)
+    pub fn is_down(&self) -> bool {
+        self.instances.iter().all(Instance::is_down)
+    }
+
+    /// How the incarnation that ended last did.
+    pub fn last_end(&self) -> Option<&Ended> {
+        self.ends.last()
+    }
+
+    /// The most consecutive failures of an instance.
+    pub fn failures(&self) -> u32 {
+        self.instances.iter().map(|instance| instance.failures).max().unwrap_or(0)
     }
 
     /// When `Tick` is due; None: nothing to wait for.
     pub fn deadline(&self) -> Option<Mono> {
-        match self.phase {
-            Phase::BackingOff { until } | Phase::Settling { until, .. } => Some(until),
-            Phase::Launching { give_up_at, .. } | Phase::Starting { give_up_at, .. } => give_up_at,
-            Phase::Stopping { kill_at, .. } | Phase::Clearing { kill_at, .. } => kill_at,
-            Phase::Stopped
-            | Phase::Done
-            | Phase::Failed
-            | Phase::Cloning { .. }
-            | Phase::Preparing { .. }
-            | Phase::Running { .. } => None,
-        }
+        self.instances.iter().filter_map(Instance::deadline).min()
     }
 
     /// The outcome of an operation: None where it is unknown, Some(None) while it is waited for.
     pub fn outcome(&self, operation: Operation) -> Option<Option<Outcome>> {
         let asked = self.asked.iter().find(|asked| asked.operation == operation)?;
         Some(asked.outcome.map(|(outcome, _)| outcome))
+    }
+
+    /// Whether a generation is still needed: something was made of it, or will be.
+    pub fn needs(&self, generation: u32) -> bool {
+        generation == self.generation
+            || self.roll.is_some_and(|roll| roll.to == generation)
+            || self.incarnations().any(|(_, _, one)| one.generation == generation)
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::service::{Service, Spec, Step};
+use super::service::{Incarnation, Service, Spec, Step};
 use super::{Action, Event, Mono, Run, ServiceId};
 
 /// Every service with its numbers, and the one source of incarnations.
@@ -71,6 +71,16 @@ impl World {
     /// All of them, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (ServiceId, &Service)> {
         self.services.iter().map(|(id, entry)| (*id, &entry.service))
+    }
+
+    /// One incarnation of a service.
+    pub fn incarnation(&self, id: ServiceId, run: Run) -> Option<&Incarnation> {
+        self.get(id)?.find(run).map(|(_, _, one)| one)
+    }
+
+    /// Every incarnation that there is, with its service.
+    pub fn incarnations(&self) -> impl Iterator<Item = (ServiceId, &Incarnation)> {
+        self.iter().flat_map(|(id, service)| service.incarnations().map(move |(_, _, one)| (id, one)))
     }
 
     /// Feeds one event to one service and appends its actions. True where its state has changed and must

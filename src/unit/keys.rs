@@ -352,7 +352,7 @@ pub const KEYS: &[Key] = rows! {
             "Variables that are passed on from supervise's own environment.";
         "umask" Shape::Mode, Now, Is r#""0027""#,
             "The permissions that files made by the service do not get.";
-        "instances" Shape::Number(0, 1024), Later, Is "1",
+        "instances" Shape::Number(0, 1024), Now, Is "1",
             "How many of it run.";
         "before-start" Shape::Commands, Now, Is "[]",
             "Commands that run before the first instance of a generation, such as a migration: one after the other, as the \
@@ -448,7 +448,7 @@ pub const KEYS: &[Key] = rows! {
             "How many failures in a row are one too many.";
     }
     Deploy {
-        "strategy" STRATEGIES, Later, Unset r#""start-first""#,
+        "strategy" STRATEGIES, Now, Unset r#""start-first""#,
             "New before old, or the other way round. Unset: new before old where there are sockets.";
         "release" Shape::Path, Later, Unset r#""/srv/bagels/current""#,
             "The link that `supervise deploy` moves.";

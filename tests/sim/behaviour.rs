@@ -1,7 +1,7 @@
 //! PURE. How made-up commands behave, and the random numbers they are drawn from. Never acts.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Codes, Kind, Readiness, Spec};
+use supervise::policy::service::{Codes, Kind, Readiness, Spec, Strategy};
 use supervise::policy::{End, Exit};
 
 /// SplitMix64: small, good enough, the same everywhere.
@@ -147,6 +147,8 @@ fn wild(random: &mut Random, spec: &Spec) -> Behaviour {
 /// The numbers of a unit without any of its own.
 pub const PLAIN: Spec = Spec {
     start_at_boot: true,
+    instances: 1,
+    strategy: Strategy::StopFirst,
     backoff: Backoff {
         policy: Policy::Always,
         delay_ms: 250,
@@ -165,7 +167,11 @@ pub const PLAIN: Spec = Spec {
 
 /// A unit that somebody might write.
 pub fn wild_spec(random: &mut Random) -> Spec {
+    let kind = random.pick(&[Kind::Service, Kind::Service, Kind::Service, Kind::Task]);
+    let instances = random.pick(&[1, 1, 1, 2, 3]);
     Spec {
+        instances: if kind == Kind::Task { 1 } else { instances },
+        strategy: random.pick(&[Strategy::StartFirst, Strategy::StartFirst, Strategy::StopFirst]),
         start_at_boot: !random.once_in(3),
         backoff: Backoff {
             policy: random.pick(&[Policy::Always, Policy::Always, Policy::OnFailure, Policy::Never]),
@@ -176,7 +182,7 @@ pub fn wild_spec(random: &mut Random) -> Spec {
         },
         stop_timeout_ms: random.pick(&[Some(10_000), Some(1_000), Some(0), None]),
         start_timeout_ms: random.pick(&[Some(60_000), Some(10), None]),
-        kind: random.pick(&[Kind::Service, Kind::Service, Kind::Task]),
+        kind,
         before: random.pick(&[0, 0, 1, 2]),
         success: if random.once_in(4) { Codes::of(&[0, 3]) } else { Codes::ZERO },
         ready: random.pick(&[Readiness::Started, Readiness::Told]),

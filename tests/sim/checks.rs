@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use supervise::policy::service::{
-    Goal, KEEP_OUTCOME_MS, Kind, MOST_OPERATIONS, Phase, Readiness, Service, Want,
+    Goal, Incarnation, Instance, KEEP_OUTCOME_MS, Kind, MOST_ENDS, MOST_OPERATIONS, Phase, Readiness, Rest,
+    Role, Service, Strategy, Want,
 };
 use supervise::policy::{Action, Event, Exit, Operation, Outcome, Run, ServiceId};
 
@@ -14,18 +15,17 @@ use super::sim::{Client, Ran, Sim, Verb, wrong};
 fn is_past_gate(phase: Phase) -> bool {
     match phase {
         Phase::Launching { .. }
-        | Phase::Preparing { .. }
+        | Phase::Preparing
         | Phase::Starting { .. }
         | Phase::Settling { .. }
-        | Phase::Running { .. } => true,
-        Phase::Stopped
-        | Phase::Done
-        | Phase::Failed
-        | Phase::BackingOff { .. }
-        | Phase::Cloning { .. }
-        | Phase::Stopping { .. }
-        | Phase::Clearing { .. } => false,
+        | Phase::Running => true,
+        Phase::Cloning | Phase::Stopping { .. } | Phase::Clearing { .. } => false,
     }
+}
+
+/// What counts against a service.
+fn counted(service: &Service) -> Vec<(u32, u32, u32)> {
+    service.instances.iter().map(|one| (one.failures, one.shortages, one.retries)).collect()
 }
 
 impl Sim {
@@ -46,17 +46,16 @@ impl Sim {
         }
         match event {
             Event::Lost(_) => {
-                let same = before.failures == after.failures
-                    && before.shortages == after.shortages
+                let same = counted(&before) == counted(after)
                     && before.restarts == after.restarts
-                    && before.last_end == after.last_end;
+                    && before.ends == after.ends;
                 if !same {
                     return wrong("our own death counted as the service's failure");
                 }
             }
             Event::Tick => {
                 let early = before.deadline().is_none_or(|at| at > self.now);
-                if early && (before.phase != after.phase || !actions.is_empty()) {
+                if early && (before.instances != after.instances || !actions.is_empty()) {
                     return wrong("an early tick did something");
                 }
                 if !early && after.deadline().is_some_and(|at| at <= self.now) {
@@ -67,6 +66,7 @@ impl Sim {
             | Event::Start(_)
             | Event::Stop(_)
             | Event::Restart(_)
+            | Event::RestartStopFirst(_)
             | Event::Close
             | Event::Cloned(_)
             | Event::NotCloned(..)
@@ -89,31 +89,50 @@ impl Sim {
                 let at_boot = self.specs.get(&id).is_some_and(|spec| spec.start_at_boot);
                 self.oracle.wanted.insert(id, at_boot);
             }
-            Event::Start(operation) | Event::Restart(operation) => self.oracle_asked(id, operation, true),
+            Event::Start(operation) => self.oracle_asked(id, operation, true),
+            Event::Restart(operation) => {
+                let strategy = self.specs.get(&id).map_or(Strategy::StopFirst, |spec| spec.strategy);
+                self.oracle_restarted(id, operation, strategy);
+            }
+            Event::RestartStopFirst(operation) => {
+                self.oracle_restarted(id, operation, Strategy::StopFirst);
+            }
             Event::Stop(operation) => self.oracle_asked(id, operation, false),
             Event::Close => {
                 self.oracle.wanted.insert(id, false);
             }
             Event::Gone(run, exit) => {
                 self.oracle.gone.insert(run);
-                if let (Exit::Code(0), Some((id, generation, before))) = (exit, self.oracle.before.get(&run))
+                if let (Exit::Code(0), Some(made)) = (exit, self.oracle.made.get(&run))
+                    && let Some(before) = made.before
                 {
-                    self.oracle.prepared.insert((*id, *generation, before.index));
+                    self.oracle.prepared.insert((made.service, made.generation, before));
                 }
             }
             Event::Empty(run) | Event::Lost(run) | Event::NotCloned(run, _) => {
                 self.oracle.gone.insert(run);
                 self.oracle.finished.insert(run);
             }
+            Event::Executed(run) => {
+                self.oracle.executed.entry(run).or_insert(self.now);
+            }
+            Event::Ready(run) => {
+                self.oracle.said.entry(run).or_insert(self.now);
+            }
             Event::Cloned(_)
-            | Event::Executed(_)
-            | Event::Ready(_)
             | Event::Extended(..)
             | Event::Healed(_)
             | Event::NotExecuted(..)
             | Event::Signalled(_)
             | Event::Tick => {}
         }
+    }
+
+    fn oracle_restarted(&mut self, id: ServiceId, operation: Operation, strategy: Strategy) {
+        if !self.oracle.taken.contains(&operation) && !self.store.closing {
+            self.oracle.strategy.insert(id, strategy);
+        }
+        self.oracle_asked(id, operation, true);
     }
 
     fn oracle_asked(&mut self, id: ServiceId, operation: Operation, up: bool) {
@@ -141,31 +160,48 @@ impl Sim {
         if up != self.is_wanted(id) {
             return wrong(format!("{id:?} has goal {:?}, which nobody asked for", service.goal));
         }
-        if !up && (is_past_gate(service.phase) || matches!(service.phase, Phase::BackingOff { .. })) {
-            return wrong(format!("{id:?} is to be down and is in {:?}", service.phase));
+        for (_, _, one) in service.incarnations() {
+            if !up && !one.dismissed {
+                return wrong(format!("{id:?} is to be down and {one:?} is to go on"));
+            }
+            if one.dismissed && is_past_gate(one.phase) {
+                return wrong(format!("{one:?} is dismissed and goes on"));
+            }
         }
-        if up && service.phase == Phase::Stopped {
-            return wrong(format!("{id:?} is to be up and rests"));
+        for instance in &service.instances {
+            let resting = instance.current.is_none();
+            if !up && resting && matches!(instance.rest, Rest::Waiting | Rest::BackingOff { .. }) {
+                return wrong(format!("{id:?} is to be down and is in {:?}", instance.rest));
+            }
+            if up && resting && instance.rest == Rest::Stopped {
+                return wrong(format!("{id:?} is to be up and rests"));
+            }
+            if instance.incarnations().count() > 2 {
+                return wrong(format!("{id:?} has three incarnations in one place"));
+            }
         }
-        if service.asked.len() > MOST_OPERATIONS + 1 {
-            return wrong("more operations than the limit");
+        if service.asked.len() > MOST_OPERATIONS + 1 || service.ends.len() > MOST_ENDS {
+            return wrong("more operations or ends than the limit");
         }
         let old = |at| self.now.since(at) >= KEEP_OUTCOME_MS;
         if service.asked.iter().any(|asked| asked.outcome.is_some_and(|(_, at)| old(at))) {
             return wrong("an outcome is kept longer than it is promised");
         }
         for asked in service.asked.iter().filter(|asked| asked.outcome.is_none()) {
+            let target = service.roll.map_or(service.generation, |roll| roll.to);
+            let proven = |instance: &Instance, floor| {
+                let current = instance.current.as_ref();
+                current.is_some_and(|one| one.is_proven() && one.generation >= floor)
+            };
             let can = match asked.want {
                 Want::Gone => !up && !service.is_down(),
                 Want::Proven(floor) => {
-                    let reachable = floor.0 <= service.last_run.0 + 1;
-                    let being = is_past_gate(service.phase) && service.last_run < floor;
-                    let proven = matches!(service.phase, Phase::Running { .. }) && !self.is_task(id);
-                    up && !service.is_down() && reachable && !being && !proven
+                    let all = !self.is_task(id) && service.instances.iter().all(|one| proven(one, floor));
+                    up && !service.is_down() && target >= floor && !all
                 }
             };
             if !can {
-                return wrong(format!("{asked:?} can never be answered in {:?}", service.phase));
+                return wrong(format!("{asked:?} can never be answered in {service:?}"));
             }
         }
         self.check_ready(id, service)?;
@@ -180,37 +216,102 @@ impl Sim {
         self.specs.get(&id).is_some_and(|spec| spec.kind == Kind::Task)
     }
 
-    /// Whether the newest incarnation of a task that has ended did so with success; `policy = "always"` may have
-    /// asked for another in the same step.
-    fn has_succeeded(&self, id: ServiceId, service: &Service) -> bool {
-        let ended = service.run().is_none() || matches!(service.phase, Phase::Cloning { .. });
-        ended && self.has_ended_well(id, service)
-    }
-
     fn has_ended_well(&self, id: ServiceId, service: &Service) -> bool {
         let success = |end| self.specs.get(&id).is_some_and(|spec| spec.is_success(end));
-        service.last_end.is_some_and(success)
+        service.last_end().is_some_and(|ended| success(ended.end))
     }
 
     /// Nobody counts as ready who is to say so and has not.
     fn check_ready(&self, id: ServiceId, service: &Service) -> Ran {
-        let (Phase::Settling { run, .. } | Phase::Running { run }) = service.phase else { return Ok(()) };
         let told = self.specs.get(&id).is_some_and(|spec| spec.ready == Readiness::Told) && !self.is_task(id);
-        let said = self.kernel.processes.get(&run).is_none_or(|process| process.said);
-        if told && !said { wrong(format!("{run:?} counts as ready and never said so")) } else { Ok(()) }
+        for (_, _, one) in service.incarnations() {
+            let said = self.kernel.processes.get(&one.run).is_none_or(|process| process.said);
+            if told && !said && matches!(one.phase, Phase::Settling { .. } | Phase::Running) {
+                return wrong(format!("{:?} counts as ready and never said so", one.run));
+            }
+        }
+        Ok(())
     }
 
     /// The commands before the start: each succeeds once in a generation, and all of them before the first start.
     fn check_prepared(&self, id: ServiceId, run: Run) -> Ran {
-        let (Some(service), Some(spec)) = (self.service(id), self.specs.get(&id)) else { return Ok(()) };
-        let done = |index| self.oracle.prepared.contains(&(id, service.generation, index));
-        match service.before {
-            Some(before) if done(before.index) => wrong(format!("{run:?} repeats {before:?}")),
-            Some(before) if !(0..before.index).all(done) => {
-                wrong(format!("{run:?} comes too early: {before:?}"))
-            }
+        let (Some(made), Some(spec)) = (self.oracle.made.get(&run), self.specs.get(&id)) else {
+            return wrong(format!("{run:?} was never asked for"));
+        };
+        let done = |index| self.oracle.prepared.contains(&(id, made.generation, index));
+        match made.before {
+            Some(before) if done(before) => wrong(format!("{run:?} repeats {before:?}")),
+            Some(before) if !(0..before).all(done) => wrong(format!("{run:?} comes too early: {before:?}")),
             None if !(0..spec.before).all(done) => wrong(format!("{run:?} starts before all is prepared")),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What matters of an instance besides `run`.
+    fn beside(&self, id: ServiceId, run: Run) -> Vec<Run> {
+        let place = |run: &Run| self.oracle.made.get(run).map(|made| (made.service, made.instance));
+        let ours = self.service(id).and_then(|service| service.find(run)).map(|(one, _, _)| (id, one.number));
+        let others =
+            self.kernel.processes.iter().filter(|(other, process)| **other != run && process.matters());
+        others.map(|(other, _)| *other).filter(|other| place(other) == ours).collect()
+    }
+
+    /// What may be beside an incarnation that begins: what it is to replace, or what another has replaced.
+    fn check_beside(&self, id: ServiceId, run: Run) -> Ran {
+        let Some(service) = self.service(id) else { return wrong("a service is lost") };
+        let Some((_, role, one)) = service.find(run) else { return wrong(format!("{run:?} is nobody's")) };
+        let beside = self.beside(id, run);
+        if beside.len() > 1 {
+            return wrong(format!("{run:?} is the third of its instance: {beside:?}"));
+        }
+        for other in beside {
+            let is = service.find(other).map(|(_, role, _)| role);
+            match (role, is) {
+                (Role::Next, Some(Role::Current | Role::Draining))
+                | (Role::Current, Some(Role::Draining)) => {}
+                // Its successor was asked for before it had begun.
+                (Role::Current, Some(Role::Next)) if run < other => {}
+                _ => return wrong(format!("{run:?} beside {other:?}, which is {is:?}")),
+            }
+        }
+        let wanted = service.roll.map(|roll| roll.to) == Some(one.generation);
+        if !wanted && one.generation != service.generation {
+            return wrong(format!("{run:?} is of a generation that nobody wants"));
+        }
+        Ok(())
+    }
+
+    /// Whether an incarnation has passed the gate, as an outsider sees it.
+    fn has_passed(&self, id: ServiceId, run: Run) -> bool {
+        let Some(spec) = self.specs.get(&id) else { return false };
+        if self.oracle.made.get(&run).is_none_or(|made| made.before.is_some()) {
+            return false;
+        }
+        let ready = match spec.ready {
+            Readiness::Started => self.oracle.executed.get(&run),
+            Readiness::Told => self.oracle.said.get(&run),
+        };
+        ready.is_some_and(|at| self.now.since(*at) >= spec.settle_ms)
+    }
+
+    /// With `start-first` nobody who has proven himself is signalled before his successor has.
+    fn check_overlap(&self, id: ServiceId, run: Run) -> Ran {
+        let Some(service) = self.service(id) else { return wrong("a service is lost") };
+        let start_first = self.oracle.strategy.get(&id) == Some(&Strategy::StartFirst) && !self.is_task(id);
+        if !start_first || !self.is_wanted(id) || !self.has_passed(id, run) {
+            return Ok(());
+        }
+        match service.find(run) {
+            Some((instance, Role::Draining, _)) => {
+                let successor = instance.current.as_ref().map(|one| one.run);
+                if successor.is_some_and(|one| self.has_passed(id, one) || self.oracle.gone.contains(&one)) {
+                    return Ok(());
+                }
+                wrong(format!("{run:?} goes before {successor:?} is good"))
+            }
+            // A successor that failed, or that another command has overtaken.
+            Some((_, Role::Next, _)) => Ok(()),
+            other => wrong(format!("{run:?} is stopped and nothing takes its place: {other:?}")),
         }
     }
 
@@ -225,19 +326,10 @@ impl Sim {
                 if self.kernel.asked.last().is_some_and(|newest| *newest >= run) {
                     return wrong(format!("{run:?} is not new"));
                 }
-                if self.kernel.processes.values().any(|process| process.service == id && process.matters()) {
-                    return wrong(format!("{run:?} beside what is left of an older one"));
-                }
+                self.check_beside(id, run)?;
             }
             Action::Release(run) => {
-                let mut trees = self.kernel.processes.iter().filter(|(_, process)| process.service == id);
-                if trees.any(|(other, process)| *other != run && process.opened && !process.empty()) {
-                    return wrong(format!("{run:?} executes beside another"));
-                }
-                let service = self.service(id);
-                if service.is_none_or(|service| service.run_generation != service.generation) {
-                    return wrong(format!("{run:?} is of an older generation"));
-                }
+                self.check_beside(id, run)?;
                 self.check_prepared(id, run)?;
                 if !self.manager.gates.contains(&run) {
                     return wrong(format!("{run:?} is let through a gate that is open or lost"));
@@ -253,6 +345,7 @@ impl Sim {
                 if !seen(run) || self.oracle.gone.contains(&run) {
                     return wrong(format!("the stop signal to {run:?}, which has ended"));
                 }
+                self.check_overlap(id, run)?;
             }
             Action::Kill(run) => {
                 if !seen(run) || self.oracle.finished.contains(&run) {
@@ -298,40 +391,37 @@ impl Sim {
 
     fn check_truth(&self, client: Client, outcome: Outcome) -> Ran {
         let Some(service) = self.service(client.service) else { return wrong("a service is lost") };
-        let running = match service.phase {
-            Phase::Running { run } => {
-                self.kernel.processes.get(&run).filter(|process| process.opened).map(|_| run)
-            }
-            Phase::Stopped
-            | Phase::Done
-            | Phase::Failed
-            | Phase::BackingOff { .. }
-            | Phase::Cloning { .. }
-            | Phase::Launching { .. }
-            | Phase::Preparing { .. }
-            | Phase::Starting { .. }
-            | Phase::Settling { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. } => None,
+        let good = |instance: &Instance| {
+            let current = instance.current.as_ref().filter(|one| one.is_proven())?;
+            self.kernel.processes.get(&current.run).filter(|process| process.opened).map(|_| current.run)
         };
+        let instances = self.specs.get(&client.service).map_or(0, |spec| usize::from(spec.instances));
+        let running: Option<Vec<Run>> = service.instances.iter().map(good).collect();
+        let running = running.filter(|all| all.len() == instances);
+        let newer = running.as_ref().is_some_and(|all| all.iter().all(|run| Some(*run) > client.taken));
         let nothing = !self
             .kernel
             .processes
             .values()
             .any(|process| process.service == client.service && process.matters());
         let task = self.is_task(client.service);
-        let succeeded = task && self.has_succeeded(client.service, service);
+        let succeeded = task && self.has_ended_well(client.service, service);
+        let last = service.last_end();
         let holds = match (client.verb, outcome) {
             (Verb::Start, Outcome::Done) if task => succeeded,
             (Verb::Start, Outcome::Already) if task => false,
-            (Verb::Restart, Outcome::Done) if task => succeeded && Some(service.last_run) > client.taken,
+            (Verb::Restart | Verb::StopFirst, Outcome::Done) if task => {
+                succeeded && last.map(|ended| ended.run) > client.taken
+            }
             (Verb::Start, Outcome::Done | Outcome::Already) => running.is_some(),
-            (Verb::Restart, Outcome::Done) => running > client.taken,
-            (Verb::Restart, Outcome::Already) => false,
+            (Verb::Restart | Verb::StopFirst, Outcome::Done) => newer,
+            (Verb::Restart | Verb::StopFirst, Outcome::Already) => false,
             (Verb::Stop, Outcome::Done | Outcome::Already) => service.is_down() && nothing,
-            (Verb::Start | Verb::Restart, Outcome::Ended(end)) => service.last_end == Some(end),
+            (Verb::Start | Verb::Restart | Verb::StopFirst, Outcome::Ended(end)) => {
+                last.is_some_and(|ended| ended.end == end && !ended.dismissed)
+            }
             (Verb::Stop, Outcome::Ended(_) | Outcome::Closing) => false,
-            (Verb::Start | Verb::Restart, Outcome::Closing) => self.store.closing,
+            (Verb::Start | Verb::Restart | Verb::StopFirst, Outcome::Closing) => self.store.closing,
             (_, Outcome::Superseded) => self.is_superseded(client),
         };
         if holds { Ok(()) } else { wrong(format!("{outcome:?} for {client:?} is not true")) }
@@ -350,8 +440,11 @@ impl Sim {
     /// After a turn: whether everything that waits will be woken.
     pub fn check_waiting(&self) -> Ran {
         for (id, service) in self.manager.world.iter() {
-            if !self.will_wake(service) {
-                return wrong(format!("{id:?} waits in {:?} and nothing will wake it", service.phase));
+            if let Some((_, _, one)) = service.incarnations().find(|(_, _, one)| !self.will_wake(one)) {
+                return wrong(format!("{id:?} waits in {one:?} and nothing will wake it"));
+            }
+            if let Some(instance) = service.instances.iter().find(|one| !self.will_move(id, service, one)) {
+                return wrong(format!("{id:?} waits with {instance:?} and nothing will move it"));
             }
         }
         let waiting = self.clients.iter().enumerate().filter(|(_, client)| client.answered.is_none());
@@ -364,7 +457,36 @@ impl Sim {
         Ok(())
     }
 
-    fn will_wake(&self, service: &Service) -> bool {
+    /// Whether an instance that is not where it is to be has something to wait for.
+    fn will_move(&self, id: ServiceId, service: &Service, instance: &Instance) -> bool {
+        let moves = |one: &Instance| {
+            one.next.is_some()
+                || one.draining.is_some()
+                || one.retry_at.is_some()
+                || one.current.as_ref().is_some_and(|current| !current.is_proven())
+                || one.current.is_none() && matches!(one.rest, Rest::BackingOff { .. })
+        };
+        let gave_up = |one: &Instance| one.current.is_none() && matches!(one.rest, Rest::Done | Rest::Failed);
+        let somebody = service.instances.iter().any(moves);
+        let target = service.roll.map_or(service.generation, |roll| roll.to);
+        match &instance.current {
+            None => match instance.rest {
+                Rest::Stopped | Rest::Done | Rest::Failed => true,
+                Rest::BackingOff { .. } => service.deadline().is_some(),
+                Rest::Waiting => {
+                    let prepares = self.specs.get(&id).is_some_and(|spec| service.prepared < spec.before)
+                        && service.instances.first().is_some_and(moves);
+                    moves(instance) || prepares || service.roll.is_some() && somebody
+                }
+            },
+            // Those that are of another generation wait for their turn; where one gave up, for an operator.
+            Some(current) => {
+                current.generation == target || somebody || service.instances.iter().any(gave_up)
+            }
+        }
+    }
+
+    fn will_wake(&self, one: &Incarnation) -> bool {
         let alive = |run: &Run| self.kernel.processes.get(run).is_some_and(|process| process.alive());
         // Dead, and the next turn will read it.
         let unread = |run: &Run| {
@@ -379,25 +501,22 @@ impl Sim {
         let losing = |run: &Run| {
             self.manager.losing.contains_key(run) && (self.kernel.is_empty(*run) || self.kernel.expects(*run))
         };
-        let timed = service.deadline().is_some();
-        match service.phase {
-            Phase::Stopped | Phase::Done | Phase::Failed => true,
-            Phase::BackingOff { .. } => timed,
-            Phase::Cloning { run } => {
-                losing(&run) || self.manager.in_flight.contains_key(&run) && self.reported(run)
-            }
-            Phase::Launching { run, .. } => {
+        let timed = one.deadline().is_some();
+        let run = one.run;
+        match one.phase {
+            Phase::Cloning => losing(&run) || self.manager.in_flight.contains_key(&run) && self.reported(run),
+            Phase::Launching { .. } => {
                 timed || losing(&run) || unread(&run) || alive(&run) && self.kernel.expects(run)
             }
             // Without `start-timeout` it may take for ever to be ready; its word or its end brings news.
-            Phase::Starting { run, .. } => timed || unread(&run) || unheard(&run) || alive(&run),
+            Phase::Starting { .. } => timed || unread(&run) || unheard(&run) || alive(&run),
             Phase::Settling { .. } => timed,
             // A command may run for ever; its end brings news.
-            Phase::Preparing { run } | Phase::Running { run } => unread(&run) || alive(&run),
-            Phase::Stopping { run, .. } => {
+            Phase::Preparing | Phase::Running => unread(&run) || alive(&run),
+            Phase::Stopping { .. } => {
                 timed || losing(&run) || unread(&run) || alive(&run) && self.kernel.expects(run)
             }
-            Phase::Clearing { run, .. } => {
+            Phase::Clearing { .. } => {
                 let cleared = self.manager.clearing.contains_key(&run);
                 cleared && (timed || self.kernel.is_empty(run) || self.kernel.expects(run))
             }
@@ -440,14 +559,27 @@ impl Sim {
     /// Every service that is to be up and can be is running.
     pub fn check_up(&self) -> Ran {
         for (id, service) in self.manager.world.iter() {
-            let rests = matches!(service.phase, Phase::Done | Phase::Failed);
-            let executing = service.run().and_then(|run| self.kernel.processes.get(&run));
-            let executing = executing.is_some_and(|process| process.place == Place::Executing);
-            let running = matches!(service.phase, Phase::Running { .. }) && executing;
             // One with `policy = "always"` succeeds again and again.
             let succeeds = self.is_task(id) && self.has_ended_well(id, service);
-            if service.goal == Goal::Up && !rests && !running && !succeeds {
-                return wrong(format!("{id:?} is to be up, could be, and is in {:?}", service.phase));
+            if service.goal != Goal::Up || succeeds {
+                continue;
+            }
+            let count = self.specs.get(&id).map_or(0, |spec| usize::from(spec.instances));
+            if service.instances.len() != count || service.roll.is_some() {
+                return wrong(format!("{id:?} is not done: {service:?}"));
+            }
+            let gave_up =
+                |one: &Instance| one.current.is_none() && matches!(one.rest, Rest::Done | Rest::Failed);
+            let blocked = service.instances.iter().any(gave_up);
+            for instance in service.instances.iter().filter(|one| !gave_up(one)) {
+                let good = instance.current.as_ref().is_some_and(|one| {
+                    let process = self.kernel.processes.get(&one.run);
+                    let executing = process.is_some_and(|process| process.place == Place::Executing);
+                    executing && one.is_proven() && (blocked || one.generation == service.generation)
+                });
+                if !good || instance.next.is_some() || instance.draining.is_some() {
+                    return wrong(format!("{id:?} is to be up, could be, and is in {instance:?}"));
+                }
             }
         }
         Ok(())

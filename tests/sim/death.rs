@@ -2,7 +2,9 @@
 //! die, and with a second one soon after: whoever looks in the end must see no difference.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Codes, Goal, Kind as For, Phase, Readiness, Spec};
+use supervise::policy::service::{
+    Codes, Goal, Instance, Kind as For, Phase, Readiness, Rest, Role, Spec, Strategy,
+};
 use supervise::policy::{Exit, Mono, Outcome, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
@@ -35,6 +37,7 @@ struct Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Stopped,
+    Waiting,
     Done,
     Failed,
     BackingOff,
@@ -48,20 +51,21 @@ enum Kind {
     Clearing,
 }
 
-fn kind(phase: Phase) -> Kind {
-    match phase {
-        Phase::Stopped => Kind::Stopped,
-        Phase::Done => Kind::Done,
-        Phase::Failed => Kind::Failed,
-        Phase::BackingOff { .. } => Kind::BackingOff,
-        Phase::Cloning { .. } => Kind::Cloning,
-        Phase::Launching { .. } => Kind::Launching,
-        Phase::Preparing { .. } => Kind::Preparing,
-        Phase::Starting { .. } => Kind::Starting,
-        Phase::Settling { .. } => Kind::Settling,
-        Phase::Running { .. } => Kind::Running,
-        Phase::Stopping { .. } => Kind::Stopping,
-        Phase::Clearing { .. } => Kind::Clearing,
+fn kind(instance: &Instance) -> Kind {
+    match (instance.current.as_ref().map(|one| one.phase), instance.rest) {
+        (None, Rest::Stopped) => Kind::Stopped,
+        (None, Rest::Waiting) => Kind::Waiting,
+        (None, Rest::Done) => Kind::Done,
+        (None, Rest::Failed) => Kind::Failed,
+        (None, Rest::BackingOff { .. }) => Kind::BackingOff,
+        (Some(Phase::Cloning), _) => Kind::Cloning,
+        (Some(Phase::Launching { .. }), _) => Kind::Launching,
+        (Some(Phase::Preparing), _) => Kind::Preparing,
+        (Some(Phase::Starting { .. }), _) => Kind::Starting,
+        (Some(Phase::Settling { .. }), _) => Kind::Settling,
+        (Some(Phase::Running), _) => Kind::Running,
+        (Some(Phase::Stopping { .. }), _) => Kind::Stopping,
+        (Some(Phase::Clearing { .. }), _) => Kind::Clearing,
     }
 }
 
@@ -72,6 +76,8 @@ struct Seen {
     kind: Kind,
     failures: u32,
     generation: u32,
+    /// What each instance has besides its current incarnation, and of which generation that is.
+    others: Vec<(u32, Vec<(Role, u32)>)>,
     living: usize,
     /// Lives that got as far as their gate's opening: no start is repeated, none left out.
     opened: usize,
@@ -124,14 +130,25 @@ fn look(sim: &Sim) -> Result<Seen, Stop> {
     let living = sim.kernel.processes.values().filter(|process| !process.empty()).count();
     Ok(Seen {
         goal: service.goal,
-        kind: kind(service.phase),
-        failures: service.failures,
+        kind: service.instances.first().map_or(Kind::Stopped, kind),
+        failures: service.failures(),
         generation: service.generation,
+        others: service.instances.iter().map(others).collect(),
         living,
         opened: sim.opened.get(&ONE).copied().unwrap_or(0),
         outcomes: sim.clients.iter().map(|client| client.answered).collect(),
-        since: service.since,
+        since: service.instances.iter().map(since).max().unwrap_or_default(),
     })
+}
+
+fn others(instance: &Instance) -> (u32, Vec<(Role, u32)>) {
+    let current = instance.current.as_ref().map_or(0, |one| one.generation);
+    let rest = instance.incarnations().filter(|(role, _)| *role != Role::Current);
+    (current, rest.map(|(role, one)| (role, one.generation)).collect())
+}
+
+fn since(instance: &Instance) -> Mono {
+    instance.current.as_ref().map_or(instance.rest_since, |one| one.since)
 }
 
 fn crash(exit: Exit) -> Behaviour {
@@ -301,10 +318,66 @@ fn preparing() -> Vec<Life> {
     ]
 }
 
+/// New before old.
+fn rolling() -> Vec<Life> {
+    let first = Spec { strategy: Strategy::StartFirst, ..PLAIN };
+    let of = |instances, life: Life| Life { spec: Spec { instances, ..first }, ..life };
+    let told = |life: Life| Life { spec: Spec { ready: Readiness::Told, ..first }, ..life };
+    let prepared = |life: Life| Life { spec: Spec { before: 1, ..first }, ..life };
+    let (ms, soon, long) = (Act::Pass(5_000), Act::Pass(500), Act::Pass(90_000));
+    let bad = crash(Exit::Code(4));
+    let fails = Behaviour { fails: Some(STEP_FAILED), ..GOOD };
+    let silent = Behaviour { ready_ms: None, ..GOOD };
+    let liar = Behaviour { ready_ms: Some(1), life_ms: Some(400), exit: Exit::Code(1), ..GOOD };
+    let slow = Behaviour { term_ms: Some(4_000), ..GOOD };
+    let dies = Behaviour { life_ms: Some(5_400), exit: Exit::Code(1), ..GOOD };
+    let (well, badly) = (crash(Exit::Code(0)), crash(Exit::Code(1)));
+    let good = &[GOOD];
+    vec![
+        of(1, life("a roll", good, &[ms, RESTART, ms], up(0))),
+        of(3, life("a roll of three", good, &[ms, RESTART, ms], up(0))),
+        of(1, life("a roll whose new one ends", &[GOOD, bad, GOOD], &[ms, RESTART, ms], up(0))),
+        of(1, life("a roll whose new one cannot", &[GOOD, fails, GOOD], &[ms, RESTART, ms], up(0))),
+        of(
+            3,
+            life("the third ends", &[GOOD, GOOD, GOOD, GOOD, GOOD, bad, GOOD], &[ms, RESTART, ms, ms], up(0)),
+        ),
+        told(life("a roll that is never ready", &[GOOD, silent, GOOD], &[ms, RESTART, long], up(0))),
+        told(life("a roll that lies", &[GOOD, liar, GOOD], &[ms, RESTART, ms], up(0))),
+        of(1, life("a slow drain", &[slow, GOOD], &[ms, RESTART, ms], up(0))),
+        of(
+            1,
+            life(
+                "a drain, and another roll",
+                &[slow, GOOD],
+                &[ms, RESTART, Act::Pass(1_500), RESTART, ms, ms],
+                up(0),
+            ),
+        ),
+        of(2, life("two restarts at once", good, &[ms, RESTART, RESTART, ms], up(0))),
+        of(2, life("a restart in a roll", good, &[ms, RESTART, Act::Pass(1_500), RESTART, ms], up(0))),
+        of(2, life("a stop in a roll", good, &[ms, RESTART, Act::Pass(1_500), STOP, ms], DOWN)),
+        of(2, life("a stop and a start in a roll", good, &[ms, RESTART, soon, STOP, START, ms], up(0))),
+        of(2, life("a start in a roll", good, &[ms, RESTART, soon, START, ms], up(0))),
+        of(2, life("close in a roll", good, &[ms, RESTART, soon, Act::Close, ms], DOWN)),
+        of(
+            2,
+            life("the other way in a roll", good, &[ms, RESTART, soon, Act::Ask(Verb::StopFirst), ms], up(0)),
+        ),
+        of(2, life("the other way", good, &[ms, Act::Ask(Verb::StopFirst), ms], up(0))),
+        of(1, life("the old one ends meanwhile", &[dies, GOOD], &[ms, RESTART, ms], up(0))),
+        of(1, life("both end", &[dies, bad, GOOD], &[ms, RESTART, ms], up(1))),
+        of(2, life("start-first, from nothing", good, &[STOP, soon, RESTART, ms], up(0))),
+        of(1, life("the zygote ends in a roll", good, &[ms, RESTART, Act::ZygoteEnds(true), ms], up(0))),
+        prepared(life("a roll prepares", &[well, GOOD, well, GOOD], &[ms, RESTART, ms], up(0))),
+        prepared(life("a roll that cannot prepare", &[well, GOOD, badly, GOOD], &[ms, RESTART, ms], up(0))),
+    ]
+}
+
 fn lives() -> Vec<Life> {
     let late = |life: Life| Life { late_ms: LATE_KILL_MS, ..life };
     let stubborn = stubborn().into_iter().map(late);
-    let plain = [obedient(), failing(), telling(), doing(), preparing()];
+    let plain = [obedient(), failing(), telling(), doing(), preparing(), rolling()];
     plain.into_iter().flatten().chain(stubborn).collect()
 }
 
@@ -355,7 +428,7 @@ fn a_service_is_up_as_soon_as_it_can_be() {
 
 fn up_in_time(sim: &mut Sim, crashes: usize) -> Ran {
     sim.begin()?;
-    let ended = |sim: &Sim| sim.service(ONE).map(|service| service.failures) == Some(crashes as u32);
+    let ended = |sim: &Sim| sim.service(ONE).map(|service| service.failures()) == Some(crashes as u32);
     while !ended(sim) {
         let Some(next) = sim.next() else { return wrong("nothing happens any more") };
         sim.pass_until(next)?;

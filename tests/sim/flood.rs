@@ -24,7 +24,7 @@ fn flooded(sim: &mut Sim, verb: Verb) -> Ran {
 
 #[test]
 fn a_flood_of_operations_is_bounded_and_everybody_is_answered() {
-    for verb in [Verb::Restart, Verb::Start] {
+    for verb in [Verb::Restart, Verb::StopFirst, Verb::Start] {
         let mut sim = Sim::new(&[PLAIN], Commands::good());
         let ran = flooded(&mut sim, verb);
         assert!(ran.is_ok(), "{verb:?}: {ran:?}");
@@ -34,7 +34,7 @@ fn a_flood_of_operations_is_bounded_and_everybody_is_answered() {
 #[test]
 fn a_removed_service_takes_no_incarnation_with_it() {
     let mut world = World::new();
-    world.add(ONE, PLAIN, Service::new(Mono(0)));
+    world.add(ONE, PLAIN, Service::new());
     let mut out = Vec::new();
     world.step(ONE, Event::Start(Operation(1)), Mono(0), &mut out);
     assert_eq!(out, [Action::Spawn(Run(1))]);
@@ -43,7 +43,7 @@ fn a_removed_service_takes_no_incarnation_with_it() {
     // The next manager finds no service that remembers it.
     let mut world = World::new();
     world.reserve(kept);
-    world.add(ServiceId(1), PLAIN, Service::new(Mono(0)));
+    world.add(ServiceId(1), PLAIN, Service::new());
     out.clear();
     world.step(ServiceId(1), Event::Start(Operation(2)), Mono(0), &mut out);
     assert_eq!(out, [Action::Spawn(Run(2))]);

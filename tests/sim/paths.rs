@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Phase, Readiness, Spec};
+use supervise::policy::service::{Phase, Readiness, Rest, Service, Spec, Strategy};
 use supervise::policy::{Exit, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
@@ -97,31 +97,43 @@ fn come_right(sim: &mut Sim) -> Ran {
     sim.check_up()
 }
 
-fn is(name: &str, phase: Phase) -> bool {
-    match phase {
-        Phase::Stopped => name == "stopped",
-        Phase::Done => name == "done",
-        Phase::Failed => name == "failed",
-        Phase::BackingOff { .. } => name == "backing off",
-        Phase::Cloning { .. } => name == "cloning",
-        Phase::Launching { .. } => name == "launching",
-        Phase::Preparing { .. } => name == "preparing",
-        Phase::Starting { .. } => name == "starting",
-        Phase::Settling { .. } => name == "settling",
-        Phase::Running { .. } => name == "running",
-        Phase::Stopping { .. } => name == "stopping",
-        Phase::Clearing { .. } => name == "clearing",
+fn is(name: &str, service: &Service) -> bool {
+    let Some(instance) = service.instances.first() else { return name == "stopped" };
+    match name {
+        "rolling" => {
+            return instance.next.as_ref().is_some_and(|one| matches!(one.phase, Phase::Settling { .. }));
+        }
+        "draining" => return instance.draining.is_some(),
+        _ => {}
+    }
+    match (instance.current.as_ref().map(|one| one.phase), instance.rest) {
+        (None, Rest::Stopped) => name == "stopped",
+        (None, Rest::Waiting) => name == "waiting",
+        (None, Rest::Done) => name == "done",
+        (None, Rest::Failed) => name == "failed",
+        (None, Rest::BackingOff { .. }) => name == "backing off",
+        (Some(Phase::Cloning), _) => name == "cloning",
+        (Some(Phase::Launching { .. }), _) => name == "launching",
+        (Some(Phase::Preparing), _) => name == "preparing",
+        (Some(Phase::Starting { .. }), _) => name == "starting",
+        (Some(Phase::Settling { .. }), _) => name == "settling",
+        (Some(Phase::Running), _) => name == "running",
+        (Some(Phase::Stopping { .. }), _) => name == "stopping",
+        (Some(Phase::Clearing { .. }), _) => name == "clearing",
     }
 }
 
 /// A service in the phase of this name, on its straightest way there.
 fn from(name: &str) -> Sim {
+    let overlaps = matches!(name, "rolling" | "draining");
     let spec = Spec {
         backoff: Backoff { max_delay_ms: 1_000, ..PLAIN.backoff },
         stop_timeout_ms: Some(1_500),
         start_timeout_ms: Some(1_500),
         start_at_boot: name != "stopped",
         before: if name == "preparing" { 2 } else { 0 },
+        instances: if overlaps { 2 } else { 1 },
+        strategy: if overlaps { Strategy::StartFirst } else { Strategy::StopFirst },
         ready: if name == "starting" { Readiness::Told } else { Readiness::Started },
         ..PLAIN
     };
@@ -136,12 +148,16 @@ fn from(name: &str) -> Sim {
         "failed" | "backing off" => ends(Exit::Code(1)),
         "clearing" => mess,
         "stopping" => Behaviour { term_ms: None, workers: 1, stubborn: 1, ..GOOD },
+        "draining" => Behaviour { term_ms: None, ..GOOD },
         _ => GOOD,
     };
     let fails = Behaviour { fails: Some(STEP_FAILED), ..GOOD };
     let hangs = Behaviour { steps_ms: None, ..GOOD };
-    let mut sim =
-        Sim::new(&[spec], Commands::Script { lives: vec![first, mess, fails, hangs, GOOD], refusals: 0 });
+    let lives = match name {
+        "rolling" | "draining" => vec![first, first, GOOD, mess, fails, hangs, GOOD],
+        _ => vec![first, mess, fails, hangs, GOOD],
+    };
+    let mut sim = Sim::new(&[spec], Commands::Script { lives, refusals: 0 });
     let ran = reach(&mut sim, name);
     assert!(ran.is_ok(), "the way to {name}: {ran:?}");
     sim
@@ -149,16 +165,23 @@ fn from(name: &str) -> Sim {
 
 fn reach(sim: &mut Sim, name: &str) -> Ran {
     sim.begin()?;
-    if name == "stopping" {
-        sim.pass_until(sim.now.after(1_100))?;
-        sim.ask(ONE, Verb::Stop);
+    match name {
+        "stopping" => {
+            sim.pass_until(sim.now.after(1_100))?;
+            sim.ask(ONE, Verb::Stop);
+        }
+        "rolling" | "draining" => {
+            sim.pass_until(sim.now.after(1_100))?;
+            sim.ask(ONE, Verb::Restart);
+        }
+        _ => {}
     }
     for _ in 0..100 {
-        if sim.service(ONE).is_some_and(|service| is(name, service.phase)) {
+        if sim.service(ONE).is_some_and(|service| is(name, service)) {
             return Ok(());
         }
         sim.go()?;
-        if !sim.service(ONE).is_some_and(|service| is(name, service.phase)) && !sim.has_news() {
+        if !sim.service(ONE).is_some_and(|service| is(name, service)) && !sim.has_news() {
             sim.now = sim.next().unwrap_or(sim.now);
         }
     }
@@ -228,6 +251,8 @@ fn every_short_path_from_every_phase_comes_right() {
         "running",
         "stopping",
         "clearing",
+        "rolling",
+        "draining",
     ];
     for name in names {
         let start = from(name);

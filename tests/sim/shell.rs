@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use supervise::policy::recover::{self, Found, Launched};
-use supervise::policy::service::{Kind, Service};
+use supervise::policy::service::{Incarnation, Kind, Service};
 use supervise::policy::world::World;
 use supervise::policy::{Action, End, Event, Exit, Run, ServiceId};
 
 use super::kernel::Place;
-use super::sim::{Manager, Ran, Sim, Stop, wrong};
+use super::sim::{Made, Manager, Ran, Sim, Stop, wrong};
 
 /// The far end is gone, as write(2) puts it.
 const EPIPE: i32 = 32;
@@ -66,13 +66,21 @@ impl Sim {
         self.check_action(id, action)?;
         match action {
             Action::Spawn(run) => {
+                let made = self.service(id).and_then(|service| {
+                    let (instance, _, one) = service.find(run)?;
+                    let (instance, generation, before) = (instance.number, one.generation, one.before);
+                    Some(Made { service: id, instance, generation, before })
+                });
+                if let Some(made) = made {
+                    self.oracle.made.insert(run, made);
+                }
                 let fate = self.commands.clone3(self.kernel.asked.len() as u32);
                 self.kernel.request(run, id, fate);
                 self.manager.in_flight.insert(run, id);
             }
             Action::Release(run) => {
                 let opened = self.opened.entry(id).or_default();
-                let before = self.manager.world.get(id).and_then(|service| service.before);
+                let before = self.oracle.made.get(&run).and_then(|made| made.before);
                 if let Some(spec) = self.specs.get(&id) {
                     let ends = spec.kind == Kind::Task || before.is_some();
                     let life = self.commands.life(*opened, spec, ends);
@@ -80,10 +88,6 @@ impl Sim {
                     self.kernel.open_gate(run, life);
                 }
                 self.manager.gates.remove(&run);
-                if let Some(before) = before {
-                    let generation = self.manager.world.get(id).map_or(0, |service| service.run_generation);
-                    self.oracle.before.insert(run, (id, generation, before));
-                }
             }
             Action::Terminate(run) => {
                 self.kernel.terminate(run);
@@ -289,13 +293,12 @@ impl Sim {
                 Some(written) => self.read(written)?,
                 None => {
                     fresh.push(id);
-                    Service::new(self.now)
+                    Service::new()
                 }
             };
             self.manager.world.add(id, spec, service);
         }
-        let live: BTreeSet<Run> =
-            self.manager.world.iter().filter_map(|(_, service)| service.run()).collect();
+        let live: BTreeSet<Run> = self.manager.world.incarnations().map(|(_, one)| one.run).collect();
         for run in self.store.processes.keys().copied().collect::<Vec<_>>() {
             if !live.contains(&run) {
                 self.check_left_behind(run)?;
@@ -316,7 +319,11 @@ impl Sim {
 
     fn take_up(&mut self, id: ServiceId) -> Ran {
         let Some(service) = self.service(id).cloned() else { return Ok(()) };
-        let Some(run) = service.run() else { return Ok(()) };
+        service.incarnations().try_for_each(|(_, _, one)| self.take_up_one(id, one))
+    }
+
+    fn take_up_one(&mut self, id: ServiceId, one: &Incarnation) -> Ran {
+        let run = one.run;
         let process = self.kernel.processes.get(&run);
         let registered = self.kernel.registered.contains_key(&run);
         let dead = process.is_some_and(|process| !process.alive());
@@ -326,8 +333,8 @@ impl Sim {
             launched: process.map_or(Launched::Pending, |process| process.report),
             exited: dead.then(|| recorded.unwrap_or(Exit::Unknown)),
         };
-        let missed = recover::missed(&service, found);
-        self.note(|| format!("{id:?} {:?} {found:?} -> {missed:?}", service.phase));
+        let missed = recover::missed(one, found);
+        self.note(|| format!("{id:?} {:?} {found:?} -> {missed:?}", one.phase));
         if found.launched != Launched::Pending {
             self.manager.reports_read.insert(run);
         }
@@ -344,6 +351,7 @@ impl Sim {
                 | Event::Start(_)
                 | Event::Stop(_)
                 | Event::Restart(_)
+                | Event::RestartStopFirst(_)
                 | Event::Close
                 | Event::Cloned(_)
                 | Event::NotCloned(..)
@@ -358,7 +366,7 @@ impl Sim {
                 | Event::Tick => self.feed(id, event)?,
             }
         }
-        if self.service(id).map(|now| now.phase) == Some(service.phase) {
+        if self.manager.world.incarnation(id, run).map(|now| now.phase) == Some(one.phase) {
             for action in missed.again {
                 self.carry_out(id, action)?;
                 self.point()?;

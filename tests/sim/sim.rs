@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use supervise::policy::service::{Before, Service, Spec};
+use supervise::policy::service::{Service, Spec, Strategy};
 use supervise::policy::world::World;
 use supervise::policy::{Action, Event, Mono, Operation, Outcome, Run, ServiceId};
 
@@ -34,6 +34,7 @@ pub enum Verb {
     Start,
     Stop,
     Restart,
+    StopFirst,
 }
 
 /// Somebody who waits for an operation.
@@ -53,6 +54,7 @@ impl Client {
             Verb::Start => Event::Start(self.operation),
             Verb::Stop => Event::Stop(self.operation),
             Verb::Restart => Event::Restart(self.operation),
+            Verb::StopFirst => Event::RestartStopFirst(self.operation),
         }
     }
 }
@@ -82,14 +84,29 @@ pub struct Manager {
     pub signalled: Vec<(ServiceId, Run)>,
 }
 
+/// What an incarnation was made as.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    pub service: ServiceId,
+    pub instance: u16,
+    pub generation: u32,
+    pub before: Option<u16>,
+}
+
 /// What an outsider knows, and no policy told it.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     /// Whether the last word on a service was to run it.
     pub wanted: BTreeMap<ServiceId, bool>,
-    /// Incarnations that were commands before a start, and which.
-    pub before: BTreeMap<Run, (ServiceId, u32, Before)>,
-    /// Those of them that succeeded.
+    /// What each incarnation was made as.
+    pub made: BTreeMap<Run, Made>,
+    /// When the command of each began to execute.
+    pub executed: BTreeMap<Run, Mono>,
+    /// When each said that it is ready.
+    pub said: BTreeMap<Run, Mono>,
+    /// How the last restart of a service was to go.
+    pub strategy: BTreeMap<ServiceId, Strategy>,
+    /// Commands before the start that succeeded.
     pub prepared: BTreeSet<(ServiceId, u32, u16)>,
     /// Operations whose first taking was written down, in order.
     pub taken: Vec<Operation>,

@@ -1,6 +1,6 @@
 //! PURE. Long random lives. Never the same twice but by the same seed.
 
-use supervise::policy::service::Phase;
+use supervise::policy::service::Incarnation;
 use supervise::policy::{Event, Mono, Run, ServiceId};
 
 use super::behaviour::{Commands, Random, wild_spec};
@@ -59,7 +59,13 @@ impl Walk {
             }
             18..=21 => {
                 let service = self.service();
-                let verb = self.random.pick(&[Verb::Start, Verb::Stop, Verb::Restart]);
+                let verb = self.random.pick(&[
+                    Verb::Start,
+                    Verb::Stop,
+                    Verb::Restart,
+                    Verb::Restart,
+                    Verb::StopFirst,
+                ]);
                 self.sim.ask(service, verb);
                 self.sim.go()
             }
@@ -116,7 +122,7 @@ impl Walk {
         let service = self.service();
         let Some(state) = self.sim.service(service).cloned() else { return Ok(()) };
         let run = Run(self.random.below(state.last_run.0 + 3));
-        if state.run() == Some(run) {
+        if state.find(run).is_some() {
             return Ok(());
         }
         let events = [
@@ -137,7 +143,7 @@ impl Walk {
         let now = self.sim.now;
         self.sim.manager.world.step(service, event, now, &mut actions);
         let same = self.sim.service(service).is_some_and(|after| {
-            after.phase == state.phase && after.goal == state.goal && after.failures == state.failures
+            after.instances == state.instances && after.goal == state.goal && after.ends == state.ends
         });
         if same && actions.is_empty() { Ok(()) } else { wrong(format!("{event:?} of another is believed")) }
     }
@@ -166,7 +172,7 @@ impl Walk {
         let now = self.sim.now;
         self.sim.manager.world.step(client.service, client.event(), now, &mut actions);
         let Some(after) = self.sim.service(client.service) else { return wrong("a service is lost") };
-        let same = after.phase == before.phase
+        let same = after.instances == before.instances
             && after.goal == before.goal
             && after.generation == before.generation
             && after.asked.len() <= before.asked.len()
@@ -207,7 +213,7 @@ impl Walk {
         sim.settle()?;
         sim.pass_until(Mono(sim.now.0 + 60_000))?;
         sim.check_closed()?;
-        let up = sim.manager.world.iter().any(|(_, s)| matches!(s.phase, Phase::Running { .. }));
+        let up = sim.manager.world.incarnations().any(|(_, one)| Incarnation::is_proven(one));
         if up { wrong("up though closed") } else { Ok(()) }
     }
 }

@@ -1,0 +1,219 @@
+//! PURE. From what is wanted to what is started, replaced and let go. Looked at after every event, so that nothing
+//! depends on which event it was. Never judges an end: `ends` does.
+//!
+//! An instance that is of another generation than it is to be gets a successor. With `start-first` that is its
+//! *next*, beside the *current* one; it becomes current as soon as it has proven itself, and the old one drains.
+//! With `stop-first` the old one ends before. One instance at a time is replaced: the first that is not there yet.
+//!
+//! While a *roll* goes on the old generation is the good one: any end of an incarnation of the new one gives it
+//! up, and what has moved goes back through the same gate.
+
+use super::service::Step;
+use super::state::{Goal, Incarnation, Instance, Phase, Rest, Role, Service, Strategy};
+use super::{Action, Run};
+
+impl Service {
+    /// Brings everything on its way that can be.
+    pub(super) fn advance(&mut self, step: &mut Step<'_>) {
+        if !matches!(self.goal, Goal::Up) || step.closing {
+            return;
+        }
+        self.fit(step);
+        for index in 0..self.instances.len() {
+            self.promote(index, step);
+        }
+        self.finish_roll();
+        let turn = self.turn();
+        for index in 0..self.instances.len() {
+            self.advance_one(index, turn == Some(index), step);
+        }
+    }
+
+    /// Makes the places that are wanted.
+    fn fit(&mut self, step: &Step<'_>) {
+        while self.instances.len() < usize::from(step.spec.instances) {
+            let number = u16::try_from(self.instances.len() + 1).unwrap_or(u16::MAX);
+            let mut one = Instance::new(number, step.now);
+            one.lie_down(Rest::Waiting, step.now);
+            self.instances.push(one);
+        }
+    }
+
+    /// A successor that has proven itself takes the place; the old one drains.
+    fn promote(&mut self, index: usize, step: &mut Step<'_>) {
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        let proven = instance.next.as_ref().is_some_and(Incarnation::is_proven);
+        if !proven {
+            return;
+        }
+        let generation = instance.next.as_ref().map(|next| next.generation);
+        if self.roll.is_some_and(|roll| Some(roll.to) == generation) {
+            instance.failures = 0; // those were of another
+        }
+        instance.retries = 0;
+        if let Some(mut old) = instance.current.take() {
+            old.dismiss(step);
+            instance.draining = Some(old);
+        }
+        instance.current = instance.next.take();
+    }
+
+    fn finish_roll(&mut self) {
+        let Some(roll) = self.roll else { return };
+        if self.instances.iter().all(|instance| is_there(instance, roll.to)) {
+            self.generation = roll.to;
+            self.prepared = roll.prepared;
+            self.roll = None;
+        }
+    }
+
+    /// The instance whose turn it is to be replaced.
+    fn turn(&self) -> Option<usize> {
+        let target = self.roll.map_or(self.generation, |roll| roll.to);
+        self.instances.iter().position(|instance| {
+            // One that waits for another try holds up nobody, but in a roll, where all wait for each other.
+            !is_there(instance, target) && (self.roll.is_some() || instance.retry_at.is_none())
+        })
+    }
+
+    fn advance_one(&mut self, index: usize, its_turn: bool, step: &mut Step<'_>) {
+        let rolling = self.roll.filter(|_| its_turn);
+        let others_next =
+            self.instances.iter().enumerate().any(|(at, one)| at != index && one.next.is_some());
+        let (generation, roll_to) = (self.generation, self.roll.map(|roll| roll.to));
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        if let Some(next) = &mut instance.next {
+            if !next.dismissed && next.generation != roll_to.unwrap_or(generation) {
+                next.dismiss(step);
+            }
+            return;
+        }
+        let Some(current) = &mut instance.current else {
+            self.fill(index, rolling.map(|roll| roll.to), others_next, step);
+            return;
+        };
+        let wanted = rolling.map_or(generation, |roll| roll.to);
+        // In a roll those that have moved are where they are to be.
+        let outdated = current.generation != wanted && roll_to != Some(current.generation);
+        if current.is_ending() || !outdated {
+            return;
+        }
+        match self.replace {
+            Strategy::StopFirst if its_turn || !current.is_proven() => current.dismiss(step),
+            Strategy::StartFirst if its_turn && !others_next => {
+                if instance.draining.is_none() && instance.retry_at.is_none() {
+                    self.spawn(index, Role::Next, wanted, step);
+                }
+            }
+            Strategy::StopFirst | Strategy::StartFirst => {} // not yet
+        }
+    }
+
+    /// An instance without a current incarnation and without a next one.
+    fn fill(&mut self, index: usize, rolling: Option<u32>, others_next: bool, step: &mut Step<'_>) {
+        let generation = rolling.unwrap_or(self.generation);
+        let unprepared = self.prepared_of(generation) < step.spec.before;
+        let gave_up = self.instances.first().is_some_and(Instance::has_given_up);
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        match instance.rest {
+            Rest::Stopped | Rest::Waiting => {}
+            // What is to come does not wait for what was.
+            Rest::BackingOff { .. } | Rest::Done | Rest::Failed if rolling.is_some() => {}
+            Rest::BackingOff { .. } | Rest::Done | Rest::Failed => return,
+        }
+        if !matches!(instance.rest, Rest::Waiting) {
+            instance.lie_down(Rest::Waiting, step.now);
+        }
+        if instance.retry_at.is_some() {
+            return;
+        }
+        match rolling {
+            Some(_) if others_next => {}
+            Some(to) => self.spawn(index, Role::Next, to, step),
+            // The first of all prepares for all.
+            None if unprepared && index != 0 => {
+                if gave_up {
+                    instance.lie_down(Rest::Failed, step.now); // nobody prepares it any more
+                }
+            }
+            None => self.spawn(index, Role::Current, generation, step),
+        }
+    }
+
+    const fn prepared_of(&self, generation: u32) -> u16 {
+        match self.roll {
+            Some(roll) if roll.to == generation => roll.prepared,
+            Some(_) | None => self.prepared,
+        }
+    }
+
+    fn spawn(&mut self, index: usize, role: Role, generation: u32, step: &mut Step<'_>) {
+        let done = self.prepared_of(generation);
+        let before = (done < step.spec.before).then_some(done);
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        let run = *step.next_run;
+        *step.next_run = Run(run.0 + 1);
+        self.last_run = run;
+        *instance.place(role) = Some(Incarnation::new(run, generation, before, step.now));
+        step.out.push(Action::Spawn(run));
+    }
+}
+
+/// Whether an instance is where a roll is to bring it.
+fn is_there(instance: &Instance, generation: u32) -> bool {
+    instance.current.as_ref().is_some_and(|one| one.is_proven() && one.generation == generation)
+        && instance.next.is_none()
+}
+
+impl Service {
+    /// Takes down everything that runs or would; nothing of it is blamed.
+    pub(super) fn take_down(&mut self, step: &mut Step<'_>) {
+        for instance in &mut self.instances {
+            for role in [Role::Current, Role::Next, Role::Draining] {
+                if let Some(one) = instance.place(role) {
+                    one.dismiss(step);
+                }
+            }
+            instance.retry_at = None;
+            match instance.rest {
+                Rest::Waiting | Rest::BackingOff { .. } => instance.lie_down(Rest::Stopped, step.now),
+                Rest::Stopped | Rest::Done | Rest::Failed => {}
+            }
+        }
+        // What was asked for last may have been overtaken by other commands, but not undone.
+        if let Some(roll) = self.roll.take() {
+            self.generation = roll.to;
+            self.prepared = roll.prepared;
+        }
+    }
+
+    /// Whether somebody is served now.
+    pub(super) fn is_serving(&self) -> bool {
+        let proven = |instance: &Instance| instance.current.as_ref().is_some_and(Incarnation::is_proven);
+        self.instances.iter().any(proven)
+    }
+
+    /// Takes down what serves nobody yet.
+    pub(super) fn dismiss_unproven(&mut self, step: &mut Step<'_>) {
+        for one in self.instances.iter_mut().filter_map(|instance| instance.current.as_mut()) {
+            if !one.is_proven() {
+                one.dismiss(step);
+            }
+        }
+    }
+
+    /// Every instance that rests is to be tried again now, whatever became of it before.
+    pub(super) fn wake_up(&mut self, step: &Step<'_>) {
+        for instance in &mut self.instances {
+            instance.failures = 0;
+            if instance.current.is_none() {
+                instance.lie_down(Rest::Waiting, step.now);
+            }
+            if let Some(one) = &mut instance.current
+                && matches!(one.phase, Phase::Stopping { .. } | Phase::Clearing { .. })
+            {
+                one.dismissed = true; // the one that is ending cannot prove anything any more
+            }
+        }
+    }
+}

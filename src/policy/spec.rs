@@ -1,0 +1,92 @@
+//! PURE. What policy needs to know of a unit. Never a name, a path or a command.
+
+use super::backoff::Backoff;
+use super::state::Strategy;
+use super::{End, Exit};
+
+/// What the unit says, as far as policy goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Whether the supervisor starts it by itself.
+    pub start_at_boot: bool,
+    /// How many instances there are to be.
+    pub instances: u16,
+    /// How one incarnation replaces another.
+    pub strategy: Strategy,
+    /// `[restart]`.
+    pub backoff: Backoff,
+    /// Milliseconds from the stop signal to KILL; None: no limit.
+    pub stop_timeout_ms: Option<u64>,
+    /// Milliseconds from the gate to ready; None: no limit.
+    pub start_timeout_ms: Option<u64>,
+    /// What makes an incarnation ready.
+    pub ready: Readiness,
+    /// What it is for.
+    pub kind: Kind,
+    /// Exit codes that are a success.
+    pub success: Codes,
+    /// How many commands run before the first incarnation of a generation.
+    pub before: u16,
+    /// Milliseconds of life that prove an incarnation good.
+    pub settle_ms: u64,
+}
+
+impl Spec {
+    /// Whether an incarnation that ended like this did what it was to do.
+    pub fn is_success(&self, end: End) -> bool {
+        match end {
+            End::Exited(Exit::Code(code)) => self.success.has(code),
+            End::Exited(Exit::Signal(_) | Exit::Unknown)
+            | End::Launch { .. }
+            | End::NoProcess(_)
+            | End::Unprepared
+            | End::TimedOut
+            | End::NotReady => false,
+        }
+    }
+}
+
+/// What a service is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// To run until it is stopped.
+    Service,
+    /// To run until it is done: it proves itself by its success.
+    Task,
+}
+
+/// A set of exit codes, 0 to 255.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codes([u64; 4]);
+
+impl Codes {
+    /// 0 alone.
+    pub const ZERO: Self = Self([1, 0, 0, 0]);
+
+    /// Those of a list.
+    pub fn of(list: &[u8]) -> Self {
+        let mut words = [0u64; 4];
+        for code in list {
+            if let Some(word) = words.get_mut(usize::from(code / 64)) {
+                *word |= 1 << (code % 64);
+            }
+        }
+        Self(words)
+    }
+
+    /// Whether it is one of them.
+    pub fn has(&self, code: i32) -> bool {
+        let place = u8::try_from(code).ok();
+        let word = place.and_then(|code| self.0.get(usize::from(code / 64)).map(|word| word >> (code % 64)));
+        word.is_some_and(|word| word & 1 == 1)
+    }
+}
+
+/// What makes an incarnation ready, from where on it has to live for `settle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Its command executes.
+    Started,
+    /// It says so.
+    Told,
+}
