@@ -21,6 +21,7 @@
 //! | [`init`] | ROOT | one command under PID 1, and nothing else |
 //! | [`launch`] | CHILD | a plan to a running command |
 //! | [`lookup`] | CHILD | account names to numbers |
+//! | [`probe`] | CHILD | whether a service answers, with its own rights |
 //! | [`logger`] | LOG | bytes to files |
 //! | [`cli`] | USER | arguments, text, exit codes |
 //!
@@ -35,6 +36,7 @@ pub mod lookup;
 pub mod manager;
 pub mod plan;
 pub mod policy;
+pub mod probe;
 pub mod servers;
 pub mod sys;
 pub mod unit;

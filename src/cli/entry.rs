@@ -14,6 +14,7 @@ pub fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         "logger" => crate::logger::main,
         "init" => return super::init::main(args.collect()),
         "lookup" => crate::lookup::main,
+        "probe" => crate::probe::main,
         _ => return None,
     };
     Some(main(args.collect()))

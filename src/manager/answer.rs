@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::Manager;
 use super::control::{Heard, Room, SessionId};
-use super::report::exit;
 use crate::policy::service::Ended;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::Kind;
@@ -218,7 +217,10 @@ impl Manager {
                 let ended = self.ended_like(id, end);
                 let words = ended.map_or_else(String::new, |ended| self.words_of(id, &ended));
                 match end {
-                    End::Exited(_) => (self.doing(id, ended), words, Some(hint), exit(end)),
+                    End::Exited(_) => {
+                        let exit = self.exit_of(id, end, ended.and_then(|ended| ended.before));
+                        (self.doing(id, ended), words, Some(hint), exit)
+                    }
                     End::NotReady => ("becoming ready", words, Some(hint), None),
                     End::Launch { .. } | End::TimedOut | End::Unprepared | End::NoProcess(_) => {
                         ("starting it", words, None, None)

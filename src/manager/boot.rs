@@ -111,6 +111,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         logs: super::logs::Logs::default(),
         notices: super::notices::Notices::default(),
         above: super::above::Above::of_environment(Mono(clock::monotonic_ms())),
+        probes: super::probes::Probes::default(),
         control: None,
         waiting: super::answer::Waiting::default(),
         answered: Vec::new(),

@@ -24,11 +24,13 @@ impl Manager {
             self.carry_out(id, *action);
         }
         self.actions = actions;
+        self.plan_look(id, event);
         if let Event::Empty(run) | Event::Lost(run) = event {
             self.forget(run);
         }
         self.after_step(id);
         self.above.stale = true;
+        self.tend_probes(id);
         self.tell_watchers(id);
     }
 
@@ -108,6 +110,7 @@ impl Manager {
     pub(super) fn forget(&mut self, run: Run) {
         self.unwatch(run);
         self.forget_voice(run);
+        self.forget_probes(run);
         let process = self.processes.remove(run);
         let owner = process.as_ref().map(|process| process.service);
         self.kept.drop_all(&[Kind::Report, Kind::Cgroup, Kind::Process], run.0);

@@ -221,10 +221,7 @@ pub fn spec(unit: &Unit) -> Spec {
         },
         stop_timeout_ms: unit.service.stop_timeout_ms,
         start_timeout_ms: unit.service.start_timeout_ms,
-        ready: match unit.service.ready {
-            unit::Ready::Auto | unit::Ready::Started | unit::Ready::Health => Readiness::Started,
-            unit::Ready::Notify | unit::Ready::Fd(_) => Readiness::Told,
-        },
+        ready: if unit.gate().is_told() { Readiness::Told } else { Readiness::Started },
         kind: match unit.service.kind {
             unit::Kind::Service => For::Service,
             unit::Kind::Task => For::Task,
@@ -403,9 +400,14 @@ impl Manager {
         };
         let command = command.ok_or("its unit has no such command")?;
         let sockets = if before.is_some() { Vec::new() } else { self.wanted_sockets(unit) };
+        let private = unit.private().filter(|_| before.is_none()).map(|_| plan::Listener {
+            name: plan::PRIVATE.to_owned(),
+            address: self.probe_path(run).to_string_lossy().into_owned(),
+        });
         let listeners: Vec<plan::Listener> = sockets
             .into_iter()
             .map(|(name, address)| plan::Listener { name, address: address.to_string() })
+            .chain(private)
             .collect();
         let numbered = listeners.iter().zip(plan::FIRST_SOCKET as i32..);
         let fds: Vec<(&str, i32)> = numbered.map(|(listener, fd)| (listener.name.as_str(), fd)).collect();
@@ -456,16 +458,12 @@ impl Manager {
             .into_iter()
             .map(|(which, path)| (directories::variable(which).to_owned(), path))
             .collect();
-        match unit.service.ready {
-            unit::Ready::Notify if !before => {
+        match unit.gate() {
+            unit::Gate::Notify if !before => {
                 let path = self.notify_path(run).to_string_lossy().into_owned();
                 all.push(("NOTIFY_SOCKET".to_owned(), path));
             }
-            unit::Ready::Notify
-            | unit::Ready::Auto
-            | unit::Ready::Started
-            | unit::Ready::Fd(_)
-            | unit::Ready::Health => {}
+            _ => {}
         }
         all
     }

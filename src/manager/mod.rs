@@ -13,6 +13,7 @@ mod boot;
 mod carry_out;
 pub mod control;
 mod directories;
+mod errands;
 mod events;
 mod handover;
 mod inputs;
@@ -21,6 +22,8 @@ mod kill;
 mod listeners;
 mod logs;
 mod notices;
+mod private;
+mod probes;
 mod processes;
 pub mod read_units;
 mod recovery;
@@ -93,6 +96,7 @@ struct Manager {
     logs: logs::Logs,
     notices: notices::Notices,
     above: above::Above,
+    probes: probes::Probes,
     control: Option<control::Control>,
     waiting: answer::Waiting,
     answered: Vec<Operation>,

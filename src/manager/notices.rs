@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
+use super::probes::Health;
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{fds, files, pipes, sockets};
-use crate::unit::{Ready, Unit};
+use crate::unit::{Gate, Unit};
 use crate::wire::keeper::Kind;
 use crate::wire::{notify, state};
 
@@ -39,6 +40,10 @@ pub struct Said {
     pub status: Option<String>,
     /// What went wrong, as errno(3).
     pub errno: Option<i32>,
+    /// What the last probe said of it.
+    pub health: Option<Health>,
+    /// What is wrong with where its processes listen.
+    pub wrong: Option<String>,
 }
 
 /// What all of them have said.
@@ -48,12 +53,18 @@ pub struct Notices {
     windows: BTreeMap<Run, (Mono, u32)>,
     paused: BTreeMap<Run, Mono>,
     dropped: BTreeMap<Run, u64>,
+    last: BTreeMap<ServiceId, (Run, Said)>,
 }
 
 impl Notices {
     /// What this incarnation has said.
     pub fn of(&self, run: Run) -> Option<&Said> {
         self.said.get(&run)
+    }
+
+    /// The same of one that may be gone, if it was the last of its service that had said something.
+    pub fn of_last(&self, id: ServiceId, run: Run) -> Option<&Said> {
+        self.of(run).or_else(|| self.last.get(&id).filter(|(last, _)| *last == run).map(|(_, said)| said))
     }
 
     /// Those that have said something.
@@ -106,10 +117,11 @@ pub struct Voice {
 
 /// Descriptors behind the sockets that `ready = { fd = N }` needs: /dev/null up to N, and N.
 pub fn beside(unit: &Unit) -> usize {
-    let first = crate::plan::FIRST_SOCKET as usize + unit.sockets.len();
-    match unit.service.ready {
-        Ready::Fd(number) => (number as usize + 1).saturating_sub(first),
-        Ready::Auto | Ready::Started | Ready::Notify | Ready::Health => 0,
+    let private = usize::from(unit.private().is_some());
+    let first = crate::plan::FIRST_SOCKET as usize + unit.sockets.len() + private;
+    match unit.gate() {
+        Gate::Line(number) => (number as usize + 1).saturating_sub(first),
+        Gate::Success | Gate::Started | Gate::Notify | Gate::Answer(_) | Gate::Listens | Gate::Health => 0,
     }
 }
 
@@ -131,13 +143,13 @@ impl Manager {
         if self.world.incarnation(id, run).is_some_and(|one| one.before.is_some()) {
             return Ok(voice);
         }
-        match unit.service.ready {
-            Ready::Auto | Ready::Started | Ready::Health => {}
-            Ready::Notify => {
+        match unit.gate() {
+            Gate::Success | Gate::Started | Gate::Answer(_) | Gate::Listens | Gate::Health => {}
+            Gate::Notify => {
                 let owner = known.inputs.account.as_ref().map(|account| account.uid);
                 voice.ours = Some((Kind::Notify, self.bind_notify(run, owner)?));
             }
-            Ready::Fd(_) => {
+            Gate::Line(_) => {
                 let (read, write) = fds::pipe(0)?;
                 fds::set_nonblocking(read.as_fd(), true)?;
                 for _ in 1..beside(unit) {
@@ -189,6 +201,10 @@ impl Manager {
     pub(super) fn forget_voice(&mut self, run: Run) {
         if let Some(dropped) = self.notices.dropped.get(&run) {
             log::warn!("incarnation {}: {dropped} messages on its notify socket made no sense", run.0);
+        }
+        if let (Some(id), Some(said)) = (self.service_of(run), self.notices.of(run)) {
+            let said = said.clone(); // why it was not ready is asked for when it is gone
+            self.notices.last.insert(id, (run, said));
         }
         self.notices.forget(run);
         self.remove_record(state::Kind::Said, run.0);
@@ -263,14 +279,21 @@ impl Manager {
             self.feed(id, Event::Ready(run));
         }
         self.run_events();
-        let mut said = self.notices.said.get(&run).cloned().unwrap_or_default();
-        let before = said.clone();
-        said.reloading = notice.reloading || said.reloading && !notice.ready;
-        said.stopping |= notice.stopping;
-        said.errno = notice.errno.or(said.errno).filter(|errno| *errno != 0);
-        if let Some(status) = notice.status {
-            said.status = Some(status).filter(|status| !status.is_empty());
-        }
+        self.change_said(run, |said| {
+            said.reloading = notice.reloading || said.reloading && !notice.ready;
+            said.stopping |= notice.stopping;
+            said.errno = notice.errno.or(said.errno).filter(|errno| *errno != 0);
+            if let Some(status) = notice.status {
+                said.status = Some(status).filter(|status| !status.is_empty());
+            }
+        });
+    }
+
+    /// Changes what is known of an incarnation from outside of policy; written down where it is something new.
+    pub(super) fn change_said(&mut self, run: Run, change: impl FnOnce(&mut Said)) {
+        let before = self.notices.said.get(&run).cloned().unwrap_or_default();
+        let mut said = before.clone();
+        change(&mut said);
         if said != before {
             self.save(state::Kind::Said, run.0, &said);
             self.notices.said.insert(run, said);

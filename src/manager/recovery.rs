@@ -50,6 +50,10 @@ impl Manager {
             self.watch_process(run);
             self.take_if_ended(run);
         }
+        let known: Vec<ServiceId> = self.services.keys().copied().collect();
+        for id in known {
+            self.tend_probes(id);
+        }
     }
 
     fn what_is_left(&self, run: Run) -> Found {
@@ -146,6 +150,7 @@ impl Manager {
             }
         }
         self.sweep_notify(&living);
+        self.sweep_probes(&living);
     }
 
     fn take_if_ended(&mut self, run: Run) {

@@ -9,9 +9,10 @@ use super::notices::Said;
 use crate::launch::words;
 use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
+use crate::servers;
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
-use crate::unit::{Kind as For, Ready, Unit, duration_text};
+use crate::unit::{Gate, Unit, duration_text};
 use crate::wire::control;
 use crate::wire::keeper::Kind;
 use crate::wire::zygote::{Report, Weight};
@@ -59,6 +60,22 @@ pub fn signal_name(signal: i32) -> String {
 }
 
 impl Manager {
+    /// How a main process ended, with what that means of its server.
+    pub(super) fn exit_of(&self, id: ServiceId, end: End, before: Option<u16>) -> Option<control::Exit> {
+        let mut told = exit(end)?;
+        let ended = match end {
+            End::Exited(Exit::Code(code)) => servers::Ended::Code(code),
+            End::Exited(Exit::Signal(signal)) => servers::Ended::Signal(signal),
+            _ => return Some(told),
+        };
+        let server =
+            self.unit_of(id).filter(|_| before.is_none()).and_then(|unit| unit.service.recognised().server);
+        if let Some(meaning) = server.and_then(|server| server.meaning(ended)) {
+            told.meaning = format!("{}: {meaning}", told.meaning);
+        }
+        Some(told)
+    }
+
     /// How an incarnation ended, or why it never began, in words.
     pub(super) fn words_of(&self, id: ServiceId, ended: &Ended) -> String {
         self.words_of_one(id, Which::of(ended), ended.end)
@@ -73,7 +90,9 @@ impl Manager {
 
     fn plain_words(&self, id: ServiceId, which: Which, end: End) -> String {
         match end {
-            End::Exited(_) => exit(end).map(|exit| exit.meaning).unwrap_or_default(),
+            End::Exited(_) => {
+                self.exit_of(id, end, which.before).map(|exit| exit.meaning).unwrap_or_default()
+            }
             End::Launch { stage, errno, detail } => {
                 let report = Report { weight: Weight::Failure, stage, errno, detail };
                 match self.exec_plan(id, which, "") {
@@ -88,20 +107,29 @@ impl Manager {
             End::Unprepared => {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
-            End::NotReady => self.unready_words(id),
+            End::NotReady => self.unready_words(id, which.run),
             End::TimedOut => "the steps before the command took longer than `start-timeout`".to_owned(),
         }
     }
 
-    fn unready_words(&self, id: ServiceId) -> String {
-        let Some(service) = self.unit_of(id).map(|unit| &unit.service) else { return "not ready".to_owned() };
-        let within = service.start_timeout_ms.map(duration_text).unwrap_or_default();
-        match service.ready {
-            Ready::Notify => format!("not ready within {within}: no READY=1 on its notify socket"),
-            Ready::Fd(number) => format!("not ready within {within}: no line on descriptor {number}"),
-            Ready::Auto | Ready::Started => format!("not ready within {within}"),
-            Ready::Health => format!("not ready within {within}: no probe found it healthy"),
-        }
+    fn unready_words(&self, id: ServiceId, run: Run) -> String {
+        let Some(unit) = self.unit_of(id) else { return "not ready".to_owned() };
+        let within = unit.service.start_timeout_ms.map(duration_text).unwrap_or_default();
+        let said = self.notices.of_last(id, run);
+        let reason = match unit.gate() {
+            Gate::Notify => "no READY=1 on its notify socket".to_owned(),
+            Gate::Line(number) => format!("no line on descriptor {number}"),
+            Gate::Answer(_) => "no answer on its private probe socket".to_owned(),
+            Gate::Listens => "none of its processes waits for connections".to_owned(),
+            Gate::Health => match said.and_then(|said| said.health.as_ref()) {
+                Some(health) => format!("not healthy: {}", health.words),
+                None => "no probe found it healthy".to_owned(),
+            },
+            Gate::Success | Gate::Started => return format!("not ready within {within}"),
+        };
+        let wrong =
+            said.and_then(|said| said.wrong.as_ref()).map(|wrong| format!("\n{wrong}")).unwrap_or_default();
+        format!("not ready within {within}: {reason}{wrong}")
     }
 
     /// The supervisor itself.
@@ -142,18 +170,24 @@ impl Manager {
             let error = std::io::Error::from_raw_os_error(errno);
             problems.push(format!("it says of itself: {}", reason(&error)));
         }
-        let gate = self.unit_of(id).map(gate);
+        problems.extend(said.and_then(|said| said.wrong.clone()));
+        let health = said.and_then(|said| said.health.as_ref());
+        if let Some(health) = health.filter(|health| !health.healthy) {
+            problems.push(format!("not healthy: {}", health.words));
+        }
+        let gate = self.unit_of(id).map(Unit::gate_text);
         Some(
             control::Service {
                 name: self.name_of(id).to_owned(),
                 state,
+                healthy: health.map(|health| health.healthy),
                 pid,
                 pids,
                 generation: service.generation.into(),
                 instances: self.instance_status(service),
                 restarts: service.restarts.into(),
                 since: since(service).map(wall),
-                exit: service.last_end().and_then(|ended| exit(ended.end)),
+                exit: service.last_end().and_then(|ended| self.exit_of(id, ended.end, ended.before)),
                 next_start,
                 gate,
                 sockets: self.socket_status(id),
@@ -176,7 +210,7 @@ impl Manager {
             generation: service.generation.into(),
             pid: run.and_then(|run| self.processes.get(run)).map(|process| process.pid as i32),
             restarts: service.restarts.into(),
-            exit: service.last_end().and_then(|ended| exit(ended.end)),
+            exit: service.last_end().and_then(|ended| self.exit_of(id, ended.end, ended.before)),
             text: said.and_then(|said| said.status.clone()),
         })
     }
@@ -312,20 +346,6 @@ impl Manager {
     pub(super) fn states(&self) -> Vec<&'static str> {
         let said = |service: &Service| service.main().and_then(|one| self.notices.of(one.run));
         self.world.iter().map(|(_, service)| state(service, said(service)).word()).collect()
-    }
-}
-
-/// What proves an incarnation good.
-fn gate(unit: &Unit) -> String {
-    let alive = format!("alive for {}", duration_text(unit.service.settle_ms));
-    if unit.service.kind == For::Task {
-        return "its success".to_owned();
-    }
-    match unit.service.ready {
-        Ready::Auto | Ready::Started => format!("settle only: {alive} (not proven)"),
-        Ready::Health => format!("public probe, then {alive}"),
-        Ready::Notify => format!("notify: READY=1, then {alive}"),
-        Ready::Fd(number) => format!("notify: a line on descriptor {number}, then {alive}"),
     }
 }
 

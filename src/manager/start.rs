@@ -61,6 +61,23 @@ impl Starts {
         self.link.as_ref().map(AsRawFd::as_raw_fd)
     }
 
+    /// Whether there is a zygote.
+    pub fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// The number of the next request: no two managers use the same.
+    pub fn next_request(&mut self, manager: u64) -> u64 {
+        self.requests += 1;
+        (manager << 32) | self.requests
+    }
+
+    /// Asks for a clone.
+    pub fn send(&self, spawn: &Spawn, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let link = self.link.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        link.send(&spawn.encode(), fds)
+    }
+
     /// Whether nothing is asked of the zygote, or waits to be.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.asked.is_empty()
@@ -110,6 +127,7 @@ impl Manager {
         self.zygote_ended();
         self.starts.link = Some(link);
         self.pump_starts();
+        self.pump_probes();
     }
 
     /// The zygote is gone. What was asked of it may exist, and ends at its gate.
@@ -119,6 +137,7 @@ impl Manager {
         for (run, prepared) in asked.into_values() {
             self.abandon(run, prepared, End::NoProcess(libc::EPIPE));
         }
+        self.probes_ungated();
     }
 
     /// Wants a process for this incarnation.
@@ -185,7 +204,8 @@ impl Manager {
         }
         let null = fds::duplicate(self.null.as_fd())?;
         let voice = self.make_voice(id, run).map_err(unheard)?;
-        let passed = sockets.len() + voice.theirs.len();
+        let private = self.make_private_listener(id, run).map_err(unreached)?;
+        let passed = sockets.len() + usize::from(private.is_some()) + voice.theirs.len();
         let cgroup = self.make_cgroup(id, run);
         self.limit_group(id, cgroup.as_ref().map(|(_, group)| group.as_fd()));
         let mut parcel = vec![plan, gate_read, report_write, null, stdout_write, stderr_write];
@@ -196,6 +216,7 @@ impl Manager {
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
             parcel.push(listeners::copy(fd)?);
         }
+        parcel.extend(private);
         parcel.extend(voice.theirs);
         if let Some((_, directory)) = &cgroup {
             parcel.push(fds::duplicate(directory.as_fd())?);
@@ -235,6 +256,7 @@ impl Manager {
         if prepared.voice.is_some() {
             self.discard_voice(run);
         }
+        self.discard_private(run);
         if let (Some((name, _)), Some(base)) = (&prepared.cgroup, &self.cgroups) {
             let _ = base.remove(name); // a child on its way out keeps it; the sweep at the next start takes it
         }
@@ -267,6 +289,7 @@ impl Manager {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.pump_starts();
+                    self.pump_probes();
                     return true;
                 }
                 Ok(None) | Err(_) => {
@@ -278,6 +301,7 @@ impl Manager {
     }
 
     fn refused(&mut self, request: u64, errno: i32) {
+        self.probe_refused(request);
         if let Some((run, prepared)) = self.starts.asked.remove(&request) {
             self.abandon(run, prepared, End::NoProcess(errno));
         }
@@ -285,6 +309,7 @@ impl Manager {
 
     /// Writes a process down, has the keeper register it, and only then tells policy of it.
     fn spawned(&mut self, request: u64, pid: u32, cgroup_errno: u16, pidfd: OwnedFd) {
+        let Err(pidfd) = self.probe_spawned(request, pidfd) else { return };
         // An answer to a manager that has died: its child ends at its gate, unregistered.
         let Some((run, prepared)) = self.starts.asked.remove(&request) else { return };
         let id = prepared.service;
@@ -348,6 +373,19 @@ fn unheard(error: io::Error) -> NotPrepared {
         _ => NotPrepared::Words(format!(
             "making its notify socket: {}\nhint: `ready = \"notify\"` needs a runtime directory that can be written",
             reason(&error)
+        )),
+    }
+}
+
+/// Without the listener on which it is asked it would never be ready.
+fn unreached(error: io::Error) -> NotPrepared {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => NotPrepared::Shortage(error),
+        _ => NotPrepared::Words(format!(
+            "making the socket on which it is asked whether it answers: {}\nhint: it needs a runtime directory that can be \
+             written, with a path of less than {} bytes; `ready = \"started\"` does without",
+            reason(&error),
+            crate::sys::sockets::MOST_PATH - 20
         )),
     }
 }

@@ -79,6 +79,7 @@ impl Manager {
             self.stop_at,
             self.notices.deadline(),
             self.above.deadline(),
+            self.probes.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
         ];
@@ -102,13 +103,16 @@ impl Manager {
                 | Watch::Control
                 | Watch::Tree(_)
                 | Watch::Pidfd(_)
+                | Watch::Probe(_)
                 | Watch::Voice(_) => {}
             }
         }
         self.run_events();
         for watch in &news {
-            if let Watch::Voice(run) = watch {
-                self.hear(*run);
+            match watch {
+                Watch::Voice(run) => self.hear(*run),
+                Watch::Probe(request) => self.hear_probe(*request),
+                _ => {}
             }
         }
         self.hear_paused();
@@ -123,7 +127,7 @@ impl Manager {
                 }
                 Watch::Pidfd(run) => self.take_foreign_end(*run),
                 Watch::Handover => self.hand_over()?,
-                Watch::Zygote | Watch::Report(_) | Watch::Control | Watch::Voice(_) => {}
+                Watch::Zygote | Watch::Report(_) | Watch::Control | Watch::Probe(_) | Watch::Voice(_) => {}
             }
         }
         self.look_again();
@@ -307,6 +311,7 @@ impl Manager {
     }
 
     fn keep_deadlines(&mut self) -> io::Result<()> {
+        self.keep_probes();
         // Every due tick moves its own deadline on; the bound only keeps a mistake there from holding us.
         for _ in 0..self.services.len() * 4 + 4 {
             let Some(id) = self.world.due(self.now) else { break };

@@ -31,6 +31,7 @@ const REPORT: usize = 1 << 56;
 const TREE: usize = 2 << 56;
 const PIDFD: usize = 3 << 56;
 const VOICE: usize = 4 << 56;
+const PROBE: usize = 5 << 56;
 const CLASS: usize = 0xFF << 56;
 
 /// What a token stands for.
@@ -54,6 +55,8 @@ pub enum Watch {
     Pidfd(Run),
     /// What an incarnation says of itself.
     Voice(Run),
+    /// What a probe says, by the number of its request.
+    Probe(u64),
 }
 
 /// What a token stands for.
@@ -69,6 +72,7 @@ pub fn meaning(token: Token) -> Watch {
             TREE => Watch::Tree(run),
             PIDFD => Watch::Pidfd(run),
             VOICE => Watch::Voice(run),
+            PROBE => Watch::Probe(run.0),
             _ => Watch::Control,
         },
     }
@@ -177,6 +181,16 @@ impl Manager {
         if let Some(raw) = self.watched.reports.remove(&run) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
         }
+    }
+
+    /// Watches what a probe says.
+    pub(super) fn watch_probe(&mut self, request: u64, raw: RawFd) {
+        self.register(raw, PROBE, Run(request), Interest::READABLE);
+    }
+
+    /// It has said what it had to say.
+    pub(super) fn unwatch_probe(&mut self, raw: RawFd) {
+        let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
     }
 
     /// It has nothing more to say.

@@ -27,6 +27,9 @@ impl Account {
     }
 }
 
+/// The name of the listener that an incarnation alone has; no socket of a unit can have it.
+pub const PRIVATE: &str = "health";
+
 /// A socket to pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -180,7 +183,8 @@ pub fn environment(inputs: &Inputs) -> Vec<String> {
     all.put("PWD", &inputs.directory);
     if !inputs.listeners.is_empty() {
         let names: Vec<_> = inputs.listeners.iter().map(|listener| listener.name.as_str()).collect();
-        let ports = (FIRST_SOCKET..).zip(&inputs.listeners);
+        // What only probes ask is no port of the service's.
+        let ports = (FIRST_SOCKET..).zip(&inputs.listeners).filter(|(_, listener)| listener.name != PRIVATE);
         let ports: Vec<_> = ports.map(|(fd, listener)| format!("{}={fd}", listener.address)).collect();
         all.put("LISTEN_FDS", &names.len().to_string());
         all.put("LISTEN_FDNAMES", &names.join(":"));

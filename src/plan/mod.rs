@@ -10,7 +10,7 @@ pub mod image;
 use std::fmt;
 
 pub use crate::unit::{HIGHEST_CAPABILITY, capability_name, capability_number};
-pub use build::{Account, FIXED_PATH, Inputs, Listener, Start, build, candidates, environment};
+pub use build::{Account, FIXED_PATH, Inputs, Listener, PRIVATE, Start, build, candidates, environment};
 pub use check::Unfit;
 
 /// Bytes of all variables together, terminators included, at most.

@@ -194,7 +194,7 @@ impl Server {
                 "uvicorn stopped cleanly: it ends itself by the signal that asked it to"
             }
             (Self::Hypercorn, Code(0)) => {
-                "success, but hypercorn also ends with 0 when it could not load the application; its last lines say"
+                "hypercorn also ends like this when it could not load the application; its last lines say"
             }
             (Self::Daphne, Code(1)) => {
                 "daphne could not import the application; the traceback is in its last lines"

@@ -22,6 +22,14 @@ pub fn wait_gone(fd: BorrowedFd<'_>, milliseconds: i32) -> io::Result<()> {
     wait(fd, 0, milliseconds)
 }
 
+/// Whether the peer has gone.
+pub fn is_gone(fd: BorrowedFd<'_>) -> bool {
+    let mut one = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the pointer and count describe `one`.
+    let ready = unsafe { libc::poll(&raw mut one, 1, 0) };
+    ready == 1 && one.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
+}
+
 fn wait(fd: BorrowedFd<'_>, events: libc::c_short, milliseconds: i32) -> io::Result<()> {
     let mut one = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: the pointer and count describe `one`.

@@ -15,6 +15,8 @@ use super::retry;
 
 /// The most bytes of a Unix socket's path (sun_path less its NUL).
 pub const MOST_PATH: usize = 107;
+/// The kind of a stream socket (SOCK_STREAM).
+pub const STREAM: i32 = libc::SOCK_STREAM;
 
 fn make(family: i32, kind: i32) -> io::Result<OwnedFd> {
     // SAFETY: socket takes plain numbers.

@@ -8,6 +8,7 @@ pub mod keeper;
 pub mod logger;
 pub mod names;
 pub mod notify;
+pub mod probe;
 pub mod request;
 pub mod settings;
 pub mod state;

@@ -12,6 +12,7 @@ mod gunicorn;
 mod load;
 mod place;
 mod processes;
+mod pypi;
 mod supervisor;
 mod wait;
 
@@ -26,6 +27,7 @@ mod one_answer;
 mod refusals;
 mod restart;
 mod rights;
+mod servers;
 mod status_fields;
 mod stopping;
 mod takeover;

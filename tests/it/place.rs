@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::accounts::{Account, am_root};
-use super::{gunicorn, processes, supervisor, wait};
+use super::{gunicorn, processes, pypi, supervisor, wait};
 
 /// Who the supervisor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Place {
     #[track_caller]
     pub fn with_gunicorn(who: Who) -> Self {
         let place = Self::new(who);
-        gunicorn::install(&place.path("site"));
+        pypi::install_gunicorn(&place.path("site"));
         place.write("srv/app.py", gunicorn::APP);
         place
     }

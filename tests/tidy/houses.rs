@@ -47,6 +47,7 @@ pub const HOUSES: &[House] = &[
     House { name: "init", kind: "ROOT", uses: &["sys", "unit"], crates: &["libc"] },
     House { name: "launch", kind: "CHILD", uses: &["sys", "plan"], crates: &[] },
     House { name: "lookup", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
+    House { name: "probe", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
     House {
         name: "manager",
         kind: "ROOT",
@@ -110,6 +111,7 @@ pub const BEYOND: &[Beyond] = &[
     Beyond { file: "src/cli/entry.rs", uses: "manager", why: "as above" },
     Beyond { file: "src/cli/entry.rs", uses: "logger", why: "as above" },
     Beyond { file: "src/cli/entry.rs", uses: "lookup", why: "as above" },
+    Beyond { file: "src/cli/entry.rs", uses: "probe", why: "as above" },
     Beyond {
         file: "src/cli/init.rs",
         uses: "init",

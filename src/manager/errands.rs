@@ -1,0 +1,145 @@
+//! ROOT. What a probe is to do, from the unit and from what is held; and what follows from where processes listen. Never
+//! starts one.
+
+use super::inputs::Which;
+use super::listeners::Address;
+use super::probes::For;
+use super::{Manager, inputs};
+use crate::policy::{Run, ServiceId};
+use crate::servers::Protocol;
+use crate::sys::files;
+use crate::unit::{self, Gate, Probe, Unit};
+use crate::wire::keeper::Kind;
+use crate::wire::probe::{Ask, At, Task};
+
+/// Milliseconds between two probes of one that is to become healthy, unless it is probed more often anyway.
+const AGAIN_MS: u64 = 1_000;
+
+impl Manager {
+    pub(super) fn task(&self, id: ServiceId, run: Run, what: For) -> Option<Task> {
+        let unit = self.unit_of(id)?;
+        let main = self.processes.get(run)?.pid;
+        let sockets = self.inodes(unit);
+        match (what, unit.gate()) {
+            (For::Look, _) => Some(Task::Look { main, sockets }),
+            (For::Ready, Gate::Listens) => Some(Task::Listens { main, sockets }),
+            (For::Ready, Gate::Answer(protocol)) => {
+                let at = At::Path(self.probe_path(run));
+                Some(Task::Answer { at, asks: asks(unit, protocol) })
+            }
+            (For::Ready, Gate::Health) => {
+                let again_ms = unit.health.as_ref()?.interval_ms.unwrap_or(AGAIN_MS).min(AGAIN_MS);
+                self.health_task(id, run, Some(again_ms))
+            }
+            (For::Health, _) => self.health_task(id, run, None),
+            (For::Ready, Gate::Success | Gate::Started | Gate::Notify | Gate::Line(_)) => None,
+        }
+    }
+
+    fn health_task(&self, id: ServiceId, run: Run, again_ms: Option<u64>) -> Option<Task> {
+        let unit = self.unit_of(id)?;
+        let health = unit.health.as_ref()?;
+        let (timeout_ms, host) = (health.timeout_ms, health.host.clone());
+        let ask = match &health.probe {
+            Probe::Http(path) => Ask::Http { path: path.clone(), host },
+            Probe::Uwsgi(path) => Ask::Uwsgi { path: path.clone(), host },
+            Probe::Tcp => Ask::Connection,
+            Probe::Command(command) => {
+                let Which { instance, generation, .. } = self.which(id, run)?;
+                let directories = self.directories(unit);
+                let paths: Vec<_> = directories.iter().map(|(which, path)| (*which, path.as_str())).collect();
+                let context = unit::Context {
+                    name: self.name_of(id),
+                    instance: instance.into(),
+                    generation: generation.into(),
+                    fds: &[],
+                    directories: &paths,
+                };
+                return Some(Task::Command { argv: command.expand(&context), timeout_ms, again_ms });
+            }
+        };
+        if unit.asks_private() {
+            let at = At::Path(self.probe_path(run));
+            return Some(Task::Health { at, ask, only: None, timeout_ms, again_ms });
+        }
+        let at = reachable(&inputs::address(&unit.health_socket()?.listen));
+        let alone = self.runs_of(id).len() < 2;
+        let only = if alone { None } else { Some(self.processes.get(run)?.pid) };
+        Some(Task::Health { at, ask, only, timeout_ms, again_ms })
+    }
+
+    /// Inodes of the unit's sockets, by which its processes' descriptors are told.
+    fn inodes(&self, unit: &Unit) -> Vec<u64> {
+        let bound = self.wanted_sockets(unit).into_iter().filter_map(|(_, address)| {
+            let (number, _) = self.listeners.at(&address)?;
+            files::identity(self.kept.fd(Kind::Listener, number)?).ok()
+        });
+        bound.map(|(_, inode)| inode).collect()
+    }
+}
+
+/// What is asked for the first answer: the path of `[health]` where there is one.
+fn asks(unit: &Unit, protocol: Protocol) -> Vec<Ask> {
+    let (path, host) = match &unit.health {
+        Some(health) => match &health.probe {
+            Probe::Http(path) | Probe::Uwsgi(path) => (path.clone(), health.host.clone()),
+            Probe::Tcp | Probe::Command(_) => ("/".to_owned(), health.host.clone()),
+        },
+        None => ("/".to_owned(), "localhost".to_owned()),
+    };
+    let http = Ask::Http { path: path.clone(), host: host.clone() };
+    let uwsgi = Ask::Uwsgi { path, host };
+    match protocol {
+        Protocol::Http => vec![http],
+        Protocol::Uwsgi => vec![uwsgi],
+        Protocol::Either => vec![uwsgi, http],
+    }
+}
+
+/// An address at which what listens there can be reached from this machine.
+fn reachable(address: &Address) -> At {
+    match address {
+        Address::Tcp { address, .. } => {
+            let mut address = *address;
+            if address.ip().is_unspecified() {
+                let ip: std::net::IpAddr = match address {
+                    std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                    std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                };
+                address.set_ip(ip);
+            }
+            At::Tcp(address.to_string())
+        }
+        Address::Unix(path) => At::Path(path.clone()),
+    }
+}
+
+/// What is wrong with where the processes of an incarnation listen, with the remedy.
+pub(super) fn wrong(unit: &Unit, held: bool, waits: bool, other: Option<(u32, String)>) -> Option<String> {
+    let first = unit.sockets.first()?;
+    let address = &first.listen;
+    let found = unit.service.recognised();
+    let hint = match &found.wrapper {
+        Some(wrapper) if wrapper.name.ends_with(" -c") => {
+            format!("write `exec {}` in its command", wrapper.program)
+        }
+        Some(wrapper) => {
+            format!("`{}` stays in front of it: name the program itself, `{}`", wrapper.name, wrapper.program)
+        }
+        None => format!(
+            "have it take its socket by LISTEN_FDS, or by its number: `{{fd:{}}}` in the command; a script has to start \
+             it with `exec`",
+            first.name
+        ),
+    };
+    match other {
+        Some((pid, at)) if !waits => Some(format!(
+            "its process {pid} listens on {at}, which is none of its sockets, and none of them waits for the clients of \
+             {address}\nhint: {hint}"
+        )),
+        Some(_) | None if !held => Some(format!(
+            "none of its processes holds {address}: clients wait there for nobody\nhint: {hint}"
+        )),
+        Some(_) | None => None,
+    }
+}

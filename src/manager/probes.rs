@@ -1,0 +1,430 @@
+//! ROOT. Looking at services by processes with their own rights: whether they answer, whether they are healthy, who
+//! listens where. Never asks a service anything itself.
+//!
+//! A probe is cloned by the zygote with the service's identity and says what it found in a line on a pipe. It ends
+//! when nobody reads that any more, so nothing of it is kept: a manager that takes over begins those that are still
+//! needed again. A private listener is the incarnation's alone; where it is gone, a probe is refused at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::inputs::Which;
+use super::kept::is_full;
+use super::{Manager, errands};
+use crate::launch::words;
+use crate::plan::{ExecPlan, FIXED_PATH};
+use crate::policy::service::{Incarnation, Phase};
+use crate::policy::{Event, Mono, Run, ServiceId};
+use crate::sys::errno::reason;
+use crate::sys::{fds, memfd, process};
+use crate::unit::{self, Gate, Unit};
+use crate::wire::keeper::Kind;
+use crate::wire::probe::{Finding, MOST_BYTES, Task};
+use crate::wire::zygote::{REPORT_BYTES, Report, Spawn};
+
+/// The most probes at a time; others wait.
+const MOST_AT_ONCE: usize = 16;
+/// Milliseconds until a probe that came to nothing is tried again.
+const AGAIN_MS: u64 = 1_000;
+/// Milliseconds that a probe has beyond its own time to say that it is over.
+const GRACE_MS: u64 = 2_000;
+/// Milliseconds after it is ready, and after its start where it is not, at which an incarnation is looked at.
+const LOOK_MS: (u64, u64) = (2_000, 5_000);
+
+/// What the last probe said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether all is well.
+    pub healthy: bool,
+    /// In words.
+    pub words: String,
+}
+
+/// What a probe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// To say when it is ready.
+    Ready,
+    /// To say whether it is healthy.
+    Health,
+    /// To see whether its processes listen where they should.
+    Look,
+}
+
+/// One that is under way.
+#[derive(Debug)]
+struct Flying {
+    service: ServiceId,
+    run: Run,
+    what: For,
+    out: OwnedFd,
+    report: OwnedFd,
+    pidfd: Option<OwnedFd>,
+    until: Option<Mono>,
+    said: Vec<u8>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Probes {
+    wanted: VecDeque<(ServiceId, Run, For)>,
+    flying: BTreeMap<u64, Flying>,
+    again: BTreeMap<Run, Mono>,
+    looks: BTreeMap<Run, Mono>,
+}
+
+impl Probes {
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Mono> {
+        let until = self.flying.values().filter_map(|one| one.until);
+        until.chain(self.again.values().copied()).chain(self.looks.values().copied()).min()
+    }
+
+    fn has(&self, run: Run, what: For) -> bool {
+        self.wanted.iter().any(|(_, one, is)| (*one, *is) == (run, what))
+            || self.flying.values().any(|one| (one.run, one.what) == (run, what))
+    }
+}
+
+impl Manager {
+    /// Nothing is left of an incarnation, or it never was.
+    pub(super) fn forget_probes(&mut self, run: Run) {
+        self.cancel(run, None);
+        self.probes.again.remove(&run);
+        self.probes.looks.remove(&run);
+        self.discard_private(run);
+    }
+
+    // ---- what is wanted ------------------------------------------------------------------------------
+
+    /// Sees to it that whatever waits for a probe has one, and that nothing else has.
+    pub(super) fn tend_probes(&mut self, id: ServiceId) {
+        let Some(gate) = self.unit_of(id).map(Unit::gate) else { return };
+        for (run, starting) in self.runs_of(id) {
+            if !starting {
+                self.probes.again.remove(&run);
+                self.cancel(run, Some(For::Ready));
+            } else if gate.is_probed()
+                && !self.probes.has(run, For::Ready)
+                && !self.probes.again.contains_key(&run)
+            {
+                self.want_probe(id, run, For::Ready);
+            }
+        }
+    }
+
+    /// The incarnations of a service, and whether each executes and is not ready.
+    pub(super) fn runs_of(&self, id: ServiceId) -> Vec<(Run, bool)> {
+        let Some(service) = self.world.get(id) else { return Vec::new() };
+        let starting = |one: &Incarnation| matches!(one.phase, Phase::Starting { .. });
+        service.incarnations().map(|(_, _, one)| (one.run, starting(one))).collect()
+    }
+
+    /// After an event of an incarnation: looks are due some time after it began or became ready.
+    pub(super) fn plan_look(&mut self, id: ServiceId, event: Event) {
+        let (run, after_ms) = match event {
+            Event::Executed(run) => (run, LOOK_MS.1),
+            Event::Ready(run) => (run, LOOK_MS.0),
+            _ => return,
+        };
+        let Some(unit) = self.unit_of(id) else { return };
+        // One that has answered on its own listener is where it should be.
+        let told = !matches!((event, unit.gate()), (Event::Ready(_), Gate::Answer(_)));
+        let looked_at = unit.service.kind == unit::Kind::Service
+            && unit.service.server != unit::Server::None
+            && !unit.sockets.is_empty();
+        if looked_at && told && self.runs_of(id).iter().any(|(one, _)| *one == run) {
+            self.probes.looks.insert(run, self.now.after(after_ms));
+        } else {
+            self.probes.looks.remove(&run);
+        }
+    }
+
+    /// Does one health probe of an incarnation now; there is at most one at a time.
+    #[expect(dead_code, reason = "policy asks for it once it keeps an eye on health")]
+    pub(super) fn probe_now(&mut self, id: ServiceId, run: Run) {
+        if !self.probes.has(run, For::Health) {
+            self.want_probe(id, run, For::Health);
+        }
+    }
+
+    fn want_probe(&mut self, id: ServiceId, run: Run, what: For) {
+        self.probes.wanted.push_back((id, run, what));
+        self.pump_probes();
+    }
+
+    /// Ends what is under way for an incarnation: of one purpose, or all.
+    fn cancel(&mut self, run: Run, what: Option<For>) {
+        let is = |one: Run, its: For| one == run && what.is_none_or(|what| what == its);
+        self.probes.wanted.retain(|(_, one, its)| !is(*one, *its));
+        let over = self.probes.flying.iter().filter(|(_, one)| is(one.run, one.what));
+        let over: Vec<u64> = over.map(|(request, _)| *request).collect();
+        for request in over {
+            drop(self.land(request));
+        }
+    }
+
+    /// What is due by now.
+    pub(super) fn keep_probes(&mut self) {
+        let now = self.now;
+        let due = |table: &BTreeMap<Run, Mono>| {
+            table.iter().filter(|(_, at)| **at <= now).map(|(run, _)| *run).collect::<Vec<_>>()
+        };
+        for run in due(&self.probes.again) {
+            self.probes.again.remove(&run);
+            if let Some(id) = self.service_of(run) {
+                self.tend_probes(id);
+            }
+        }
+        for run in due(&self.probes.looks) {
+            self.probes.looks.remove(&run);
+            if let Some(id) = self.service_of(run) {
+                self.want_probe(id, run, For::Look);
+            }
+        }
+        let over = self.probes.flying.iter().filter(|(_, one)| one.until.is_some_and(|until| until <= now));
+        let over: Vec<u64> = over.map(|(request, _)| *request).collect();
+        for request in over {
+            if let Some(one) = self.land(request)
+                && one.what == For::Health
+            {
+                self.heed_health(one.service, one.run, false, "the probe did not end in time".to_owned());
+            }
+        }
+        self.pump_probes();
+    }
+
+    // ---- from one that is wanted to a process --------------------------------------------------------
+
+    /// Has as many probes cloned as there may be.
+    pub(super) fn pump_probes(&mut self) {
+        while self.starts.is_linked() && self.probes.flying.len() < MOST_AT_ONCE {
+            let Some((id, run, what)) = self.probes.wanted.pop_front() else { return };
+            let Some(task) = self.task(id, run, what) else { continue };
+            match self.launch_probe(id, run, what, &task) {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => {
+                    self.probes.wanted.push_front((id, run, what)); // its link's room wakes us
+                    return;
+                }
+                Err(error) => {
+                    log::warn!("service={} starting a probe: {}", self.name_of(id), reason(&error));
+                    self.came_to_nothing(id, run, what);
+                }
+            }
+        }
+    }
+
+    fn launch_probe(&mut self, id: ServiceId, run: Run, what: For, task: &Task) -> io::Result<()> {
+        let plan = self.probe_plan(id, run, task).map_err(io::Error::other)?;
+        let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
+        let plan = memfd::sealed(c"supervise-probe", &plan)?;
+        let (gate_read, gate) = fds::pipe(0)?;
+        fds::write(gate.as_fd(), b"1")?; // nobody has to know of it before it runs
+        let (report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
+        let (out, out_write) = fds::pipe(0)?;
+        fds::set_nonblocking(out.as_fd(), true)?;
+        let stderr = io::stderr();
+        let mut parcel = vec![
+            plan.as_fd(),
+            gate_read.as_fd(),
+            report_write.as_fd(),
+            self.null.as_fd(),
+            out_write.as_fd(),
+            stderr.as_fd(),
+        ];
+        // The service's own command belongs into its cgroup, with its limits.
+        let cgroup = match task {
+            Task::Command { .. } => self.kept.fd(Kind::Cgroup, run.0),
+            Task::Answer { .. } | Task::Listens { .. } | Task::Health { .. } | Task::Look { .. } => None,
+        };
+        parcel.extend(cgroup);
+        let request = self.starts.next_request(self.kept.manager);
+        self.starts.send(&Spawn { request, sockets: 0, cgroup: cgroup.is_some() }, &parcel)?;
+        let limit_ms = match task {
+            Task::Health { timeout_ms, again_ms: None, .. }
+            | Task::Command { timeout_ms, again_ms: None, .. } => Some(timeout_ms.saturating_add(GRACE_MS)),
+            Task::Look { .. } => Some(GRACE_MS * 5),
+            Task::Health { .. } | Task::Command { .. } | Task::Answer { .. } | Task::Listens { .. } => None,
+        };
+        let until = limit_ms.map(|ms| self.now.after(ms));
+        self.watch_probe(request, out.as_raw_fd());
+        let flying = Flying { service: id, run, what, out, report, pidfd: None, until, said: Vec::new() };
+        self.probes.flying.insert(request, flying);
+        Ok(())
+    }
+
+    /// The zygote has made a process: true where it is a probe.
+    pub(super) fn probe_spawned(&mut self, request: u64, pidfd: OwnedFd) -> Result<(), OwnedFd> {
+        match self.probes.flying.get_mut(&request) {
+            Some(one) => {
+                one.pidfd = Some(pidfd);
+                Ok(())
+            }
+            None => Err(pidfd),
+        }
+    }
+
+    /// The zygote has made none.
+    pub(super) fn probe_refused(&mut self, request: u64) {
+        if let Some(one) = self.land(request) {
+            self.came_to_nothing(one.service, one.run, one.what);
+        }
+    }
+
+    /// The zygote is gone; what it had been asked for may or may not exist.
+    pub(super) fn probes_ungated(&mut self) {
+        let open = self.probes.flying.iter().filter(|(_, one)| one.pidfd.is_none());
+        let open: Vec<u64> = open.map(|(request, _)| *request).collect();
+        for request in open {
+            self.probe_refused(request);
+        }
+    }
+
+    fn came_to_nothing(&mut self, id: ServiceId, run: Run, what: For) {
+        match what {
+            For::Ready => drop(self.probes.again.insert(run, self.now.after(AGAIN_MS))),
+            For::Look => drop(self.probes.looks.insert(run, self.now.after(AGAIN_MS))),
+            For::Health => self.heed_health(id, run, false, "no probe could be started".to_owned()),
+        }
+    }
+
+    /// The service's own plan with another command, and without what is meant for its main process alone.
+    fn probe_plan(&self, id: ServiceId, run: Run, task: &Task) -> Result<ExecPlan, String> {
+        let which = self.which(id, run).ok_or("it is gone")?;
+        let mut plan = self.exec_plan(id, Which { before: None, ..which }, "")?;
+        plan.argv = vec!["supervise".to_owned(), "probe".to_owned(), task.encode()];
+        // In a clone of the zygote this is our own binary, whatever has become of the file.
+        plan.candidates = vec!["/proc/self/exe".to_owned()];
+        plan.sockets.clear();
+        plan.pid_variables.clear();
+        if matches!(task, Task::Command { .. }) {
+            const ONLY_MAIN: [&str; 5] = [
+                "LISTEN_FDS=",
+                "LISTEN_FDNAMES=",
+                "SERVER_STARTER_PORT=",
+                "NOTIFY_SOCKET=",
+                "WATCHDOG_USEC=",
+            ];
+            plan.env.retain(|pair| !ONLY_MAIN.iter().any(|name| pair.starts_with(name)));
+        } else {
+            plan.env = vec![format!("PATH={FIXED_PATH}"), "LANG=C.UTF-8".to_owned()];
+            plan.directory = "/".to_owned();
+        }
+        Ok(plan)
+    }
+
+    // ---- what came of it -----------------------------------------------------------------------------
+
+    /// Takes one from the list. A process that is still there is ended.
+    fn land(&mut self, request: u64) -> Option<Flying> {
+        let one = self.probes.flying.remove(&request)?;
+        self.unwatch_probe(one.out.as_raw_fd());
+        if let Some(pidfd) = &one.pidfd {
+            let _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        Some(one)
+    }
+
+    /// Reads what a probe says, line by line.
+    pub(super) fn hear_probe(&mut self, request: u64) {
+        loop {
+            let Some(one) = self.probes.flying.get_mut(&request) else { return };
+            let mut bytes = [0; MOST_BYTES];
+            match fds::read(one.out.as_fd(), &mut bytes) {
+                Ok(0) => break,
+                Ok(count) => one.said.extend_from_slice(bytes.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+            while let Some(one) = self.probes.flying.get_mut(&request) {
+                let Some(end) = one.said.iter().position(|byte| *byte == b'\n') else { break };
+                let line: Vec<u8> = one.said.drain(..=end).collect();
+                let finding = std::str::from_utf8(&line).ok().and_then(Finding::decode);
+                self.heed_finding(request, finding);
+            }
+            let too_long = self.probes.flying.get(&request).is_some_and(|one| one.said.len() >= MOST_BYTES);
+            if too_long {
+                break;
+            }
+        }
+        // It has ended without saying all.
+        if let Some(one) = self.land(request) {
+            log::warn!("service={} {}", self.name_of(one.service), self.words_of_probe(&one));
+            self.came_to_nothing(one.service, one.run, one.what);
+        }
+        self.pump_probes();
+    }
+
+    fn words_of_probe(&self, one: &Flying) -> String {
+        let mut bytes = [0; REPORT_BYTES];
+        let count = fds::read(one.report.as_fd(), &mut bytes).unwrap_or(0);
+        let report = bytes.get(..count).and_then(Report::decode);
+        let task = Task::Look { main: 0, sockets: Vec::new() };
+        match (report, self.probe_plan(one.service, one.run, &task)) {
+            (Some(report), Ok(plan)) => {
+                format!("its probe could not begin: {}", words::explain(&plan, &report, &[]))
+            }
+            (Some(_) | None, _) => "its probe ended without an answer".to_owned(),
+        }
+    }
+
+    fn heed_finding(&mut self, request: u64, finding: Option<Finding>) {
+        let Some(one) = self.probes.flying.get(&request) else { return };
+        let (id, run, what) = (one.service, one.run, one.what);
+        match (what, finding) {
+            (For::Ready, Some(Finding::Ready)) => {
+                drop(self.land(request));
+                self.is_ready(id, run);
+            }
+            (For::Ready, Some(Finding::Healthy(words))) => {
+                drop(self.land(request));
+                self.note_health(run, true, words);
+                self.is_ready(id, run);
+            }
+            (For::Ready, Some(Finding::Unhealthy(words))) => self.note_health(run, false, words), // it goes on
+            (For::Health, Some(Finding::Healthy(words))) => {
+                drop(self.land(request));
+                self.heed_health(id, run, true, words);
+            }
+            (For::Health, Some(Finding::Unhealthy(words))) => {
+                drop(self.land(request));
+                self.heed_health(id, run, false, words);
+            }
+            (For::Look, Some(Finding::Seen { held, waits, other })) => {
+                drop(self.land(request));
+                self.judge(id, run, held, waits, other);
+            }
+            (_, Some(_) | None) => {} // nothing that it was sent for
+        }
+    }
+
+    /// How its launch went comes before what was seen of it.
+    fn is_ready(&mut self, id: ServiceId, run: Run) {
+        self.take_report(run);
+        self.run_events();
+        self.feed(id, Event::Ready(run));
+        self.run_events();
+    }
+
+    fn heed_health(&mut self, _id: ServiceId, run: Run, healthy: bool, words: String) {
+        self.note_health(run, healthy, words);
+    }
+
+    fn note_health(&mut self, run: Run, healthy: bool, words: String) {
+        self.change_said(run, |said| said.health = Some(Health { healthy, words }));
+    }
+
+    /// Whether the processes of an incarnation listen where they should.
+    fn judge(&mut self, id: ServiceId, run: Run, held: bool, waits: bool, other: Option<(u32, String)>) {
+        let Some(unit) = self.unit_of(id) else { return };
+        let words = errands::wrong(unit, held, waits, other);
+        if let Some(words) = &words {
+            log::warn!("service={} {words}", self.name_of(id));
+        }
+        self.change_said(run, |said| said.wrong = words);
+    }
+}

@@ -1,0 +1,268 @@
+//! A server is ready when it answers, and not before: the real ones, with an application that takes its time to be
+//! imported. What is wrong with one is said by its name.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use super::gunicorn::python;
+use super::place::{Place, Who};
+use super::supervisor::{Role, Said};
+use super::{pypi, wait};
+
+/// Imports until it may go on; then both a WSGI and an ASGI application.
+const APP: &str = r#"
+import os, time
+
+WORK = os.environ["WORK"]
+open(WORK + "/importing", "w").close()
+while not os.path.exists(WORK + "/go"):
+    time.sleep(0.02)
+
+def status():
+    try:
+        return open(WORK + "/status").read().strip()
+    except OSError:
+        return "200 OK"
+
+def app(environ, start_response):
+    start_response(status(), [("Content-Length", "3")])
+    return [b"hi\n"]
+
+application = app
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": int(status().split()[0]), "headers": []})
+    await send({"type": "http.response.body", "body": b"hi\n"})
+"#;
+
+fn with_servers(who: Who) -> Place {
+    let place = Place::new(who);
+    pypi::install_all(&place.path("site"));
+    place.write("srv/app.py", APP);
+    place.write("srv/broken.py", "import nothing_of_that_name\n");
+    place
+}
+
+/// A unit of this command, started by hand, that lives no longer than it has to.
+fn serve(place: &Place, command: &str, rest: &str) {
+    let (site, work) = (place.path("site"), place.path("work"));
+    let environment =
+        format!("environment = {{ PYTHONPATH = \"{}\", WORK = \"{}\" }}", site.display(), work.display());
+    place.unit(
+        "web",
+        &format!("command = {command}\n{environment}\nsettle = \"0s\"\nstart = \"manual\"\n{rest}"),
+    );
+}
+
+fn python_module(module: &str, arguments: &str) -> String {
+    format!("\"{} -m {module} {arguments}\"", python())
+}
+
+fn uwsgi(place: &Place, arguments: &str) -> String {
+    let hook = "--hook-master-start 'unix_signal:15 gracefully_kill_them_all'";
+    format!("\"{} --master --need-app {hook} {arguments}\"", place.path("site/bin/uwsgi").display())
+}
+
+fn socket(address: impl std::fmt::Display) -> String {
+    format!("[socket.http]\nlisten = \"{address}\"\n")
+}
+
+/// What an HTTP server says; the first line.
+fn get(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(wait::LONG)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Starts it, sees that it is not ready while its application is imported, and that it is once it answers.
+#[track_caller]
+fn is_ready_when_it_answers(place: &mut Place, gate: &str) {
+    place.run();
+    let start = place.begin(&["start", "web"]);
+    wait::until(wait::LONG, "the application to be imported", || exists(place, "work/importing"));
+    let web = place.service("web");
+    assert_eq!((web["state"].as_str(), web["gate"].as_str()), (Some("starting"), Some(gate)), "{web:#}");
+    place.write("work/go", "");
+    let said: Said = start.wait();
+    assert_eq!(said.code, Some(0), "{said:?}\n{}", place.stderr());
+    let web = place.service("web");
+    assert_eq!(web["state"], "running", "{web:#}");
+    assert_eq!(web["problems"], serde_json::json!([]), "{web:#}");
+}
+
+fn exists(place: &Place, name: &str) -> Option<()> {
+    place.path(name).exists().then_some(())
+}
+
+const PRIVATE: &str = "private probe: its first answer, then alive for 0s";
+const LISTENS: &str = "listener test: it waits for connections, then alive for 0s";
+
+#[test]
+fn root_gunicorn_is_ready_at_its_first_answer() {
+    let mut place = with_servers(Who::Root);
+    let address = place.address();
+    serve(&place, &python_module("gunicorn", "app:app --no-control-socket"), &socket(address));
+    is_ready_when_it_answers(&mut place, PRIVATE);
+    assert_eq!(get(address), "HTTP/1.1 200 OK");
+    // Its private socket is its user's alone, and goes with it.
+    let sockets = || std::fs::read_dir(place.path("run/probe")).unwrap().count();
+    assert_eq!(sockets(), 1);
+    place.order(&["stop", "web"]);
+    assert_eq!(sockets(), 0);
+}
+
+#[test]
+fn user_gunicorn_with_threads_is_ready_at_its_first_answer_whatever_that_is() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    place.write("work/status", "500 No");
+    let command = python_module("gunicorn", "app:app --no-control-socket -k gthread --threads 2 -w 2");
+    serve(&place, &command, &socket(address));
+    is_ready_when_it_answers(&mut place, PRIVATE);
+    assert_eq!(get(address), "HTTP/1.1 500 No");
+}
+
+#[test]
+fn root_uwsgi_is_asked_in_its_own_protocol() {
+    let mut place = with_servers(Who::Root);
+    let path = place.path("uwsgi.sock");
+    serve(&place, &uwsgi(&place, "--wsgi-file app.py"), &socket(path.display()));
+    is_ready_when_it_answers(&mut place, PRIVATE);
+}
+
+#[test]
+fn user_uwsgi_over_http_is_ready_at_its_first_answer() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    serve(&place, &uwsgi(&place, "--wsgi-file app.py --protocol http"), &socket(address));
+    is_ready_when_it_answers(&mut place, PRIVATE);
+    assert_eq!(get(address), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn user_uwsgi_with_a_file_is_asked_in_both_ways() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    place.write(
+        "srv/web.ini",
+        "[uwsgi]\nmaster = true\nneed-app = true\nwsgi-file = app.py\nprotocol = http\n",
+    );
+    serve(&place, &format!("\"{} web.ini\"", place.path("site/bin/uwsgi").display()), &socket(address));
+    is_ready_when_it_answers(&mut place, PRIVATE);
+    assert_eq!(get(address), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn user_uvicorn_is_ready_when_it_waits_for_connections() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    serve(&place, &python_module("uvicorn", "app:asgi --fd {fd:http}"), &socket(address));
+    is_ready_when_it_answers(&mut place, LISTENS);
+    assert_eq!(get(address), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn root_uvicorn_with_two_workers_is_ready_when_one_of_them_waits() {
+    let mut place = with_servers(Who::Root);
+    let address = place.address();
+    serve(&place, &python_module("uvicorn", "app:asgi --fd {fd:http} --workers 2"), &socket(address));
+    is_ready_when_it_answers(&mut place, LISTENS);
+    assert_eq!(get(address), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn user_hypercorn_is_ready_when_it_waits_for_connections() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    serve(&place, &python_module("hypercorn", "app:asgi --bind fd://{fd:http}"), &socket(address));
+    is_ready_when_it_answers(&mut place, LISTENS);
+    assert!(get(address).contains(" 200 "));
+}
+
+#[test]
+fn user_daphne_is_ready_when_it_waits_for_connections() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    serve(&place, &python_module("daphne", "--fd {fd:http} app:asgi"), &socket(address));
+    is_ready_when_it_answers(&mut place, LISTENS);
+    assert!(get(address).contains(" 200 "));
+}
+
+#[test]
+fn user_a_probe_that_waits_goes_on_after_the_death_of_the_manager() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    serve(&place, &python_module("gunicorn", "app:app --no-control-socket"), &socket(address));
+    place.run();
+    let start = place.begin(&["start", "web"]);
+    wait::until(wait::LONG, "the application to be imported", || exists(&place, "work/importing"));
+    place.kill(Role::Manager);
+    assert_eq!(place.reaches("web", "starting")["gate"], PRIVATE);
+    place.write("work/go", "");
+    assert_eq!(start.wait().code, Some(0));
+    assert_eq!(get(address), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn user_an_application_that_is_broken_fails_the_start_in_plain_words() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    let rest = format!("[restart]\npolicy = \"never\"\n{}", socket(address));
+    serve(&place, &python_module("gunicorn", "broken:app --no-control-socket"), &rest);
+    place.run();
+    let said = place.ask(&["start", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let meaning = "exit status 3: a worker of gunicorn could not boot: the application failed while it was imported; \
+                   the traceback is in its last lines";
+    assert!(said.err.contains(meaning), "{said:?}");
+    assert_eq!(place.service("web")["exit"]["meaning"], meaning);
+}
+
+#[test]
+fn user_who_listens_somewhere_else_is_named() {
+    let mut place = with_servers(Who::User);
+    let (address, elsewhere) = (place.address(), place.address());
+    place.write("work/go", "");
+    let script = format!(
+        "#!/bin/sh\n{} -m gunicorn app:app --no-control-socket --bind {elsewhere}\nexit 1\n",
+        python()
+    );
+    place.write("srv/start", &script);
+    serve(&place, "[\"/bin/sh\", \"start\"]", &socket(address));
+    place.run();
+    place.order(&["start", "web"]);
+    let found = wait::within(Duration::from_secs(30), || {
+        place.service("web")["problems"][0].as_str().map(str::to_owned)
+    });
+    let found = found.unwrap_or_else(|| panic!("nothing is said: {:#}", place.service("web")));
+    let rest = format!(
+        " listens on {elsewhere}, which is none of its sockets, and none of them waits for the clients of {address}\n\
+         hint: have it take its socket by LISTEN_FDS, or by its number: `{{fd:http}}` in the command; a script has to \
+         start it with `exec`"
+    );
+    assert!(found.starts_with("its process ") && found.ends_with(&rest), "{found}");
+}
+
+#[test]
+fn user_what_cannot_work_with_a_server_is_refused() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    serve(&place, &python_module("gunicorn", "app:app --reuse-port"), &socket(address));
+    place.run();
+    let web = place.service("web");
+    let problem = web["problems"][0].as_str().unwrap();
+    assert!(problem.contains("with `--reuse-port` the workers of gunicorn ignore the sockets"), "{problem}");
+    assert_eq!(web["state"], "failed");
+    assert!(Path::new(&place.path("run")).exists());
+}
