@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::Manager;
+use super::access::Caller;
 use super::control::{Heard, Room, SessionId};
 use crate::policy::service::Ended;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::Kind;
 use crate::wire::control::{self, Failed, Failure, OperationReply, Refusal, Reply, StatusReply};
-use crate::wire::names;
 use crate::wire::request::{Order, Request};
+use crate::wire::verb::Right;
+
+/// Who asks, and where the answer goes.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    /// Where.
+    pub session: SessionId,
+    /// Who.
+    pub caller: &'a Caller,
+}
 
 /// Who waits for which operation on what.
 #[derive(Debug, Default)]
@@ -27,23 +37,9 @@ impl Manager {
     /// Takes what a client said.
     pub(super) fn take_request(&mut self, heard: Heard) {
         match heard {
-            Heard::Asked { session, request, .. } => match &request {
-                Request::Status { names } => self.answer_status(session, names),
-                Request::Start(order) => self.operate(session, order, Event::Start),
-                Request::Stop { order, hold: false } => self.operate(session, order, Event::Stop),
-                Request::Stop { order, hold: true } => self.not_yet(session, order, "holding its sockets"),
-                Request::Restart { order, stop_first: true } => {
-                    self.operate(session, order, Event::RestartStopFirst);
-                }
-                // Nothing says how to reload yet, which means a restart.
-                Request::Restart { order, stop_first: false } | Request::Reload(order) => {
-                    self.operate(session, order, Event::Restart);
-                }
-                Request::Scale { order, .. } => self.not_yet(session, order, "changing its instances"),
-                Request::Kill { names, signal, all } => self.answer_kill(session, names, signal, *all),
-                Request::Events { names } => self.subscribe(session, names),
-                Request::Show { name, exec } => self.answer_show(session, name, *exec),
-            },
+            Heard::Asked { session, request, caller, .. } => {
+                self.answer(Asker { session, caller: &caller }, &request);
+            }
             Heard::Room(session) => {
                 self.go_on_with_status(session);
                 self.watchers.has_room(session);
@@ -57,7 +53,27 @@ impl Manager {
         }
     }
 
-    fn not_yet(&mut self, session: SessionId, order: &Order, step: &str) {
+    fn answer(&mut self, asker: Asker<'_>, request: &Request) {
+        match request {
+            Request::Status { names } => self.answer_status(asker, names),
+            Request::Start(order) => self.operate(asker, order, Event::Start),
+            Request::Stop { order, hold: false } => self.operate(asker, order, Event::Stop),
+            Request::Stop { order, hold: true } => self.not_yet(asker, order, "holding its sockets"),
+            Request::Restart { order, stop_first: true } => {
+                self.operate(asker, order, Event::RestartStopFirst);
+            }
+            // Nothing says how to reload yet, which means a restart.
+            Request::Restart { order, stop_first: false } | Request::Reload(order) => {
+                self.operate(asker, order, Event::Restart);
+            }
+            Request::Scale { order, .. } => self.not_yet(asker, order, "changing its instances"),
+            Request::Kill { names, signal, all } => self.answer_kill(asker, names, signal, *all),
+            Request::Events { names } => self.subscribe(asker, names),
+            Request::Show { name, exec } => self.answer_show(asker, name, *exec),
+        }
+    }
+
+    fn not_yet(&mut self, Asker { session, .. }: Asker<'_>, order: &Order, step: &str) {
         let first = Failure {
             service: order.names.first().cloned().unwrap_or_default(),
             step: step.to_owned(),
@@ -68,25 +84,10 @@ impl Manager {
         self.reply(session, &Reply::Refused(Refusal::Failed(Box::new(failed))), true);
     }
 
-    pub(super) fn resolve(&self, wanted: &[String]) -> Result<Vec<ServiceId>, names::Unknown> {
-        let all: Vec<(&str, ServiceId)> =
-            self.services.iter().map(|(id, known)| (known.name.as_str(), *id)).collect();
-        let mut plain: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-        plain.sort_unstable();
-        let chosen = if wanted.is_empty() { plain } else { names::resolve(wanted, &plain)? };
-        Ok(chosen
-            .into_iter()
-            .filter_map(|name| all.iter().find(|(one, _)| *one == name).map(|(_, id)| *id))
-            .collect())
-    }
-
-    fn answer_status(&mut self, session: SessionId, wanted: &[String]) {
-        let chosen = match self.resolve(wanted) {
+    fn answer_status(&mut self, Asker { session, caller }: Asker<'_>, wanted: &[String]) {
+        let chosen = match self.resolve(wanted, caller, Right::Status) {
             Ok(chosen) => chosen,
-            Err(unknown) => {
-                self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
-                return;
-            }
+            Err(refusal) => return self.refuse(session, refusal),
         };
         let supervisor = Some(self.supervisor_status());
         let first = StatusReply { supervisor, services: Vec::new() };
@@ -116,13 +117,11 @@ impl Manager {
         }
     }
 
-    fn operate(&mut self, session: SessionId, order: &Order, event: fn(Operation) -> Event) {
-        let chosen = match self.resolve(&order.names) {
+    fn operate(&mut self, asker: Asker<'_>, order: &Order, event: fn(Operation) -> Event) {
+        let Asker { session, caller } = asker;
+        let chosen = match self.resolve(&order.names, caller, Right::Control) {
             Ok(chosen) => chosen,
-            Err(unknown) => {
-                self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
-                return;
-            }
+            Err(refusal) => return self.refuse(session, refusal),
         };
         let operation = Operation(order.operation.0);
         if let Some(refusal) = self.refuse_bad_units(&chosen, event(operation)) {
@@ -251,6 +250,11 @@ impl Manager {
             Some(Kind::Task) => "running it",
             Some(Kind::Service) | None => "proving itself",
         }
+    }
+
+    /// The last reply to a call: that it may not be, or cannot.
+    pub(super) fn refuse(&mut self, session: SessionId, refusal: Refusal) {
+        self.reply(session, &Reply::Refused(refusal), true);
     }
 
     pub(super) fn reply(&mut self, session: SessionId, reply: &Reply, last: bool) -> Room {

@@ -144,6 +144,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         manager.read_units_first()?;
     }
     manager.open_control();
+    manager.write_book();
     manager.begin();
     Ok(manager)
 }

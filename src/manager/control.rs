@@ -14,8 +14,9 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::access::{Book, Caller};
 use crate::policy::Mono;
-use crate::sys::peer::{self, Peer};
+use crate::sys::peer;
 use crate::wire::control::Reply;
 use crate::wire::request::Request;
 use crate::wire::verb::Rights;
@@ -57,7 +58,7 @@ pub enum Heard {
         /// Where the replies go.
         session: SessionId,
         /// Who asks, by the kernel's word.
-        uid: u32,
+        caller: Caller,
         /// What for.
         request: Request,
         /// Whether it takes more than one reply; [`Control::reply`] sees to it either way.
@@ -86,17 +87,13 @@ pub enum Room {
 pub struct Control {
     listener: UnixListener,
     own_uid: u32,
+    book: Book,
     base: usize,
     places: Vec<Option<Client>>,
     ready: Vec<usize>,
     next_serial: u64,
     accepting: bool,
     paused_until: Option<Mono>,
-}
-
-/// What a peer may do before any unit is asked: root and the supervisor's own user everything, others nothing.
-pub fn rights_of(peer: Peer, own_uid: u32) -> Rights {
-    if peer.uid == 0 || peer.uid == own_uid { Rights::EVERYTHING } else { Rights::NONE }
 }
 
 impl Control {
@@ -112,6 +109,7 @@ impl Control {
         Ok(Self {
             listener,
             own_uid,
+            book: Book::default(),
             base: token_base,
             places: (0..MOST_CLIENTS).map(|_| None).collect(),
             ready: Vec::new(),
@@ -120,6 +118,12 @@ impl Control {
             accepting: true,
             paused_until: None,
         })
+    }
+
+    /// From now on these decide whom is listened to. Clients that are there already keep the most they could have; each
+    /// of their calls is judged by the service it is about.
+    pub fn judge_by(&mut self, book: Book) {
+        self.book = book;
     }
 
     /// Whether an event with this token is for [`Control::on_event`].
@@ -264,12 +268,16 @@ impl Control {
         let Ok(who) = peer::credentials(&stream) else {
             return;
         };
-        let rights = rights_of(who, self.own_uid);
+        let is_ours = who.uid == 0 || who.uid == self.own_uid;
+        let mut groups = if is_ours { Vec::new() } else { peer::groups(&stream).unwrap_or_default() };
+        groups.push(who.gid);
+        let caller = Caller { uid: who.uid, groups, is_ours };
+        let rights = self.book.rights(&caller);
         let Some(place) = self.place_for(who.uid, rights) else {
             return;
         };
         let _ = peer::refuse_descriptors(&stream);
-        let client = Client::new(stream, who.uid, rights, now);
+        let client = Client::new(stream, caller, rights, now);
         let token = Token(self.base + 1 + place);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if client.stream().set_nonblocking(true).is_err()

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Manager;
+use super::access::Caller;
+use super::answer::Asker;
 use super::control::{Room, SessionId};
 use super::report::instant;
 use crate::policy::ServiceId;
 use crate::sys::clock;
-use crate::wire::control::{Event, EventReply, Exit, Refusal, Reply, State};
+use crate::wire::control::{Event, EventReply, Exit, Reply, State};
 use crate::wire::names;
+use crate::wire::verb::Right;
 
 /// What of a service a watcher is told the changes of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub struct Seen {
 struct Watcher {
     /// What he asked for.
     names: Vec<String>,
+    caller: Caller,
     missed: u64,
     full: bool,
 }
@@ -68,16 +72,16 @@ impl Watchers {
 
 impl Manager {
     /// From now on this client is told.
-    pub(super) fn subscribe(&mut self, session: SessionId, wanted: &[String]) {
-        if let Err(unknown) = self.resolve(wanted) {
-            self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
-            return;
+    pub(super) fn subscribe(&mut self, asker: Asker<'_>, wanted: &[String]) {
+        let Asker { session, caller } = asker;
+        if let Err(refusal) = self.resolve(wanted, caller, Right::Status) {
+            return self.refuse(session, refusal);
         }
         if self.watchers.is_empty() {
             self.watchers.seen = self.services.keys().filter_map(|id| Some((*id, self.seen(*id)?))).collect();
         }
         if self.reply(session, &Reply::Event(EventReply::default()), false) != Room::Gone {
-            let watcher = Watcher { names: wanted.to_vec(), missed: 0, full: false };
+            let watcher = Watcher { names: wanted.to_vec(), caller: caller.clone(), missed: 0, full: false };
             self.watchers.table.insert(session, watcher);
         }
     }
@@ -113,7 +117,9 @@ impl Manager {
             .watchers
             .table
             .iter()
-            .filter(|(_, watcher)| concerns(&watcher.names, &name))
+            .filter(|(_, watcher)| {
+                concerns(&watcher.names, &name) && self.right_on(id, &watcher.caller).is_some()
+            })
             .map(|(session, _)| *session)
             .collect();
         for session in sessions {

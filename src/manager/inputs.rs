@@ -188,6 +188,14 @@ pub fn questions(unit: &Unit, user: u32) -> Vec<Question> {
     let groups = unit.service.group.iter().chain(unit.service.groups.iter().flatten());
     let groups = groups.chain(unit.sockets.iter().filter_map(|socket| socket.group.as_ref()));
     all.extend(groups.filter_map(of_group));
+    let access = [&unit.access.status, &unit.access.logs, &unit.access.control];
+    all.extend(access.into_iter().flatten().filter_map(|who| match who {
+        unit::Who::User(name) => {
+            Some(name.parse().map_or_else(|_| Question::User(name.clone()), Question::Id))
+        }
+        unit::Who::Group(name) if name.parse::<u32>().is_err() => Some(Question::Group(name.clone())),
+        unit::Who::Group(_) | unit::Who::Everyone => None,
+    }));
     all.sort();
     all.dedup();
     all

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::Manager;
-use super::control::SessionId;
+use super::answer::Asker;
 use crate::policy::{Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::process;
@@ -11,21 +11,20 @@ use crate::unit::Signal;
 use crate::wire::control::{Failed, Failure, OperationReply, Refusal, Reply};
 use crate::wire::keeper::Kind;
 use crate::wire::varlink::Standard;
+use crate::wire::verb::Right;
 
 impl Manager {
     /// Sends it and says so. A service that has no process is a failure; the others have got theirs then.
-    pub(super) fn answer_kill(&mut self, session: SessionId, names: &[String], signal: &str, all: bool) {
+    pub(super) fn answer_kill(&mut self, asker: Asker<'_>, names: &[String], signal: &str, all: bool) {
+        let Asker { session, caller } = asker;
         let Some(signal) = Signal::named(signal) else {
             let wrong = Standard::InvalidParameter("signal".to_owned());
             self.reply(session, &Reply::Standard(wrong), true);
             return;
         };
-        let chosen = match self.resolve(names) {
+        let chosen = match self.resolve(names, caller, Right::Control) {
             Ok(chosen) => chosen,
-            Err(unknown) => {
-                self.reply(session, &Reply::Refused(Refusal::NoSuchService(unknown)), true);
-                return;
-            }
+            Err(refusal) => return self.refuse(session, refusal),
         };
         let failures: Vec<Failure> =
             chosen.iter().filter_map(|id| self.signal_one(*id, signal, all)).collect();

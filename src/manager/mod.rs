@@ -7,6 +7,7 @@
 //! processes, [`handover`] is what happens when the keeper itself dies.
 
 mod above;
+mod access;
 mod accounts;
 mod answer;
 mod boot;

@@ -2,11 +2,12 @@
 //! Never reads the disk, never shows a value of the environment.
 
 use super::Manager;
-use super::control::SessionId;
+use super::answer::Asker;
 use super::inputs::Which;
 use crate::policy::ServiceId;
 use crate::unit;
 use crate::wire::control::{Failed, Failure, Refusal, Reply, Row, Shown};
+use crate::wire::verb::Right;
 
 /// The most bytes of one value.
 const MOST_VALUE: usize = 4096;
@@ -15,10 +16,11 @@ const MOST_ROWS: usize = 512;
 
 impl Manager {
     /// Shows one service.
-    pub(super) fn answer_show(&mut self, session: SessionId, name: &str, exec: bool) {
-        let found = self.resolve(&[name.to_owned()]).map(|found| found.first().copied());
+    pub(super) fn answer_show(&mut self, asker: Asker<'_>, name: &str, exec: bool) {
+        let Asker { session, caller } = asker;
+        let found = self.resolve(&[name.to_owned()], caller, Right::Logs).map(|found| found.first().copied());
         let reply = match found {
-            Err(unknown) => Reply::Refused(Refusal::NoSuchService(unknown)),
+            Err(refusal) => Reply::Refused(refusal),
             Ok(None) => return,
             Ok(Some(id)) => match self.rows(id, exec) {
                 Ok(mut rows) => {

@@ -28,6 +28,31 @@ pub fn credentials(socket: &impl AsFd) -> io::Result<Peer> {
     Ok(Peer { uid: found.uid(), gid: found.gid() })
 }
 
+/// The supplementary groups of whom is at the other end (SO_PEERGROUPS), at most [`MOST_GROUPS`] of them: one with more
+/// is taken for somebody without the others.
+pub fn groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+    let mut found: Vec<libc::gid_t> = vec![0; MOST_GROUPS];
+    let mut length = libc::socklen_t::try_from(size_of_val(found.as_slice())).unwrap_or(0);
+    let fd = socket.as_fd().as_raw_fd();
+    let place: *mut libc::gid_t = found.as_mut_ptr();
+    // SAFETY: the pointer and the length describe `found`, which outlives the call; the kernel writes no more than that.
+    let result = retry(|| unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, place.cast(), &raw mut length).into()
+    });
+    match result {
+        Ok(_) => {
+            found.truncate(length as usize / size_of::<libc::gid_t>());
+            Ok(found)
+        }
+        // More than there is room for.
+        Err(error) if error.raw_os_error() == Some(libc::ERANGE) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The most supplementary groups that are asked for.
+pub const MOST_GROUPS: usize = 1024;
+
 /// A stream to the socket at `path`, non-blocking, close-on-exec; never waits (connect(2)).
 ///
 /// Errors: ENOENT and ECONNREFUSED where nobody listens, EAGAIN where the queue is full, EACCES where this user
@@ -86,6 +111,17 @@ mod tests {
         assert_eq!(credentials(&ours).unwrap().uid, own_uid());
         assert_eq!(credentials(&ours).unwrap(), credentials(&theirs).unwrap());
         assert!(credentials(&std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn the_groups_of_a_peer_are_those_of_this_process() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut found = groups(&ours).unwrap();
+        let own = nix::unistd::getgroups().unwrap();
+        let mut own: Vec<u32> = own.into_iter().map(nix::unistd::Gid::as_raw).collect();
+        found.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(found, own);
     }
 
     #[test]

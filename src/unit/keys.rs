@@ -506,11 +506,11 @@ pub const KEYS: &[Key] = rows! {
             "What works everywhere, what suits a web application, or nothing.";
     }
     Access {
-        "status" Shape::Whos, Later, Is "[]",
+        "status" Shape::Whos, Now, Is "[]",
             "Who may see how it does: `user:NAME`, `group:NAME`, `*`.";
-        "logs" Shape::Whos, Later, Is "[]",
+        "logs" Shape::Whos, Now, Is "[]",
             "Who may also read its output.";
-        "control" Shape::Whos, Later, Is "[]",
+        "control" Shape::Whos, Now, Is "[]",
             "Who may also start, stop and deploy it.";
     }
     Dev {

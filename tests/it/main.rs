@@ -17,6 +17,7 @@ mod supervisor;
 mod wait;
 
 mod above;
+mod access;
 mod boot;
 mod check;
 mod crash_loop;

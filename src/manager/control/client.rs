@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use super::Caller;
 use super::{CALL_MS, ENOUGH_QUEUED, FIRST_BYTE_MS, Heard, MOST_QUEUED, Room, SessionId, WRITE_MS};
 use crate::policy::Mono;
 use crate::sys::peer;
@@ -52,7 +53,7 @@ enum Input {
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
-    uid: u32,
+    caller: Caller,
     rights: Rights,
     input: Input,
     flight: Option<Flight>,
@@ -76,10 +77,10 @@ pub struct Client {
 
 impl Client {
     /// A client that has just been accepted.
-    pub fn new(stream: UnixStream, uid: u32, rights: Rights, now: Mono) -> Self {
+    pub fn new(stream: UnixStream, caller: Caller, rights: Rights, now: Mono) -> Self {
         Self {
             stream,
-            uid,
+            caller,
             rights,
             input: if rights.is_none() { Input::Counted(0) } else { Input::Frames(Frames::new(MOST_CALL)) },
             flight: None,
@@ -104,7 +105,7 @@ impl Client {
 
     /// The user.
     pub const fn uid(&self) -> u32 {
-        self.uid
+        self.caller.uid
     }
 
     /// What that user may do.
@@ -342,7 +343,7 @@ impl Client {
                     self.flight = Some(Flight { serial, more, gathered, held_back: false });
                 }
                 let session = SessionId { serial, place };
-                out.push(Heard::Asked { session, uid: self.uid, request, more });
+                out.push(Heard::Asked { session, caller: self.caller.clone(), request, more });
             }
         }
     }
