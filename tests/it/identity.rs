@@ -161,8 +161,8 @@ const ENVIRONMENT: &str = "\
 HOME=/nonexistent
 INVOCATION_ID=ID
 LANG=C.UTF-8
-LISTEN_FDNAMES=http:local
-LISTEN_FDS=2
+LISTEN_FDNAMES=http:local:health
+LISTEN_FDS=3
 LISTEN_PID=PID
 LOGNAME=NAME
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -242,6 +242,7 @@ fn root_gunicorn_has_exactly_the_rights_of_its_unit() {
         "gunicorn's heartbeat",
         "pipe",
         &format!("tcp port {} listens", address.port()),
+        "unix 1 listens", // on which it is asked whether it answers
         "unix web.sock listens",
     ];
     // A worker has a pipe of its own; the master has none beside its output.

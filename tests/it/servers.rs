@@ -13,7 +13,7 @@ use super::{pypi, wait};
 
 /// Imports until it may go on; then both a WSGI and an ASGI application.
 const APP: &str = r#"
-import os, time
+import asyncio, os, time
 
 WORK = os.environ["WORK"]
 open(WORK + "/importing", "w").close()
@@ -26,7 +26,13 @@ def status():
     except OSError:
         return "200 OK"
 
+def busy():
+    open(WORK + "/busy", "w").close()
+    return os.path.exists(WORK + "/finish")
+
 def app(environ, start_response):
+    while environ["PATH_INFO"] == "/slow" and not busy():
+        time.sleep(0.02)
     start_response(status(), [("Content-Length", "3")])
     return [b"hi\n"]
 
@@ -39,6 +45,8 @@ async def asgi(scope, receive, send):
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+    while scope["path"] == "/slow" and not busy():
+        await asyncio.sleep(0.02)
     await send({"type": "http.response.start", "status": int(status().split()[0]), "headers": []})
     await send({"type": "http.response.body", "body": b"hi\n"})
 "#;
@@ -77,9 +85,14 @@ fn socket(address: impl std::fmt::Display) -> String {
 
 /// What an HTTP server says; the first line.
 fn get(address: SocketAddr) -> String {
+    ask(address, "/")
+}
+
+fn ask(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(wait::LONG)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text);
     text.lines().next().unwrap_or_default().to_owned()
@@ -265,4 +278,57 @@ fn user_what_cannot_work_with_a_server_is_refused() {
     assert!(problem.contains("with `--reuse-port` the workers of gunicorn ignore the sockets"), "{problem}");
     assert_eq!(web["state"], "failed");
     assert!(Path::new(&place.path("run")).exists());
+}
+
+/// A request that is under way when the service is stopped gets its answer.
+#[track_caller]
+fn finishes_what_has_begun(command: &dyn Fn(&Place) -> String) {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    place.write("work/go", "");
+    serve(&place, &command(&place), &socket(address));
+    place.run();
+    place.order(&["start", "web"]);
+    let client = std::thread::spawn(move || ask(address, "/slow"));
+    wait::until(wait::LONG, "a request to be under way", || exists(&place, "work/busy"));
+    let stop = place.begin(&["stop", "web"]);
+    place.reaches("web", "stopping");
+    place.write("work/finish", "");
+    assert!(client.join().unwrap().contains(" 200"), "{}", place.stderr());
+    assert_eq!(stop.wait().code, Some(0));
+}
+
+#[test]
+fn user_gunicorn_finishes_what_has_begun() {
+    finishes_what_has_begun(&|_| python_module("gunicorn", "app:app --no-control-socket"));
+}
+
+#[test]
+fn user_uwsgi_finishes_what_has_begun() {
+    finishes_what_has_begun(&|place| uwsgi(place, "--wsgi-file app.py --protocol http"));
+}
+
+#[test]
+fn user_uvicorn_finishes_what_has_begun() {
+    finishes_what_has_begun(&|_| python_module("uvicorn", "app:asgi --fd {fd:http}"));
+}
+
+#[test]
+fn user_a_pid_file_stops_the_next_generation_and_a_warning_says_so() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    place.write("work/go", "");
+    let pid = place.path("work/pid");
+    let command = python_module("gunicorn", &format!("app:app --no-control-socket --pid {}", pid.display()));
+    serve(&place, &command, &socket(address));
+    place.run();
+    place.order(&["start", "web"]);
+    let web = place.service("web");
+    let problem = web["problems"][0].as_str().unwrap_or_default();
+    let warning = format!("two generations of gunicorn cannot have one pid file, `{}`", pid.display());
+    assert!(problem.contains(&warning), "{web:#}");
+    let said = place.ask(&["restart", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("exit status 1: gunicorn could not begin"), "{said:?}");
+    assert_eq!(get(address), "HTTP/1.1 200 OK", "the old one goes on");
 }
