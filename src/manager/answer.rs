@@ -221,9 +221,11 @@ impl Manager {
                         (self.doing(id, ended), words, Some(hint), exit)
                     }
                     End::NotReady => ("becoming ready", words, Some(hint), None),
-                    End::Launch { .. } | End::TimedOut | End::Unprepared | End::NoProcess(_) => {
-                        ("starting it", words, None, None)
-                    }
+                    End::Launch { .. }
+                    | End::TimedOut
+                    | End::Unprepared
+                    | End::Unbound
+                    | End::NoProcess(_) => ("starting it", words, None, None),
                 }
             }
             Outcome::Superseded => {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::listeners::{Address, Wanted};
 use super::read_units::Layer;
 use super::{Manager, directories, notices};
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
@@ -17,7 +16,6 @@ use crate::sys::memfd;
 use crate::unit::{self, Unit};
 use crate::wire::accounts::{Account, Answer, Question};
 use crate::wire::keeper::Kind;
-use crate::wire::state::{self, header};
 
 /// What a generation is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,71 +316,6 @@ impl Manager {
         Some(Which { run, instance: instance.number, generation, before })
     }
 
-    /// The addresses of a unit's sockets, with their names, in order.
-    pub(super) fn wanted_sockets(&self, unit: &Unit) -> Vec<(String, Address)> {
-        unit.sockets.iter().map(|socket| (socket.name.clone(), address(&socket.listen))).collect()
-    }
-
-    /// Makes sure that every socket of a service is bound and right; their ids in order. The error is in
-    /// words, for all sockets at once.
-    pub(super) fn bind_all(&mut self, id: ServiceId) -> Result<Vec<u64>, String> {
-        let Some(known) = self.services.get(&id) else { return Ok(Vec::new()) };
-        let Some(unit) = known.unit.clone() else { return Ok(Vec::new()) };
-        let (users, groups) = (known.inputs.users.clone(), known.inputs.groups.clone());
-        let locks = self.settings.runtime_dir.join("locks");
-        let (mut ids, mut wrong) = (Vec::new(), Vec::new());
-        for socket in &unit.sockets {
-            let number = |account: &unit::Account, table: &BTreeMap<String, u32>| match account {
-                unit::Account::Name(name) => table.get(name).copied(),
-                unit::Account::Id(id) => Some(*id),
-            };
-            let wanted = Wanted {
-                address: address(&socket.listen),
-                mode: socket.mode,
-                user: socket.user.as_ref().and_then(|user| number(user, &users)),
-                group: socket.group.as_ref().and_then(|group| number(group, &groups)),
-                backlog: socket.backlog,
-                nodelay: socket.nodelay,
-            };
-            if let Some((at, listener)) = self.listeners.at(&wanted.address) {
-                if listener.service == id {
-                    if let Err(error) = self.listeners.repair(at, wanted.backlog, &self.kept) {
-                        log::warn!(
-                            "service={} listening again on {}: {}",
-                            known_name(self, id),
-                            wanted.address,
-                            reason(&error)
-                        );
-                    }
-                    ids.push(at);
-                } else {
-                    let other = self.name_of(listener.service).to_owned();
-                    wrong.push(format!("binding {}: `{other}` has it", wanted.address));
-                }
-                continue;
-            }
-            let number = self.store.get(header::NEXT_LISTENER) + 1;
-            self.store.set(header::NEXT_LISTENER, number);
-            match self.listeners.bind(number, id, &wanted, &locks, &mut self.kept) {
-                Ok(listener) => {
-                    self.save(state::Kind::Listener, number, &listener);
-                    log::info!("service={} listening on {}", known_name(self, id), wanted.address);
-                    ids.push(number);
-                }
-                Err(unbound) => wrong.push(unbound.to_string()),
-            }
-        }
-        if wrong.is_empty() { Ok(ids) } else { Err(wrong.join("\n")) }
-    }
-
-    /// Closes the sockets of a service.
-    pub(super) fn release_sockets(&mut self, id: ServiceId) {
-        for number in self.listeners.of(id) {
-            self.listeners.release(number, &mut self.kept);
-            self.remove_record(state::Kind::Listener, number);
-        }
-    }
-
     /// The plan of an incarnation, encoded.
     pub(super) fn plan(&self, id: ServiceId, which: Which, invocation: &str) -> Result<Vec<u8>, String> {
         let plan = self.exec_plan(id, which, invocation)?;
@@ -414,7 +347,7 @@ impl Manager {
         });
         let listeners: Vec<plan::Listener> = sockets
             .into_iter()
-            .map(|(name, address)| plan::Listener { name, address: address.to_string() })
+            .map(|(name, address)| plan::Listener { name, address: address.starter_key() })
             .chain(private)
             .collect();
         let numbered = listeners.iter().zip(plan::FIRST_SOCKET as i32..);
@@ -504,10 +437,6 @@ fn passed_beside(unit: &Unit) -> Vec<plan::Passed> {
         .collect()
 }
 
-fn known_name(manager: &Manager, id: ServiceId) -> &str {
-    manager.name_of(id)
-}
-
 /// The working directory with its symbolic links resolved; as it is written where that does not work: the
 /// start then says why.
 pub fn resolved(unit: &Unit) -> String {
@@ -515,15 +444,5 @@ pub fn resolved(unit: &Unit) -> String {
     match std::fs::canonicalize(directory) {
         Ok(real) => real.to_string_lossy().into_owned(),
         Err(_) => directory.to_string_lossy().into_owned(),
-    }
-}
-
-/// The one form of a unit's address.
-pub fn address(listen: &unit::Listen) -> Address {
-    match listen {
-        unit::Listen::Tcp { addr, dual } => Address::Tcp { address: *addr, dual: *dual },
-        unit::Listen::Unix(path) => Address::Unix(path.clone()),
-        // The parser lets none through as long as it says that they are not supported.
-        unit::Listen::Abstract(name) => Address::Unix(format!("@{name}").into()),
     }
 }

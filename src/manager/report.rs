@@ -4,7 +4,7 @@
 use super::Manager;
 use super::events::Seen;
 use super::inputs::Which;
-use super::listeners::Address;
+use super::listeners::Spot;
 use super::notices::Said;
 use crate::launch::words;
 use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
@@ -104,7 +104,7 @@ impl Manager {
                 let error = std::io::Error::from_raw_os_error(errno);
                 format!("no process could be made: {}", reason(&error))
             }
-            End::Unprepared => {
+            End::Unprepared | End::Unbound => {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
             End::NotReady => self.unready_words(id, which.run),
@@ -165,6 +165,7 @@ impl Manager {
             problems.push(self.words_of(id, ended));
         }
         problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
+        problems.extend(self.socket_problems(id));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         if let Some(errno) = said.and_then(|said| said.errno) {
             let error = std::io::Error::from_raw_os_error(errno);
@@ -240,10 +241,10 @@ impl Manager {
             .into_iter()
             .map(|(name, address)| {
                 let bound = self.listeners.at(&address).and_then(|(id, _)| self.kept.fd(Kind::Listener, id));
-                let queue = match (&address, bound) {
-                    (Address::Tcp { .. }, Some(fd)) => sockets::tcp_queue(fd).ok(),
-                    (Address::Tcp { .. }, None) | (Address::Unix(_), _) => None,
-                };
+                let queue = bound.filter(|_| address.has_queue()).and_then(|fd| match address.spot {
+                    Spot::Inet { .. } => sockets::tcp_queue(fd).ok(),
+                    Spot::Path(_) | Spot::Abstract(_) => sockets::unix_queue(fd).ok(),
+                });
                 control::Socket {
                     name,
                     address: address.to_string(),

@@ -161,6 +161,11 @@ impl Manager {
                     self.feed(id, Event::NotCloned(run, End::Unprepared));
                     continue;
                 }
+                Err(NotPrepared::Unbound(words)) => {
+                    self.words.insert(id, words); // said with the event
+                    self.feed(id, Event::NotCloned(run, End::Unbound));
+                    continue;
+                }
             };
             let borrowed: Vec<BorrowedFd<'_>> = parcel.fds.iter().map(AsFd::as_fd).collect();
             let sent = match &self.starts.link {
@@ -186,8 +191,9 @@ impl Manager {
     fn prepare(&mut self, id: ServiceId, run: Run) -> Result<(Prepared, Parcel), NotPrepared> {
         let which = self.which(id, run).ok_or_else(|| NotPrepared::Words("nobody wants it".to_owned()))?;
         let Which { generation, instance, .. } = which;
-        let mut sockets = self.bind_all(id).map_err(NotPrepared::Words)?;
+        // Sockets may lie in them.
         self.make_directories(id).map_err(NotPrepared::Words)?;
+        let mut sockets = self.bind_all(id, Some(run)).map_err(NotPrepared::Unbound)?;
         if which.before.is_some() {
             sockets.clear(); // they are bound, and clients wait, but a command before the start has none
         }
@@ -364,6 +370,8 @@ enum NotPrepared {
     Shortage(io::Error),
     /// The service cannot be started as it is; the words say why.
     Words(String),
+    /// A socket is not bound; the words say why.
+    Unbound(String),
 }
 
 /// Without its notify socket or pipe a service would never be ready.

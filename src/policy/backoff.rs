@@ -69,6 +69,15 @@ impl Backoff {
     }
 }
 
+/// Milliseconds between tries to bind a socket: an address may come with its interface, a port with the end of
+/// whoever has it.
+const UNBOUND_MS: (u64, u64) = (1_000, 30_000);
+
+/// Milliseconds to wait after the `tries`-th socket in a row that could not be bound.
+pub fn unbound_delay(tries: u32) -> u64 {
+    doubled(UNBOUND_MS.0, tries.saturating_sub(1), UNBOUND_MS.1)
+}
+
 /// Milliseconds to wait after the `tries`-th refusal of a process in a row.
 pub fn shortage_delay(tries: u32) -> u64 {
     doubled(SHORTAGE_MS.0, tries.saturating_sub(1), SHORTAGE_MS.1)
@@ -81,6 +90,7 @@ pub const fn is_shortage(end: End) -> bool {
         End::Exited(Exit::Code(_) | Exit::Signal(_) | Exit::Unknown)
         | End::Launch { .. }
         | End::Unprepared
+        | End::Unbound
         | End::TimedOut
         | End::NotReady => false,
     }
@@ -144,6 +154,12 @@ mod tests {
         let limited = Backoff { give_up_after: Some(3), ..PLAIN };
         assert!(matches!(limited.next(crash, 2, Run(1)), Next::After(_)));
         assert_eq!(limited.next(crash, 3, Run(1)), Next::Failed);
+    }
+
+    #[test]
+    fn a_socket_is_tried_again_after_one_second_and_then_ever_more_seldom() {
+        let delays: Vec<u64> = (1..8).map(unbound_delay).collect();
+        assert_eq!(delays, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
     }
 
     #[test]

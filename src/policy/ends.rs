@@ -68,6 +68,10 @@ impl Service {
             instance.lie_down(Rest::BackingOff { until }, step.now);
             return;
         }
+        if end == End::Unbound {
+            self.current_unbound(index, one, step);
+            return;
+        }
         if let (Some(reset), Some(up_since)) = (step.spec.backoff.reset_after_ms, one.up_since)
             && step.now.since(up_since) >= reset
         {
@@ -101,6 +105,20 @@ impl Service {
             }
             Next::Failed => instance.lie_down(Rest::Failed, step.now),
         }
+    }
+
+    /// A socket of the one that counts is not bound: whoever waits for it is told now, and the tries go on.
+    fn current_unbound(&mut self, index: usize, one: &Incarnation, step: &mut Step<'_>) {
+        if self.roll.is_some_and(|roll| roll.to == one.generation) {
+            self.roll_back(End::Unbound, step);
+            self.rest(index, Rest::Waiting, step);
+            return;
+        }
+        self.fail_waiting(End::Unbound, one.generation, step);
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        instance.shortages = instance.shortages.saturating_add(1);
+        let until = step.now.after(backoff::unbound_delay(instance.shortages));
+        instance.lie_down(Rest::BackingOff { until }, step.now);
     }
 
     /// A successor has not passed the gate.

@@ -79,6 +79,9 @@ pub enum End {
     NoProcess(i32),
     /// The manager could not prepare the start (an account, a directory); its words are kept beside it.
     Unprepared,
+    /// A socket could not be bound; its words are kept beside it. Never counts as the service's failure, and is tried
+    /// again whatever `[restart]` says.
+    Unbound,
     /// The steps before the command took longer than `start-timeout`.
     TimedOut,
     /// The command ran and was not ready within `start-timeout`.

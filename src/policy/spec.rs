@@ -40,6 +40,7 @@ impl Spec {
             | End::Launch { .. }
             | End::NoProcess(_)
             | End::Unprepared
+            | End::Unbound
             | End::TimedOut
             | End::NotReady => false,
         }

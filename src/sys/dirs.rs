@@ -59,6 +59,15 @@ pub fn facts(fd: BorrowedFd<'_>) -> io::Result<Facts> {
     Ok(Facts::of(&unsafe { stat.assume_init() }))
 }
 
+/// The group of an open file.
+pub fn group(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` has room for what fstat writes.
+    retry(|| unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) }.into())?;
+    // SAFETY: fstat succeeded and filled it.
+    Ok(unsafe { stat.assume_init() }.st_gid)
+}
+
 /// Cuts a file off at `size` bytes.
 pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     let size = libc::off_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;

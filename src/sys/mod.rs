@@ -31,6 +31,7 @@ pub mod signals;
 pub mod slots;
 pub mod sockets;
 pub mod terminal;
+pub mod walk;
 
 use std::io;
 

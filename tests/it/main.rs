@@ -13,6 +13,7 @@ mod load;
 mod place;
 mod processes;
 mod pypi;
+mod sockets;
 mod supervisor;
 mod wait;
 
@@ -29,6 +30,7 @@ mod refusals;
 mod restart;
 mod rights;
 mod servers;
+mod sockets_heal;
 mod status_fields;
 mod stopping;
 mod takeover;

@@ -1,0 +1,123 @@
+//! ROOT. The listening sockets: bound once, kept by the keeper, put right before each hand-over, removed with
+//! their unit. Never accepts.
+//!
+//! [`bind`] makes one, [`repair`] puts right what a holder did to one, [`holder`] names who has an address that
+//! is wanted here, [`of_service`] is where units come in.
+
+mod address;
+mod bind;
+mod holder;
+mod of_service;
+mod repair;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+pub use address::{Address, Carries, Spot};
+
+use super::kept::Kept;
+use crate::policy::ServiceId;
+use crate::sys::{fds, sockets};
+use crate::wire::keeper::Kind;
+
+/// What a unit wants of a socket, its names resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where.
+    pub address: Address,
+    /// The file's mode, for Unix sockets.
+    pub mode: u32,
+    /// The file's owner, where one is named.
+    pub user: Option<u32>,
+    /// The file's group, where one is named.
+    pub group: Option<u32>,
+    /// How many connections may wait.
+    pub backlog: u32,
+    /// Options of an IP socket.
+    pub options: sockets::Options,
+}
+
+/// One that is bound, as the state has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Whose.
+    pub service: ServiceId,
+    /// Where.
+    pub address: Address,
+    /// Device and inode of a Unix socket's file.
+    pub file: Option<(u64, u64)>,
+    /// The room that its queue has, where the kernel gives it less than is wanted.
+    #[serde(default)]
+    pub clamped: Option<u32>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    table: BTreeMap<u64, Listener>,
+}
+
+/// A failure of one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unbound {
+    /// Which.
+    pub address: Address,
+    /// What went wrong.
+    pub reason: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Unbound {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "binding {}: {}", self.address, self.reason)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(out, "\nhint: {hint}"))
+    }
+}
+
+impl Listeners {
+    /// Takes one up again, or a new one in.
+    pub fn restore(&mut self, id: u64, listener: Listener) {
+        self.table.insert(id, listener);
+    }
+
+    /// The one at an address.
+    pub fn at(&self, address: &Address) -> Option<(u64, &Listener)> {
+        self.table.iter().find(|(_, one)| one.address == *address).map(|(id, one)| (*id, one))
+    }
+
+    /// One of them.
+    pub fn get(&self, id: u64) -> Option<&Listener> {
+        self.table.get(&id)
+    }
+
+    /// Those of a service.
+    pub fn of(&self, service: ServiceId) -> Vec<u64> {
+        self.table.iter().filter(|(_, one)| one.service == service).map(|(id, _)| *id).collect()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Listener)> {
+        self.table.iter().map(|(id, one)| (*id, one))
+    }
+
+    /// Closes one, and removes a file that is still ours.
+    pub fn release(&mut self, id: u64, kept: &mut Kept) -> Option<Listener> {
+        let listener = self.table.remove(&id)?;
+        if let (Spot::Path(path), Some(identity)) = (&listener.address.spot, listener.file) {
+            bind::remove_if_it_is(path, identity);
+        }
+        kept.drop(Kind::Listener, id);
+        kept.drop(Kind::PathLock, id);
+        Some(listener)
+    }
+}
+
+/// A copy of a kept socket, to be handed over.
+pub fn copy(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fds::duplicate(fd)
+}

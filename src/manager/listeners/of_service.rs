@@ -1,0 +1,251 @@
+//! ROOT. The sockets of a service: what its unit wants, and that all of it is bound and right before a process
+//! gets it. Never starts one.
+
+use std::collections::BTreeMap;
+
+use super::bind::{self, Bound, Failure};
+use super::repair::repair;
+use super::{Address, Carries, Listener, Spot, Unbound, Wanted};
+use crate::manager::Manager;
+use crate::policy::{Run, ServiceId};
+use crate::sys::errno::reason;
+use crate::sys::sockets;
+use crate::unit::{self, Unit};
+use crate::wire::keeper::Kind;
+use crate::wire::state::{self, header};
+
+/// Whom a socket is for.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    service: ServiceId,
+    /// No other incarnation of it runs, which would share what is changed.
+    alone: bool,
+}
+
+impl Manager {
+    /// The addresses of a unit's sockets, with their names, in order.
+    pub(in crate::manager) fn wanted_sockets(&self, unit: &Unit) -> Vec<(String, Address)> {
+        unit.sockets.iter().map(|socket| (socket.name.clone(), Address::of(socket))).collect()
+    }
+
+    /// Everything that a service wants of its sockets, in order.
+    fn wants(&self, id: ServiceId) -> Vec<Wanted> {
+        let Some(known) = self.services.get(&id) else { return Vec::new() };
+        let sockets = known.unit.iter().flat_map(|unit| &unit.sockets);
+        let number = |account: &unit::Account, table: &BTreeMap<String, u32>| match account {
+            unit::Account::Name(name) => table.get(name).copied(),
+            unit::Account::Id(id) => Some(*id),
+        };
+        sockets
+            .map(|socket| Wanted {
+                address: Address::of(socket),
+                mode: socket.mode,
+                user: socket.user.as_ref().and_then(|user| number(user, &known.inputs.users)),
+                group: socket.group.as_ref().and_then(|group| number(group, &known.inputs.groups)),
+                backlog: socket.backlog,
+                options: sockets::Options {
+                    nodelay: socket.nodelay,
+                    keepalive: socket.keepalive,
+                    freebind: socket.freebind,
+                },
+            })
+            .collect()
+    }
+
+    /// Makes sure that every socket of a service is bound and right; their ids in order. `run` is the incarnation
+    /// that will get them. The error is in words, for all sockets at once.
+    pub(in crate::manager) fn bind_all(
+        &mut self,
+        id: ServiceId,
+        run: Option<Run>,
+    ) -> Result<Vec<u64>, String> {
+        let others = |(other, process): (Run, &super::super::processes::Process)| {
+            process.service == id && Some(other) != run
+        };
+        let holder = Holder { service: id, alone: !self.processes.iter().any(others) };
+        let (mut ids, mut wrong) = (Vec::new(), Vec::new());
+        for wanted in self.wants(id) {
+            match self.ensure(holder, &wanted) {
+                Ok(number) => ids.push(number),
+                Err(unbound) => wrong.push(unbound.to_string()),
+            }
+        }
+        if wrong.is_empty() { Ok(ids) } else { Err(wrong.join("\n")) }
+    }
+
+    /// One socket: the one that is kept, put right, or another in its place; or a new one.
+    fn ensure(&mut self, holder: Holder, wanted: &Wanted) -> Result<u64, Unbound> {
+        let Some((number, listener)) = self.listeners.at(&wanted.address) else {
+            let number = self.store.get(header::NEXT_LISTENER) + 1;
+            self.store.set(header::NEXT_LISTENER, number);
+            let bound = self.bind_new(wanted)?;
+            return self.keep_socket(number, holder.service, wanted, bound).map(|()| number);
+        };
+        if listener.service != holder.service {
+            return Err(self.taken(&wanted.address));
+        }
+        let listener = listener.clone();
+        let name = self.name_of(holder.service).to_owned();
+        let right = match self.kept.fd(Kind::Listener, number) {
+            Some(fd) => repair(fd, wanted, holder.alone),
+            None => Err("its descriptor is lost".to_owned()),
+        };
+        if let Err(why) = right {
+            log::warn!("service={name} {}: {why}: bound anew", wanted.address);
+            return self.rebind(number, &listener, wanted).map(|()| number);
+        }
+        if is_lost(&listener) {
+            match self.bind_again(number, &listener, wanted) {
+                Ok(()) => log::warn!("service={name} {}: its file was gone: bound anew", wanted.address),
+                // The one that is kept still has what waits in its queue.
+                Err(unbound) => log::warn!("service={name} its file is gone: {unbound}"),
+            }
+        } else {
+            self.note_room(number, wanted);
+        }
+        Ok(number)
+    }
+
+    /// In place of one that cannot be put right. Where that one has to be closed by everybody first, the bind fails,
+    /// and is tried again as any other is.
+    fn rebind(&mut self, number: u64, listener: &Listener, wanted: &Wanted) -> Result<(), Unbound> {
+        match (&wanted.address.spot, wanted.address.carries) {
+            (Spot::Path(path), _) => {
+                if let Some(identity) = listener.file {
+                    bind::remove_if_it_is(path, identity);
+                }
+            }
+            (Spot::Inet { .. }, Carries::Stream) => {
+                if let Some(fd) = self.kept.fd(Kind::Listener, number) {
+                    let _ = sockets::shut(fd); // where it does not listen there is nothing in the way
+                }
+            }
+            (Spot::Inet { .. } | Spot::Abstract(_), _) => {
+                self.listeners.release(number, &mut self.kept);
+                self.remove_record(state::Kind::Listener, number);
+            }
+        }
+        self.bind_again(number, listener, wanted)
+    }
+
+    /// Binds the address of one that is kept, and keeps the new one in its place.
+    fn bind_again(&mut self, number: u64, listener: &Listener, wanted: &Wanted) -> Result<(), Unbound> {
+        let bound =
+            bind::bind(wanted, self.user, None).map_err(|failure| self.unbound(&wanted.address, failure))?;
+        self.keep_socket(number, listener.service, wanted, bound)
+    }
+
+    fn bind_new(&self, wanted: &Wanted) -> Result<Bound, Unbound> {
+        let locks = self.settings.runtime_dir.join("locks");
+        bind::bind(wanted, self.user, Some(&locks)).map_err(|failure| self.unbound(&wanted.address, failure))
+    }
+
+    fn unbound(&self, address: &Address, failure: Failure) -> Unbound {
+        let (reason, hint) = match failure {
+            Failure::Refused(error, hint) => (reason(&error), hint),
+            Failure::Taken => return self.taken(address),
+            Failure::Foreign(part) => {
+                let hint =
+                    format!("`{}` can be written by others than the supervisor's user", part.display());
+                ("not as the supervisor's user".to_owned(), Some(hint))
+            }
+        };
+        Unbound { address: address.clone(), reason, hint }
+    }
+
+    /// Has a socket kept, and writes it down.
+    fn keep_socket(
+        &mut self,
+        number: u64,
+        service: ServiceId,
+        wanted: &Wanted,
+        bound: Bound,
+    ) -> Result<(), Unbound> {
+        let Bound { socket, file, lock } = bound;
+        let kept = lock.map_or(Ok(()), |lock| self.kept.put(Kind::PathLock, number, 0, lock));
+        if let Err(error) = kept.and_then(|()| self.kept.put(Kind::Listener, number, 0, socket)) {
+            if let (Spot::Path(path), Some(identity)) = (&wanted.address.spot, file) {
+                bind::remove_if_it_is(path, identity);
+            }
+            self.kept.drop(Kind::PathLock, number);
+            let hint = "raise the limit on open files (`ulimit -n`) of the supervisor".to_owned();
+            let address = wanted.address.clone();
+            return Err(Unbound { address, reason: reason(&error), hint: Some(hint) });
+        }
+        let address = wanted.address.clone();
+        self.listeners.restore(number, Listener { service, address, file, clamped: None });
+        self.note_room(number, wanted);
+        if let Some(listener) = self.listeners.get(number).cloned() {
+            self.save(state::Kind::Listener, number, &listener);
+        }
+        log::info!("service={} listening on {}", self.name_of(service), wanted.address);
+        Ok(())
+    }
+
+    /// Notes that the kernel gives a queue less room than is wanted, and says so once.
+    fn note_room(&mut self, number: u64, wanted: &Wanted) {
+        let clamped = most_waiting().filter(|most| wanted.address.has_queue() && *most < wanted.backlog);
+        let Some(listener) = self.listeners.get(number) else { return };
+        if listener.clamped == clamped {
+            return;
+        }
+        let listener = Listener { clamped, ..listener.clone() };
+        if let Some(words) = clamped_words(&listener, wanted.backlog) {
+            log::warn!("service={} {words}", self.name_of(listener.service));
+        }
+        self.save(state::Kind::Listener, number, &listener);
+        self.listeners.restore(number, listener);
+    }
+
+    /// Closes the sockets of a service.
+    pub(in crate::manager) fn release_sockets(&mut self, id: ServiceId) {
+        for number in self.listeners.of(id) {
+            self.listeners.release(number, &mut self.kept);
+            self.remove_record(state::Kind::Listener, number);
+        }
+    }
+
+    /// What is wrong with the sockets of a service although they are bound, for `status`.
+    pub(in crate::manager) fn socket_problems(&self, id: ServiceId) -> Vec<String> {
+        let mut problems = Vec::new();
+        for wanted in self.wants(id) {
+            let Some((_, listener)) = self.listeners.at(&wanted.address) else { continue };
+            if listener.service != id {
+                continue;
+            }
+            problems.extend(clamped_words(listener, wanted.backlog));
+            if is_lost(listener) {
+                problems.push(format!(
+                    "{}: its file was removed or replaced: clients do not reach the service\nhint: `supervise restart \
+                     {}` binds it anew",
+                    wanted.address,
+                    self.name_of(id),
+                ));
+            }
+        }
+        problems
+    }
+}
+
+fn clamped_words(listener: &Listener, wanted: u32) -> Option<String> {
+    let room = listener.clamped?;
+    Some(format!(
+        "{}: the kernel lets {room} connections wait, not {wanted}\nhint: `sysctl net.core.somaxconn={wanted}` lets more",
+        listener.address
+    ))
+}
+
+/// Whether what is at a socket's path is not its file. Where nobody can look it is not said to be.
+fn is_lost(listener: &Listener) -> bool {
+    match (&listener.address.spot, listener.file) {
+        (Spot::Path(path), Some(identity)) => {
+            bind::identity_at(path).is_ok_and(|found| found != Some(identity))
+        }
+        (Spot::Path(_), None) | (Spot::Inet { .. } | Spot::Abstract(_), _) => false,
+    }
+}
+
+/// net.core.somaxconn: more than this never wait.
+fn most_waiting() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
