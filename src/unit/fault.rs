@@ -29,7 +29,6 @@ impl Fault {
             Self::Key(KeyFault::NotYet { .. })
                 | Self::Value(ValueFault::NotYet { .. })
                 | Self::Command(CommandFault::PlaceholderNotYet { .. })
-                | Self::Socket(SocketFault::AbstractNotYet { .. })
         )
     }
 }
@@ -360,11 +359,6 @@ pub enum SocketFault {
         word: String,
         /// The same in IPv4.
         remedy: SocketAddr,
-    },
-    /// An abstract Unix socket, which does nothing yet.
-    AbstractNotYet {
-        /// What was written.
-        word: String,
     },
     /// Not the name of an abstract Unix socket.
     AbstractName {

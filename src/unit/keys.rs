@@ -268,7 +268,7 @@ const GATES: Shape = Shape::Choice(&[
 const POLICIES: Shape =
     Shape::Choice(&[("always", Since::Now), ("on-failure", Since::Now), ("never", Since::Now)]);
 const SOCKET_TYPES: Shape =
-    Shape::Choice(&[("stream", Since::Now), ("datagram", Since::Later), ("seqpacket", Since::Later)]);
+    Shape::Choice(&[("stream", Since::Now), ("datagram", Since::Now), ("seqpacket", Since::Now)]);
 const STRATEGIES: Shape = Shape::Choice(&[("start-first", Since::Later), ("stop-first", Since::Later)]);
 const LOGS: Shape = Shape::Choice(&[
     ("file", Since::Later),
@@ -290,8 +290,6 @@ const NOFILE_MAX: i64 = 0x7fff_ffc0;
 /// Largest backlog that listen(2) takes; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG_MAX: i64 = i32::MAX as i64;
 
-/// Whether `@name` can be listened on.
-pub const ABSTRACT_SOCKETS: Since = Since::Later;
 /// Words in braces that the commands of a unit can hold beside `{fd:NAME}`.
 pub const PLACEHOLDERS: &[(&str, Since)] = &[
     ("name", Since::Now),
@@ -420,9 +418,9 @@ pub const KEYS: &[Key] = rows! {
             "How many connections may wait; the kernel's `net.core.somaxconn` caps it.";
         "nodelay" Shape::Flag, Now, Is "true",
             "Sends small packets at once on TCP.";
-        "keepalive" Shape::Flag, Later, Is "false",
+        "keepalive" Shape::Flag, Now, Is "false",
             "Looks now and then whether the other side of a TCP connection is still there.";
-        "freebind" Shape::Flag, Later, Is "false",
+        "freebind" Shape::Flag, Now, Is "false",
             "Binds an address that the machine does not have yet.";
         "inherit" Shape::GivenName, Later, Unset r#""http""#,
             "Takes the socket of this name from the init that started supervise.";

@@ -10,8 +10,8 @@ use super::account::{self, Account};
 use super::address::Listen;
 use super::capability::Capability;
 use super::command::{self, Command, Piece};
-use super::fault::{CommandFault, Fault, SocketFault, ValueFault};
-use super::keys::{ABSTRACT_SOCKETS, Key, Preset, Shape, Since};
+use super::fault::{CommandFault, Fault, ValueFault};
+use super::keys::{Key, Preset, Shape, Since};
 use super::model::{Environment, Reload, Who};
 use super::nearest::nearest;
 use super::signal::Signal;
@@ -479,11 +479,6 @@ impl Reader<'_> {
     }
 
     fn address(&mut self, raw: &Raw<'_>) -> Option<Listen> {
-        if let (Raw::Text(word), Since::Later) = (raw, ABSTRACT_SOCKETS)
-            && word.starts_with('@')
-        {
-            self.tell::<()>(SocketFault::AbstractNotYet { word: (*word).to_owned() });
-        }
         match raw {
             Raw::Integer(_, word) => self.unfit(raw, Some(&format!("did you mean `\":{word}\"`?"))),
             Raw::Text(word) => match Listen::parse(word) {

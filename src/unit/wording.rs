@@ -297,7 +297,6 @@ impl SocketFault {
             Self::NoPort { word } => format!("write a port behind it: {}", tick(&format!("{word}:80"))),
             Self::Port { .. } => "a port is from 1 to 65535".to_owned(),
             Self::Mapped { remedy, .. } => format!("write {}", tick(&remedy.to_string())),
-            Self::AbstractNotYet { .. } => "write a path such as `/run/bagels/http.sock`".to_owned(),
             Self::AbstractName { .. } => {
                 format!(
                     "write 1 to {SOCKET_PATH_BYTES_MAX} bytes behind the `@`, none of them a control character"
@@ -333,9 +332,6 @@ impl fmt::Display for SocketFault {
             Self::NoPort { word } => write!(out, "{} has no port", tick(word)),
             Self::Port { word } => write!(out, "{} has no port that can be listened on", tick(word)),
             Self::Mapped { word, .. } => write!(out, "{} is an IPv4 address, written as IPv6", tick(word)),
-            Self::AbstractNotYet { word } => {
-                write!(out, "the abstract socket {} is not supported yet", tick(word))
-            }
             Self::AbstractName { word } => {
                 write!(out, "{} cannot be the name of an abstract socket", tick(word))
             }

@@ -31,6 +31,7 @@ mod restart;
 mod rights;
 mod servers;
 mod sockets_heal;
+mod sockets_kinds;
 mod status_fields;
 mod stopping;
 mod takeover;
