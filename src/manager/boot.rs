@@ -231,7 +231,7 @@ impl Manager {
         }
         for id in &ids {
             let boots = self.world.spec(*id).is_some_and(|spec| spec.start_at_boot);
-            if boots && let Err(words) = self.bind_all(*id, None) {
+            if boots && let Err(words) = self.make_directories(*id).and_then(|()| self.bind_all(*id, None)) {
                 self.say_words(*id, words); // tried again at the start, which then fails with these words
             }
         }
