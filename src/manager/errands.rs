@@ -1,10 +1,10 @@
 //! ROOT. What a probe is to do, from the unit and from what is held; and what follows from where processes listen. Never
 //! starts one.
 
+use super::Manager;
 use super::inputs::Which;
-use super::listeners::Address;
+use super::listeners::{Address, Spot};
 use super::probes::For;
-use super::{Manager, inputs};
 use crate::policy::{Run, ServiceId};
 use crate::servers::Protocol;
 use crate::sys::files;
@@ -62,7 +62,7 @@ impl Manager {
             let at = At::Path(self.probe_path(run));
             return Some(Task::Health { at, ask, only: None, timeout_ms, again_ms });
         }
-        let at = reachable(&inputs::address(&unit.health_socket()?.listen));
+        let at = reachable(&Address::of(unit.health_socket()?));
         let alone = self.runs_of(id).len() < 2;
         let only = if alone { None } else { Some(self.processes.get(run)?.pid) };
         Some(Task::Health { at, ask, only, timeout_ms, again_ms })
@@ -98,8 +98,8 @@ fn asks(unit: &Unit, protocol: Protocol) -> Vec<Ask> {
 
 /// An address at which what listens there can be reached from this machine.
 fn reachable(address: &Address) -> At {
-    match address {
-        Address::Tcp { address, .. } => {
+    match &address.spot {
+        Spot::Inet { address, .. } => {
             let mut address = *address;
             if address.ip().is_unspecified() {
                 let ip: std::net::IpAddr = match address {
@@ -110,7 +110,8 @@ fn reachable(address: &Address) -> At {
             }
             At::Tcp(address.to_string())
         }
-        Address::Unix(path) => At::Path(path.clone()),
+        Spot::Path(path) => At::Path(path.clone()),
+        Spot::Abstract(name) => At::Abstract(name.clone()),
     }
 }
 
