@@ -60,6 +60,20 @@ fn ask_seqpacket(path: &Path, text: &str) -> Option<Value> {
     serde_json::from_slice(&place[..count]).ok()
 }
 
+fn options_are_as_wanted(v4: SocketAddr) {
+    let option = |text: &str| ask_tcp(v4, &format!("option {text}")).unwrap();
+    assert_eq!(option("v4 SOL_SOCKET SO_KEEPALIVE"), 1);
+    assert_eq!(option("v6 SOL_SOCKET SO_KEEPALIVE"), 0);
+    assert_eq!(option("v4 IPPROTO_TCP TCP_NODELAY"), 1);
+    assert_eq!(option("v6 IPPROTO_TCP TCP_NODELAY"), 0);
+    assert_eq!(option("v6 IPPROTO_IPV6 IPV6_V6ONLY"), 1);
+    assert_eq!(option("dual IPPROTO_IPV6 IPV6_V6ONLY"), 0);
+    assert_eq!(option("udp-dual IPPROTO_IPV6 IPV6_V6ONLY"), 0);
+    for name in ["v4", "dual", "udp", "udp-dual"] {
+        assert_eq!(option(&format!("{name} SOL_SOCKET SO_REUSEPORT")), 0, "{name}");
+    }
+}
+
 fn every_kind_is_reached(who: Who) {
     let mut place = Place::new(who);
     let (v4, port) = (place.address(), free_port());
@@ -105,18 +119,7 @@ fn every_kind_is_reached(who: Who) {
     );
     assert_eq!(env["SERVER_STARTER_PORT"], ports);
     assert_eq!(env["LISTEN_FDNAMES"], "v4:v6:dual:udp:udp-dual:path:packets:datagrams:name");
-    // Their options.
-    let option = |text: &str| ask_tcp(v4, &format!("option {text}")).unwrap();
-    assert_eq!(option("v4 SOL_SOCKET SO_KEEPALIVE"), 1);
-    assert_eq!(option("v6 SOL_SOCKET SO_KEEPALIVE"), 0);
-    assert_eq!(option("v4 IPPROTO_TCP TCP_NODELAY"), 1);
-    assert_eq!(option("v6 IPPROTO_TCP TCP_NODELAY"), 0);
-    assert_eq!(option("v6 IPPROTO_IPV6 IPV6_V6ONLY"), 1);
-    assert_eq!(option("dual IPPROTO_IPV6 IPV6_V6ONLY"), 0);
-    assert_eq!(option("udp-dual IPPROTO_IPV6 IPV6_V6ONLY"), 0);
-    for name in ["v4", "dual", "udp", "udp-dual"] {
-        assert_eq!(option(&format!("{name} SOL_SOCKET SO_REUSEPORT")), 0, "{name}");
-    }
+    options_are_as_wanted(v4);
     // And of `status`.
     let service = place.service("web");
     let queues: Vec<Value> = service["sockets"]
