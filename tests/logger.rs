@@ -17,7 +17,7 @@ use supervise::sys::link::Link;
 use supervise::sys::poller::{Interest, Poller};
 use supervise::sys::{fds, memfd, pipes};
 use supervise::wire::cri::{self, Which};
-use supervise::wire::logger::{MESSAGE_BYTES, Name, Order, Report, STATE_BYTES};
+use supervise::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule, STATE_BYTES};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,6 +47,7 @@ struct Keeper {
     parent: u32,
     through: &'static [&'static str],
     user: &'static [&'static str],
+    rule: Rule,
 }
 
 impl Keeper {
@@ -68,6 +69,7 @@ impl Keeper {
             parent: std::process::id(),
             through: &[],
             user: &[],
+            rule: Rule::default(),
         }
     }
 
@@ -106,7 +108,7 @@ impl Keeper {
     fn add(&mut self, stream: u64, service: &str, which: Which) -> File {
         let (read, write) = fds::pipe(0).unwrap();
         let service = Name::new(service.as_bytes()).unwrap();
-        self.streams.insert(stream, (Order::Add { stream, service, which }, read));
+        self.streams.insert(stream, (Order::Add { stream, service, which, rule: self.rule }, read));
         self.send(stream);
         File::from(write)
     }

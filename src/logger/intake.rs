@@ -12,9 +12,10 @@ use memchr::{memchr_iter, memrchr};
 
 use crate::sys::dirs::Identity;
 use crate::sys::{fds, pipes, poller};
-use crate::wire::cri::{self, Framed, LONGEST_ENTRY, Stamp, Tail, Which};
-use crate::wire::logger::Name;
+use crate::wire::cri::{self, Framed, LONGEST_ENTRY, Stamp, Tail, Which, parse_stamp};
+use crate::wire::logger::{Name, To, WhenFull};
 
+use super::away::{self, Away, Refused};
 use super::shelf::{Shelf, Target, Trouble, Written};
 use super::state::{Dropped, Record, State, Unfinished};
 
@@ -42,6 +43,8 @@ pub struct Stream {
     pub queued: bool,
     /// It waits, with this many bytes of an unfinished line in its pipe.
     pub parked: Option<usize>,
+    /// It is not to be tried again before this.
+    pub not_before: Option<Instant>,
     pipe: OwnedFd,
     which: Which,
     capacity: usize,
@@ -60,8 +63,22 @@ impl Stream {
             // A predecessor switched it on and never got to switch it off: the signals are ours now.
             pipes::raise_sigio(pipe.as_fd(), true)?;
         }
-        let (hung_up, queued, parked, tail, calm) = (false, false, None, false, 0);
-        Ok(Self { id, service, hung_up, queued, parked, pipe, which, capacity, owed, tail, signals, calm })
+        let (hung_up, queued, parked, not_before, tail, calm) = (false, false, None, None, false, 0);
+        Ok(Self {
+            id,
+            service,
+            hung_up,
+            queued,
+            parked,
+            not_before,
+            pipe,
+            which,
+            capacity,
+            owed,
+            tail,
+            signals,
+            calm,
+        })
     }
 
     /// The pipe.
@@ -91,8 +108,10 @@ pub enum Next {
     Again,
     /// Not before something comes.
     Wait,
-    /// The kernel had no memory for it: a little later.
+    /// The kernel had no memory for it, or who takes the lines no room: a little later.
     Later,
+    /// The disk is full, and the service waits: some time later.
+    Full,
     /// There will never be more, and everything is written.
     Closed,
 }
@@ -112,6 +131,10 @@ pub struct Intake {
     pub state: State,
     /// Where entries go.
     pub shelf: Shelf,
+    /// Where lines go that are not for files.
+    pub away: Away,
+    /// Nothing may wait any longer: what finds no room is dropped.
+    pub last: bool,
     raw: Box<[u8]>,
     out: Box<[u8]>,
     look: OwnedFd,
@@ -121,11 +144,11 @@ pub struct Intake {
 
 impl Intake {
     /// With the buffers every step uses; nothing else here grows with what comes.
-    pub fn new(state: State, shelf: Shelf) -> io::Result<Self> {
+    pub fn new(state: State, shelf: Shelf, away: Away) -> io::Result<Self> {
         let (look, glass) = fds::pipe(0)?;
         let glass_bytes = pipes::capacity(glass.as_fd())?;
         let (raw, out) = (vec![0; LOOK_BYTES].into(), vec![0; OUT_BYTES].into());
-        Ok(Self { state, shelf, raw, out, look, glass, glass_bytes })
+        Ok(Self { state, shelf, away, last: false, raw, out, look, glass, glass_bytes })
     }
 
     /// Brings a predecessor's last step to an end. Every part of it may be done again after another death.
@@ -154,7 +177,7 @@ impl Intake {
 
     /// One step for one stream.
     pub fn step(&mut self, stream: &mut Stream, now: Instant) -> Next {
-        stream.parked = None;
+        (stream.parked, stream.not_before) = (None, None);
         self.try_step(stream, now).unwrap_or(Next::Later)
     }
 
@@ -169,15 +192,21 @@ impl Intake {
             Look::Bytes(seen, full) => (seen, full),
         };
         let stamp = stamp();
+        let to = self.shelf.rule(&stream.service).to;
+        let to = if to != To::File && self.away.is_there(to, now) { to } else { To::File };
+        if to == To::Inherit && !self.away.flush() {
+            return Ok(Next::Later);
+        }
         let ended = stream.hung_up && pipes::available(stream.pipe.as_fd())? == seen;
-        let first = self.announce(&stream.service, &stamp);
-        let tail = if ended { Tail::End } else { Tail::Hold };
-        let mut framed = self.frame(stream, first, seen, &stamp, tail);
+        let first = if to == To::File { self.announce(&stream.service, &stamp) } else { 0 };
+        let mut tail = if ended { Tail::End } else { Tail::Hold };
+        let mut framed = self.frame(stream, first, seen, &stamp, (to, tail));
         if framed.taken == 0 {
             let no_room =
                 if stream.capacity <= PAGE_BYTES || seen == 1 { Tail::Empty } else { Tail::Squeeze };
             if full {
-                framed = self.frame(stream, first, seen, &stamp, no_room);
+                tail = no_room;
+                framed = self.frame(stream, first, seen, &stamp, (to, tail));
             } else if !stream.tail {
                 stream.tail = true;
                 return Ok(Next::Again);
@@ -190,10 +219,19 @@ impl Intake {
                 return Ok(Next::Wait);
             } else {
                 // A writer could fill this pipe unheard, so it must not be left with half a line in it.
-                framed = self.frame(stream, first, seen, &stamp, Tail::Empty);
+                tail = Tail::Empty;
+                framed = self.frame(stream, first, seen, &stamp, (to, tail));
             }
         }
-        self.put_away(stream, first, framed, &stamp, now)?;
+        let done = match to {
+            To::File => self.put_away(stream, first, framed, &stamp, now)?,
+            To::Inherit | To::Journal | To::Syslog => {
+                self.send_away(stream, to, (seen, tail), framed.entries, &stamp, now)?
+            }
+        };
+        if done != Next::Again {
+            return Ok(done);
+        }
         stream.tail = framed.taken < seen;
         if !stream.hung_up && pipes::available(stream.pipe.as_fd())? == 0 {
             return self.rest(stream);
@@ -258,14 +296,29 @@ impl Intake {
         match self.shelf.dropped(service) {
             0 => 0,
             count => {
-                let text = format!("dropped {count} lines\n");
+                let text = dropped_lines(count) + "\n";
                 cri::frame(text.as_bytes(), Which::Stderr, stamp, Tail::Hold, &mut self.out).written
             }
         }
     }
 
-    fn frame(&mut self, stream: &Stream, first: usize, seen: usize, stamp: &Stamp, tail: Tail) -> Framed {
+    fn frame(
+        &mut self,
+        stream: &Stream,
+        first: usize,
+        seen: usize,
+        stamp: &Stamp,
+        (to, tail): (To, Tail),
+    ) -> Framed {
         let input = self.raw.get(..seen).unwrap_or_default();
+        if to != To::File {
+            let counted = |sum: Framed, piece: cri::Piece<'_>| Framed {
+                taken: piece.taken,
+                written: 0,
+                entries: sum.entries + 1,
+            };
+            return cri::pieces(input, tail).fold(Framed::default(), counted);
+        }
         let out = self.out.get_mut(first..).unwrap_or_default();
         cri::frame(input, stream.which, stamp, tail, out)
     }
@@ -278,14 +331,87 @@ impl Intake {
         framed: Framed,
         stamp: &Stamp,
         now: Instant,
-    ) -> io::Result<()> {
-        self.write(stream.id, &stream.service, first, framed, stamp, now)?;
-        self.consume(stream, framed.taken);
+    ) -> io::Result<Next> {
+        let settled = self.write(stream.id, &stream.service, first, framed, stamp, now)?;
+        if settled {
+            self.consume(stream, framed.taken);
+        }
         self.state.finish();
+        Ok(if settled { Next::Again } else { Next::Full })
+    }
+
+    /// Gives lines to whoever takes them, one by one, each settled when it is taken.
+    fn send_away(
+        &mut self,
+        stream: &Stream,
+        to: To,
+        (seen, tail): (usize, Tail),
+        entries: u64,
+        stamp: &Stamp,
+        now: Instant,
+    ) -> io::Result<Next> {
+        let service = &stream.service;
+        let seconds = parse_stamp(stamp.as_bytes()).map_or(0, |(seconds, _)| seconds);
+        let nothing = Record { stream: stream.id, service: *service, ..Record::default() };
+        self.state.begin_settled(&nothing)?;
+        let (mut taken, mut sent, mut refused) = (0, 0, self.send_count(to, service, seconds, now).err());
+        let input = self.raw.get(..seen).unwrap_or_default();
+        for piece in cri::pieces(input, tail) {
+            if refused.is_some() {
+                break;
+            }
+            let what = (piece.content, piece.ends);
+            match self.away.send(to, service, stream.which, what, (seconds, now)) {
+                Ok(()) => {
+                    (taken, sent) = (piece.taken, sent + 1);
+                    self.state.settled(taken as u64);
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        let since = self.away.full_since(to);
+        let patient = self.shelf.rule(service).when_full == WhenFull::Block
+            || since.is_some_and(|since| now.duration_since(since) < away::PATIENCE);
+        let next = match refused {
+            None => Next::Again,
+            Some(Refused::Absent(error)) => {
+                // The next step finds it absent, and writes to the file.
+                let place = self.away.place(to);
+                self.shelf.complain_of_absence(service, &place, &error, now);
+                Next::Again
+            }
+            Some(Refused::Full) if patient && !self.last => Next::Later,
+            Some(Refused::Full) => {
+                let dropped = self.shelf.dropped(service).saturating_add(entries.saturating_sub(sent));
+                let kept = self.count(service, dropped);
+                self.state.keep_count(kept);
+                self.shelf.set_dropped(service, dropped);
+                let input = self.raw.get(..seen).unwrap_or_default();
+                taken = cri::pieces(input, tail).last().map_or(taken, |piece| piece.taken);
+                self.state.settled(taken as u64);
+                Next::Again
+            }
+        };
+        self.consume(stream, taken);
+        self.state.finish();
+        Ok(next)
+    }
+
+    /// Says there how many lines were dropped, if any were.
+    fn send_count(&mut self, to: To, service: &Name, seconds: u64, now: Instant) -> Result<(), Refused> {
+        let count = self.shelf.dropped(service);
+        if count > 0 {
+            let text = dropped_lines(count);
+            self.away.send(to, service, Which::Stderr, (text.as_bytes(), true), (seconds, now))?;
+            let none = self.count(service, 0);
+            self.state.keep_count(none);
+            self.shelf.set_dropped(service, 0);
+        }
         Ok(())
     }
 
-    /// The first half of a step: afterwards its entries are settled, in the file or dropped and counted.
+    /// The first half of a step: afterwards its entries are settled, in the file or dropped and counted. False,
+    /// and nothing done, where there is no room and the service is to wait.
     fn write(
         &mut self,
         stream: u64,
@@ -294,8 +420,9 @@ impl Intake {
         framed: Framed,
         stamp: &Stamp,
         now: Instant,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let length = first + framed.written;
+        let waits = self.shelf.rule(service).when_full == WhenFull::Block && !self.last;
         let before = self.shelf.dropped(service);
         let nowhere = Target { identity: Identity::default(), size: 0 };
         let (target, no_file) = match self.shelf.target(service, length as u64, stamp, now) {
@@ -314,15 +441,25 @@ impl Intake {
         };
         if let Some(trouble) = no_file {
             self.shelf.complain(service, &trouble, now);
+            if waits {
+                return Ok(false);
+            }
             record.dropped = self.count(service, before.saturating_add(framed.entries));
             self.state.begin_settled(&record)?;
             self.shelf.set_dropped(service, before.saturating_add(framed.entries));
-            return Ok(());
+            return Ok(true);
         }
         self.state.begin(&record)?;
         let count = match self.shelf.append(service, self.out.get(..length).unwrap_or_default()) {
             Ok(()) if first > 0 => 0,
             Ok(()) => before,
+            Err((_, trouble)) if waits => {
+                self.shelf.complain(service, &trouble, now);
+                if let Err(trouble) = self.shelf.cut(service, target.size) {
+                    self.shelf.complain(service, &trouble, now);
+                }
+                return Ok(false);
+            }
             Err((done, trouble)) => {
                 self.shelf.complain(service, &trouble, now);
                 let kept = self.keep_whole_entries(service, target.size, done, now);
@@ -336,7 +473,7 @@ impl Intake {
         let dropped = if count == before { None } else { self.count(service, count) };
         self.state.settle(dropped);
         self.shelf.set_dropped(service, count);
-        Ok(())
+        Ok(true)
     }
 
     /// After a write that ended in the middle: cuts off what follows the last whole entry and says how many
@@ -405,13 +542,23 @@ impl Intake {
     /// Tries to report dropped lines of services that have not written since.
     pub fn report_dropped(&mut self, now: Instant) {
         for service in self.shelf.with_dropped() {
-            let stamp = stamp();
+            let (stamp, to) = (stamp(), self.shelf.rule(&service).to);
+            if to != To::File && self.away.is_there(to, now) {
+                let seconds = parse_stamp(stamp.as_bytes()).map_or(0, |(seconds, _)| seconds);
+                let _ = self.send_count(to, &service, seconds, now); // full or absent: the next time
+                continue;
+            }
             let first = self.announce(&service, &stamp);
             if self.write(0, &service, first, Framed::default(), &stamp, now).is_ok() {
                 self.state.finish();
             }
         }
     }
+}
+
+fn dropped_lines(count: u64) -> String {
+    let lines = if count == 1 { "line" } else { "lines" };
+    format!("dropped {count} {lines}")
 }
 
 fn stamp() -> Stamp {

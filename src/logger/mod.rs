@@ -2,11 +2,14 @@
 //!
 //! `supervise logger --log-dir DIR --parent PID [--uid N --gid N]`, started by the keeper with these descriptors: 3 the
 //! link to the manager (`wire::logger`), 4 the state memfd, 5 the counter memfd (`state`). It may be killed at any
-//! moment: its successor, with the same descriptors and pipes, writes every line once.
+//! moment: its successor, with the same descriptors and pipes, writes every line once. `--journal` and `--syslog`
+//! say where those two listen, if not in their usual places.
 //!
 //! The pipes are the buffer. While no logger runs services write into them, and wait when they are full.
 
+mod away;
 mod intake;
+mod press;
 mod say;
 mod shelf;
 mod state;
@@ -25,8 +28,9 @@ use std::process::ExitCode;
 use crate::sys::link::Link;
 use crate::sys::{confine, dirs, fds};
 
+use away::Away;
 use intake::Intake;
-use shelf::{Rotation, Shelf};
+use shelf::Shelf;
 use state::State;
 use turn::Logger;
 
@@ -36,7 +40,6 @@ const COUNTER_FD: i32 = 5;
 
 /// Files open at once; the least used is closed for the next one.
 const MOST_OPEN: u64 = 512;
-const ROTATION: Rotation = Rotation { most_bytes: 10 * 1024 * 1024, keep: 10 };
 
 /// Why there is no logger.
 enum Failed {
@@ -86,10 +89,11 @@ fn run(args: Vec<OsString>) -> Result<(), Failed> {
     confine::ignore_group_signals();
     dirs::set_umask(0o022);
     let descriptors = confine::raise_descriptor_limit().map_err(step("raising the limit of open files"))?;
+    let away = Away::new(&arguments.journal, &arguments.syslog);
     arguments.give_up_rights()?;
     let state = State::take(state, counter).map_err(step("taking over the state of the last logger"))?;
-    let shelf = Shelf::new(arguments.log_dir, (descriptors / 4).min(MOST_OPEN) as usize, ROTATION);
-    let mut intake = Intake::new(state, shelf).map_err(step("making the buffers"))?;
+    let shelf = Shelf::new(arguments.log_dir, (descriptors / 4).min(MOST_OPEN) as usize);
+    let mut intake = Intake::new(state, shelf, away).map_err(step("making the buffers"))?;
     if let Some(trouble) = intake.recover().map_err(step("reading the state of the last logger"))? {
         say::say(&format!("the last write may be there twice: {trouble}"));
     }
@@ -104,17 +108,22 @@ struct Arguments {
     log_dir: PathBuf,
     parent: u32,
     user: Option<(u32, u32)>,
+    journal: PathBuf,
+    syslog: PathBuf,
 }
 
 impl Arguments {
     fn parse(args: Vec<OsString>) -> Result<Self, Failed> {
         let (mut log_dir, mut parent, mut uid, mut gid) = (None, None, None, None);
+        let (mut journal, mut syslog) = (PathBuf::from(away::JOURNAL), PathBuf::from(away::SYSLOG));
         let mut args = args.into_iter();
         while let Some(option) = args.next() {
             let value = args.next().ok_or(Failed::Usage("an option without its value"))?;
             let number = value.to_str().and_then(|value| value.parse::<u32>().ok());
             match option.to_str() {
                 Some("--log-dir") => log_dir = Some(PathBuf::from(value)),
+                Some("--journal") => journal = PathBuf::from(value),
+                Some("--syslog") => syslog = PathBuf::from(value),
                 Some("--parent") => parent = number,
                 Some("--uid") => uid = Some(number.ok_or(Failed::Usage("`--uid` takes a number"))?),
                 Some("--gid") => gid = Some(number.ok_or(Failed::Usage("`--gid` takes a number"))?),
@@ -131,6 +140,8 @@ impl Arguments {
             log_dir: log_dir.ok_or(Failed::Usage("`--log-dir` is missing"))?,
             parent: parent.ok_or(Failed::Usage("`--parent` is missing or no number"))?,
             user,
+            journal,
+            syslog,
         })
     }
 

@@ -13,28 +13,22 @@ use std::time::{Duration, Instant};
 
 use crate::sys::dirs::{self, Dir, Facts, Identity};
 use crate::sys::{confine, fds};
-use crate::wire::cri::Stamp;
-use crate::wire::logger::Name;
+use crate::wire::cri::{STAMP_BYTES, Stamp, parse_stamp};
+use crate::wire::logger::{Name, Rule, WhenFull};
+use crate::wire::shelf::{Form, Old};
 
+use super::press::{self, Press};
 use super::say::{reason, say};
 
 /// The file that grows.
 const CURRENT: &CStr = c"current";
-const FILE_MODE: u32 = 0o640;
+/// Owner and group read; nobody else.
+pub const FILE_MODE: u32 = 0o640;
 const DIR_MODE: u32 = 0o755;
 /// How often a written file is looked up by its name, to see whether it still has it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often one service's trouble is told again.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-
-/// When a file gives way to a new one, and how many old ones stay.
-#[derive(Clone, Copy, Debug)]
-pub struct Rotation {
-    /// The size in bytes that `current` does not pass, a single write apart.
-    pub most_bytes: u64,
-    /// Older files kept.
-    pub keep: usize,
-}
 
 /// What failed, on which file, and what to do about it.
 #[derive(Debug)]
@@ -62,6 +56,8 @@ struct Open {
     fd: OwnedFd,
     looked_up: Instant,
     used: u64,
+    /// Seconds since 1970 of its first entry.
+    began: u64,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +67,9 @@ struct Service {
     dropped: u64,
     said: Option<Instant>,
     rotate_after: Option<Instant>,
+    rule: Rule,
+    /// What a predecessor left to compress was looked for.
+    tidied: bool,
 }
 
 /// Where the next bytes of a service go.
@@ -97,7 +96,7 @@ pub struct Shelf {
     path: PathBuf,
     root: Option<Dir>,
     services: BTreeMap<Name, Service>,
-    rotation: Rotation,
+    press: Press,
     most_open: usize,
     open: usize,
     uses: u64,
@@ -105,15 +104,34 @@ pub struct Shelf {
 
 impl Shelf {
     /// The files below `path`, at most `most_open` of them open at a time. Opens nothing yet.
-    pub fn new(path: PathBuf, most_open: usize, rotation: Rotation) -> Self {
-        let most_open = most_open.max(1);
-        Self { path, root: None, services: BTreeMap::new(), rotation, most_open, open: 0, uses: 0 }
+    pub fn new(path: PathBuf, most_open: usize) -> Self {
+        let (most_open, press) = (most_open.max(1), Press::default());
+        Self { path, root: None, services: BTreeMap::new(), press, most_open, open: 0, uses: 0 }
     }
 
     /// One more stream of this service; `dropped` lines of it are known to be unreported.
-    pub fn join(&mut self, name: Name, dropped: u64) {
+    pub fn join(&mut self, name: Name, dropped: u64, rule: Rule) {
         let service = self.services.entry(name).or_insert_with(|| Service { dropped, ..Service::default() });
         service.streams += 1;
+        service.rule = rule;
+    }
+
+    /// Whether nothing is being compressed.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.press.is_idle()
+    }
+
+    /// What is to happen with this service's lines from now on.
+    pub fn set_rule(&mut self, name: &Name, rule: Rule) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.rule = rule;
+        }
+    }
+
+    /// What happens with this service's lines.
+    pub fn rule(&self, name: &Name) -> Rule {
+        self.services.get(name).map_or_else(Rule::default, |service| service.rule)
     }
 
     /// One stream less. With the last one the file is closed; the count of dropped lines stays until it is
@@ -158,14 +176,28 @@ impl Shelf {
 
     /// Tells the operator, once a minute for each service.
     pub fn complain(&mut self, name: &Name, trouble: &Trouble, now: Instant) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        if service.said.is_some_and(|said| now.duration_since(said) < SAY_EVERY) {
-            return;
-        }
-        service.said = Some(now);
         let path = self.path.join(name.as_str()).join(trouble.file);
-        let hint = trouble.hint.as_deref().unwrap_or("lines are dropped and counted until this works again");
-        say(&format!("log of `{name}`: {}: {trouble}\nhint: {hint}", path.display()));
+        let hint = match (trouble.hint.as_deref(), self.rule(name).when_full) {
+            (Some(hint), _) => hint,
+            (None, WhenFull::Drop) => "lines are dropped and counted until this works again",
+            (None, WhenFull::Block) => "the service waits with its next lines until this works again",
+        };
+        self.tell(name, &format!("{}: {trouble}\nhint: {hint}", path.display()), now);
+    }
+
+    /// Tells that lines go to a file instead of `place`.
+    pub fn complain_of_absence(&mut self, name: &Name, place: &str, error: &io::Error, now: Instant) {
+        let (path, reason) = (self.path.join(name.as_str()).join("current"), reason(error));
+        let hint = format!("its lines go to {} until somebody takes them there", path.display());
+        self.tell(name, &format!("sending to {place}: {reason}\nhint: {hint}"), now);
+    }
+
+    fn tell(&mut self, name: &Name, text: &str, now: Instant) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.said.is_none_or(|said| now.duration_since(said) >= SAY_EVERY) {
+            service.said = Some(now);
+            say(&format!("log of `{name}`: {text}"));
+        }
     }
 
     fn close(&mut self, name: &Name) {
@@ -192,9 +224,9 @@ impl Shelf {
     ) -> Result<Target, Trouble> {
         let mut facts = match self.still_there(name, now) {
             Some(facts) => facts,
-            None => self.open(name, now)?,
+            None => self.open(name, stamp, now)?,
         };
-        let due = facts.size > 0 && facts.size.saturating_add(length) > self.rotation.most_bytes;
+        let due = facts.size > 0 && self.is_due(name, facts.size.saturating_add(length), stamp);
         let service = self.services.get_mut(name).filter(|_| due);
         if let Some(service) = service.filter(|service| service.rotate_after.is_none_or(|after| now >= after))
         {
@@ -206,10 +238,20 @@ impl Shelf {
             }
             facts = match self.still_there(name, now) {
                 Some(facts) => facts,
-                None => self.open(name, now)?,
+                None => self.open(name, stamp, now)?,
             };
         }
         Ok(Target { identity: facts.identity, size: facts.size })
+    }
+
+    /// Whether the file gives way to a new one before it is this large.
+    fn is_due(&self, name: &Name, size: u64, stamp: &Stamp) -> bool {
+        let Some(service) = self.services.get(name) else { return false };
+        let began = service.open.as_ref().map(|open| open.began);
+        let now = parse_stamp(stamp.as_bytes()).map(|(seconds, _)| seconds);
+        let age_s = began.zip(now).map_or(0, |(began, now)| now.saturating_sub(began));
+        let old = service.rule.max_age_ms > 0 && age_s.saturating_mul(1000) >= service.rule.max_age_ms;
+        size > service.rule.max_size || old
     }
 
     /// The open file, unless it has lost its name.
@@ -231,17 +273,18 @@ impl Shelf {
         facts
     }
 
-    fn open(&mut self, name: &Name, now: Instant) -> Result<Facts, Trouble> {
+    fn open(&mut self, name: &Name, stamp: &Stamp, now: Instant) -> Result<Facts, Trouble> {
         self.close(name);
         while self.open >= self.most_open {
             self.close_oldest();
         }
-        let (fd, facts) = match self.open_below(name) {
+        let (fd, facts, began) = match self.open_below(name) {
             Err(trouble) if self.makes_room(&trouble.error) => self.open_below(name)?,
             outcome => outcome?,
         };
         if let Some(service) = self.services.get_mut(name) {
-            service.open = Some(Open { fd, looked_up: now, used: self.uses });
+            let began = began.or_else(|| parse_stamp(stamp.as_bytes()).map(|(seconds, _)| seconds));
+            service.open = Some(Open { fd, looked_up: now, used: self.uses, began: began.unwrap_or(0) });
             self.open += 1;
         }
         Ok(facts)
@@ -291,7 +334,7 @@ impl Shelf {
         Ok(dir)
     }
 
-    fn open_below(&mut self, name: &Name) -> Result<(OwnedFd, Facts), Trouble> {
+    fn open_below(&mut self, name: &Name) -> Result<(OwnedFd, Facts, Option<u64>), Trouble> {
         let trouble = Trouble::new("opening", "current");
         let dir = self.enter(name, true)?;
         let fd = dir.append(CURRENT, FILE_MODE).map_err(&trouble)?;
@@ -299,20 +342,47 @@ impl Shelf {
         if !facts.regular || facts.links != 1 {
             return Err(trouble(io::Error::other("not an ordinary file with one name")));
         }
-        Ok((fd, facts))
+        let began = if facts.size > 0 { first_second(&dir) } else { None };
+        self.tidy(name, dir);
+        Ok((fd, facts, began))
+    }
+
+    /// Has compressed what a predecessor left, once.
+    fn tidy(&mut self, name: &Name, dir: Dir) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        if service.tidied || !service.rule.compress {
+            return;
+        }
+        service.tidied = true;
+        if press::list(&dir).is_ok_and(|old| old.iter().any(|one| one.form != Form::Packed)) {
+            self.press.ask(*name, dir);
+        }
     }
 
     fn rotate(&mut self, name: &Name, stamp: &Stamp) -> Result<(), Trouble> {
         let trouble = Trouble::new("renaming `current`", "current");
         let dir = self.enter(name, false)?;
-        let time: Vec<u8> = stamp.as_bytes().iter().copied().filter(|byte| !b"-:".contains(byte)).collect();
-        let old = CString::new([time.as_slice(), b".log"].concat()).map_err(|error| trouble(error.into()))?;
-        dir.rename(CURRENT, &old).map_err(&trouble)?;
+        dir.rename(CURRENT, &press::path(&Old::at(stamp), Form::Plain)).map_err(&trouble)?;
         self.close(name);
-        let mut old = dir.names(is_old).map_err(Trouble::new("listing", ""))?;
-        old.sort();
-        for name in old.iter().rev().skip(self.rotation.keep) {
-            dir.remove(name).map_err(Trouble::new("removing an old file", ""))?;
+        let rule = self.rule(name);
+        let old = press::list(&dir).map_err(Trouble::new("listing", ""))?;
+        let mut kept: Option<Old> = None;
+        let mut files = 0;
+        for one in old.iter().rev().filter(|one| one.form != Form::Part) {
+            files += u64::from(kept.is_none_or(|kept| !kept.is_same(one)));
+            kept = Some(*one);
+            if files > u64::from(rule.keep) {
+                // Of two forms of one file the other may be gone already.
+                match dir.remove(&press::path(one, one.form)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Trouble::new("removing an old file", "")(error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        if rule.compress && rule.keep > 0 {
+            self.press.ask(*name, dir);
         }
         Ok(())
     }
@@ -375,12 +445,11 @@ impl Shelf {
     }
 }
 
-/// `20261123T031245.123456789Z.log`, perhaps compressed.
-fn is_old(name: &[u8]) -> bool {
-    let name = name.strip_suffix(b".gz").unwrap_or(name);
-    let shape = b"ddddddddTdddddd.dddddddddZ.log";
-    let fits = |(byte, want): (&u8, &u8)| if *want == b'd' { byte.is_ascii_digit() } else { byte == want };
-    name.len() == shape.len() && name.iter().zip(shape).all(fits)
+/// When the first entry of `current` was written.
+fn first_second(dir: &Dir) -> Option<u64> {
+    let (mut stamp, file) = ([0; STAMP_BYTES], dir.read(CURRENT).ok()?);
+    let count = dirs::read_at(file.as_fd(), &mut stamp, 0).ok()?;
+    parse_stamp(stamp.get(..count)?).map(|(seconds, _)| seconds)
 }
 
 /// Makes the log directory where there is none; true if it did.

@@ -61,7 +61,7 @@ pub struct Dropped {
 }
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Whose pipe.
     pub stream: u64,
@@ -201,6 +201,13 @@ impl State {
         self.phase(CONSUMING);
         self.keep_count(record.dropped);
         Ok(())
+    }
+
+    /// In a step that began settled: so many bytes of the pipe are settled by now.
+    pub fn settled(&mut self, taken: u64) {
+        fence(Release);
+        self.put(TAKEN_AT, taken);
+        fence(Release);
     }
 
     /// The step is over.

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::away::Away;
 use super::intake::{Intake, Next, Stream};
-use super::shelf::{Rotation, Shelf};
+use super::shelf::Shelf;
 use super::state::{Dropped, Record, State, Unfinished};
 use super::{Arguments, Failed};
 use crate::sys::dirs::{self, Identity};
 use crate::sys::{fds, memfd, pipes};
 use crate::wire::cri::{self, Stamp, Which};
-use crate::wire::logger::{Name, STATE_BYTES};
+use crate::wire::logger::{Name, Rule, STATE_BYTES};
+
+mod rotation;
 
 const STREAM: u64 = 7;
 
@@ -31,8 +34,8 @@ fn name(name: &str) -> Name {
     Name::new(name.as_bytes()).unwrap()
 }
 
-fn shelf(path: &Path, most_open: usize, most_bytes: u64, keep: usize) -> Shelf {
-    Shelf::new(path.to_owned(), most_open, Rotation { most_bytes, keep })
+fn shelf(path: &Path, most_open: usize) -> Shelf {
+    Shelf::new(path.to_owned(), most_open)
 }
 
 impl World {
@@ -56,9 +59,13 @@ impl World {
     fn logger(&self) -> Intake {
         let copy = |fd: &OwnedFd| fds::duplicate(fd.as_fd()).unwrap();
         let state = State::take(copy(&self.state), copy(&self.counter)).unwrap();
-        let mut shelf = shelf(self.dir.path(), 4, 1 << 20, 2);
-        shelf.join(name("web"), state.dropped(&name("web")).map_or(0, |dropped| dropped.count));
-        Intake::new(state, shelf).unwrap()
+        let mut shelf = shelf(self.dir.path(), 4);
+        shelf.join(
+            name("web"),
+            state.dropped(&name("web")).map_or(0, |dropped| dropped.count),
+            Rule::default(),
+        );
+        Intake::new(state, shelf, Away::new(Path::new("/nonexistent"), Path::new("/nonexistent"))).unwrap()
     }
 
     fn stream(&self, logger: &Intake) -> Stream {
@@ -284,16 +291,16 @@ fn the_count_of_a_silent_service_is_reported_by_itself() {
     fs::remove_file(world.dir.path().join("web")).unwrap();
     logger.report_dropped(Instant::now());
     assert!(!logger.shelf.has_dropped() && logger.state.dropped(&name("web")).is_none());
-    assert_eq!(world.contents(), ["F dropped 1 lines"]);
+    assert_eq!(world.contents(), ["F dropped 1 line"]);
 }
 
 #[test]
 fn a_file_without_its_name_is_made_again() {
     let place = tempfile::tempdir().unwrap();
     let (stamp, mut now) = (Stamp::new(0, 0), Instant::now());
-    let mut shelf = shelf(&place.path().join("log"), 4, 1 << 20, 2);
+    let mut shelf = shelf(&place.path().join("log"), 4);
     let current = place.path().join("log/web/current");
-    shelf.join(name("web"), 0);
+    shelf.join(name("web"), 0, Rule::default());
     let mut write = |now| {
         shelf.target(&name("web"), 2, &stamp, now).unwrap();
         shelf.append(&name("web"), b"x\n").unwrap();
@@ -318,28 +325,9 @@ fn a_file_without_its_name_is_made_again() {
 }
 
 #[test]
-fn a_long_file_gives_way_and_the_oldest_go() {
-    let place = tempfile::tempdir().unwrap();
-    let mut shelf = shelf(place.path(), 4, 10, 2);
-    shelf.join(name("web"), 0);
-    for (second, line) in [b"aaaaaaa\n", b"bbbbbbb\n", b"ccccccc\n", b"ddddddd\n"].iter().enumerate() {
-        shelf.target(&name("web"), 8, &Stamp::new(second as u64, 0), Instant::now()).unwrap();
-        shelf.append(&name("web"), *line).unwrap();
-    }
-    fs::write(place.path().join("web/notes"), "").unwrap();
-    let mut names: Vec<_> = fs::read_dir(place.path().join("web")).unwrap().collect();
-    names.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
-    let names: Vec<_> = names.iter().map(|entry| entry.as_ref().unwrap().file_name()).collect();
-    let old = ["19700101T000002.000000000Z.log", "19700101T000003.000000000Z.log"];
-    assert_eq!(names, [old[0], old[1], "current", "notes"]);
-    assert_eq!(fs::read(place.path().join("web").join(old[0])).unwrap(), b"bbbbbbb\n");
-    assert_eq!(fs::read(place.path().join("web/current")).unwrap(), b"ddddddd\n");
-}
-
-#[test]
 fn only_so_many_files_are_open_at_a_time() {
     let place = tempfile::tempdir().unwrap();
-    let mut shelf = shelf(place.path(), 2, 1 << 20, 2);
+    let mut shelf = shelf(place.path(), 2);
     let open = || {
         let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
         links
@@ -348,7 +336,7 @@ fn only_so_many_files_are_open_at_a_time() {
     };
     for round in 1..4 {
         for service in ["a", "b", "c"] {
-            shelf.join(name(service), 0);
+            shelf.join(name(service), 0, Rule::default());
             shelf.target(&name(service), 2, &Stamp::new(0, 0), Instant::now()).unwrap();
             shelf.append(&name(service), b"x\n").unwrap();
             assert_eq!(fs::read(place.path().join(service).join("current")).unwrap().len(), 2 * round);
@@ -361,9 +349,9 @@ fn only_so_many_files_are_open_at_a_time() {
 fn nothing_is_written_where_another_user_could() {
     use std::os::unix::fs::PermissionsExt;
     let place = tempfile::tempdir().unwrap();
-    let mut shelf = shelf(place.path(), 4, 1 << 20, 2);
+    let mut shelf = shelf(place.path(), 4);
     let mut target = |service: &str| {
-        shelf.join(name(service), 0);
+        shelf.join(name(service), 0, Rule::default());
         shelf
             .target(&name(service), 2, &Stamp::new(0, 0), Instant::now())
             .map_err(|trouble| trouble.to_string())

@@ -15,7 +15,7 @@ use crate::sys::link::Link;
 use crate::sys::poller::{Interest, Poller};
 use crate::sys::{fds, poller};
 use crate::wire::cri::Which;
-use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report};
+use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule};
 
 use super::intake::{Intake, Next, Stream};
 use super::say::say;
@@ -26,6 +26,8 @@ const FIRST_STREAM: u64 = 2;
 
 /// The least time between two looks at all half lines.
 const SWEEP_EVERY: Duration = Duration::from_millis(10);
+/// How long a service waits for a full disk before its lines are tried again.
+const FULL_EVERY: Duration = Duration::from_millis(500);
 /// How long until dropped lines of a silent service are tried to be reported again.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// Orders taken in one turn.
@@ -56,6 +58,7 @@ pub struct Logger {
     reports: VecDeque<Report>,
     sweep_due: bool,
     sweep_after: Instant,
+    full_at: Option<Instant>,
     report_at: Option<Instant>,
     drain_until: Option<Instant>,
 }
@@ -79,6 +82,7 @@ impl Logger {
             reports: VecDeque::new(),
             sweep_due: false,
             sweep_after: Instant::now(),
+            full_at: None,
             report_at: None,
             drain_until: None,
         })
@@ -109,7 +113,7 @@ impl Logger {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweep_due.then_some(self.sweep_after);
-        let first = [sweep, self.report_at, self.drain_until].into_iter().flatten().min();
+        let first = [sweep, self.full_at, self.report_at, self.drain_until].into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
 
@@ -162,12 +166,13 @@ impl Logger {
 
     fn obey(&mut self, order: Order, pipe: Option<OwnedFd>) {
         match order {
-            Order::Add { stream, service, which } => {
+            Order::Add { stream, service, which, rule } => {
                 if self.tokens.contains_key(&stream) {
+                    self.intake.shelf.set_rule(&service, rule);
                     return;
                 }
                 let added = pipe.ok_or_else(|| io::ErrorKind::NotFound.into());
-                if let Err(error) = added.and_then(|pipe| self.add(stream, service, which, pipe)) {
+                if let Err(error) = added.and_then(|pipe| self.add(stream, service, which, rule, pipe)) {
                     let reason = super::say::reason(&error);
                     say(&format!("log of `{service}`: watching its output: {reason}"));
                     self.reports.push_back(Report::Lost { stream });
@@ -184,13 +189,13 @@ impl Logger {
         }
     }
 
-    fn add(&mut self, id: u64, service: Name, which: Which, pipe: OwnedFd) -> io::Result<()> {
+    fn add(&mut self, id: u64, service: Name, which: Which, rule: Rule, pipe: OwnedFd) -> io::Result<()> {
         let token = self.next_token;
         let mut stream = Stream::new(id, service, which, pipe, self.intake.state.owed(id))?;
         self.poller.add(stream.pipe().as_fd(), token, Interest::ReadEdge)?;
         self.next_token += 1;
         let dropped = self.intake.state.dropped(&service).map_or(0, |dropped| dropped.count);
-        self.intake.shelf.join(service, dropped);
+        self.intake.shelf.join(service, dropped, rule);
         stream.queued = true;
         self.queue.push_back(token);
         self.tokens.insert(id, token);
@@ -222,6 +227,11 @@ impl Logger {
                 self.sweep_due = true;
                 self.sweep_after = now + SWEEP_EVERY;
             }
+            Next::Full => {
+                stream.parked = Some(usize::MAX);
+                stream.not_before = now.checked_add(FULL_EVERY);
+                self.full_at = [self.full_at, stream.not_before].into_iter().flatten().min();
+            }
             Next::Closed => {
                 let id = stream.id;
                 self.forget(token);
@@ -231,15 +241,21 @@ impl Logger {
     }
 
     fn sweep(&mut self, now: Instant) {
+        if self.full_at.is_some_and(|at| now >= at) {
+            self.sweep_due = true;
+        }
         if !self.sweep_due || now < self.sweep_after {
             return;
         }
+        self.full_at = None;
         self.sweep_due = false;
         self.sweep_after = now + SWEEP_EVERY;
         // Until it is read no second signal is queued, so a flood of writes costs one signal for each sweep.
         let _ = fds::read(self.signal.as_fd(), &mut [0; 512]);
         for (token, stream) in &mut self.streams {
-            if !stream.queued && stream.has_news() {
+            if let Some(at) = stream.not_before.filter(|at| now < *at) {
+                self.full_at = Some(self.full_at.map_or(at, |other| other.min(at)));
+            } else if !stream.queued && stream.has_news() {
                 stream.queued = true;
                 self.queue.push_back(*token);
             }
@@ -274,6 +290,7 @@ impl Logger {
     fn drained(&mut self, now: Instant) -> bool {
         let Some(until) = self.drain_until else { return false };
         if now >= until {
+            self.intake.last = true;
             for stream in self.streams.values_mut() {
                 stream.hung_up = true;
                 let mut steps = 0..LAST_STEPS;

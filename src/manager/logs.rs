@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
+use super::Manager;
 use super::kept::{Kept, is_full};
-use crate::policy::Run;
+use crate::policy::{Run, ServiceId};
 use crate::sys::link::Link;
 use crate::wire::cri::Which;
 use crate::wire::keeper::Kind;
-use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report};
+use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule};
 
 /// The number of a stream.
 pub const fn stream(run: Run, which: Which) -> u64 {
@@ -48,9 +49,9 @@ impl Logs {
     }
 
     /// Has a stream read from now on.
-    pub fn add(&mut self, service: &str, run: Run, which: Which, kept: &Kept) {
+    pub fn add(&mut self, service: &str, run: Run, which: Which, rule: Rule, kept: &Kept) {
         if let Some(service) = Name::new(service.as_bytes()) {
-            self.outbox.push_back(Order::Add { stream: stream(run, which), service, which });
+            self.outbox.push_back(Order::Add { stream: stream(run, which), service, which, rule });
         }
         self.flush(kept);
     }
@@ -108,5 +109,12 @@ impl Logs {
                 }
             }
         }
+    }
+}
+
+impl Manager {
+    /// How the lines of a service are kept.
+    pub(super) fn log_rule(&self, _id: ServiceId) -> Rule {
+        Rule::default()
     }
 }

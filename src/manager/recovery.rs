@@ -161,11 +161,8 @@ impl Manager {
     }
 
     /// The service that a stream belongs to.
-    pub(super) fn name_of_stream(&self, run: Run) -> Option<String> {
-        if let Some(id) = self.service_of(run) {
-            return Some(self.name_of(id).to_owned());
-        }
-        self.ended.get(&run).map(|id| self.name_of(*id).to_owned())
+    pub(super) fn owner_of_stream(&self, run: Run) -> Option<ServiceId> {
+        self.service_of(run).or_else(|| self.ended.get(&run).copied())
     }
 
     /// Does again what an action was to do, where the service has not moved on since.

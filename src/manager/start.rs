@@ -358,8 +358,9 @@ impl Manager {
         self.processes.add(run, process, Some(prepared.gate));
         self.watch_process(run);
         let name = self.name_of(id).to_owned();
-        self.logs.add(&name, run, cri::Which::Stdout, &self.kept);
-        self.logs.add(&name, run, cri::Which::Stderr, &self.kept);
+        let rule = self.log_rule(id);
+        self.logs.add(&name, run, cri::Which::Stdout, rule, &self.kept);
+        self.logs.add(&name, run, cri::Which::Stderr, rule, &self.kept);
         self.feed(id, Event::Cloned(run));
     }
 }

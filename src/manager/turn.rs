@@ -275,8 +275,9 @@ impl Manager {
 
     fn add_streams(&mut self, streams: &[(Run, Which)]) {
         for (run, which) in streams {
-            if let Some(name) = self.name_of_stream(*run) {
-                self.logs.add(&name, *run, *which, &self.kept);
+            if let Some(id) = self.owner_of_stream(*run) {
+                let (name, rule) = (self.name_of(id).to_owned(), self.log_rule(id));
+                self.logs.add(&name, *run, *which, rule, &self.kept);
             }
         }
     }

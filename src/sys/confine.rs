@@ -100,6 +100,16 @@ pub fn drop_capabilities() -> io::Result<()> {
     if held || prctl(libc::PR_GET_NO_NEW_PRIVS, 0)? != 1 { Err(refused()) } else { Ok(()) }
 }
 
+/// Has the calling thread run only where nobody else wants the processor (setpriority(2); on Linux it takes
+/// the number of a thread).
+pub fn give_way() -> io::Result<()> {
+    // SAFETY: gettid touches no memory and cannot fail.
+    let thread = unsafe { libc::gettid() };
+    let thread = libc::id_t::try_from(thread).map_err(|_| refused())?;
+    // SAFETY: setpriority takes numbers alone.
+    retry(|| unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, 19) }.into()).map(drop)
+}
+
 /// Ignores the signals by which a terminal or a shutdown addresses a whole group of processes, and the one
 /// for a file at its limit, so that the call fails with EFBIG instead.
 pub fn ignore_group_signals() {

@@ -75,6 +75,21 @@ pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     retry(|| unsafe { libc::ftruncate(fd.as_raw_fd(), size) }.into()).map(drop)
 }
 
+/// Waits until what was written to a file is on its disk (fdatasync(2)).
+pub fn sync(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: fdatasync touches no memory.
+    retry(|| unsafe { libc::fdatasync(fd.as_raw_fd()) }.into()).map(drop)
+}
+
+/// Reads at `offset` without moving the file's own; 0 is its end (pread(2)).
+pub fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: the pointer and length describe `buffer`, which outlives the call.
+    retry(|| unsafe { libc::pread(fd.as_raw_fd(), start, length, offset) } as libc::c_long)
+        .map(|count| count as usize)
+}
+
 /// Sets the mode bits that no new file of this process gets (umask(2)).
 pub fn set_umask(bits: u32) {
     // SAFETY: umask touches no memory and cannot fail.
@@ -123,6 +138,31 @@ impl Dir {
     /// Opens `name` for appending; ENOENT where it is missing.
     pub fn append_existing(&self, name: &CStr) -> io::Result<OwnedFd> {
         self.open_at(name, libc::O_WRONLY | libc::O_APPEND, 0)
+    }
+
+    /// Makes the file `name` for writing; EEXIST where something of that name is there.
+    pub fn create_new(&self, name: &CStr, mode: u32) -> io::Result<OwnedFd> {
+        self.open_at(name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, mode)
+    }
+
+    /// Opens `name` for reading. Errors: ELOOP for a link. A pipe of that name is opened without waiting.
+    pub fn read(&self, name: &CStr) -> io::Result<OwnedFd> {
+        self.open_at(name, libc::O_RDONLY, 0)
+    }
+
+    /// The descriptor.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// One that was opened elsewhere.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// The descriptor, given up.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
     }
 
     /// What is known of `path` from here; the last name is not followed.

@@ -61,6 +61,16 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         .map(|count| count as usize)
 }
 
+/// The file behind a descriptor, opened once more for writing that never waits: the flag belongs to the new
+/// open file description alone (proc(5), /proc/PID/fd). Errors: ENXIO for a socket, EACCES where the file's
+/// mode says so.
+pub fn reopened_to_write(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
+    // SAFETY: `path` is NUL-terminated and alive across the call.
+    retry(|| unsafe { libc::open(path.as_ptr(), flags) }.into()).map(owned)
+}
+
 /// Takes ownership of a descriptor this process was started with, at a number its parent promised.
 ///
 /// Fails with EBADF where there is none. Called once per number, first thing in a process.

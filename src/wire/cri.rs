@@ -191,6 +191,52 @@ fn entry(
     true
 }
 
+/// What one entry is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// The bytes as they came.
+    pub content: &'a [u8],
+    /// Whether the line ends here.
+    pub ends: bool,
+    /// Bytes of the input up to the end of it, its newline among them.
+    pub taken: usize,
+}
+
+/// The pieces that [`frame`] makes entries of, for those who put them elsewhere than into a file.
+#[derive(Clone, Debug)]
+pub struct Pieces<'a> {
+    input: &'a [u8],
+    taken: usize,
+    tail: Option<Tail>,
+}
+
+/// The pieces of `input`, in order.
+pub fn pieces(input: &[u8], tail: Tail) -> Pieces<'_> {
+    Pieces { input, taken: 0, tail: Some(tail) }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        let rest = self.input.get(self.taken..).filter(|rest| !rest.is_empty())?;
+        let newline = memchr(b'\n', rest.get(..=LONGEST_PART).unwrap_or(rest));
+        let (length, ends, more) = match newline {
+            Some(at) => (at, true, 1),
+            None if rest.len() > LONGEST_PART => (LONGEST_PART, false, 0),
+            None => match self.tail.take()? {
+                Tail::Hold => return None,
+                Tail::Squeeze => (rest.len() - 1, false, 0),
+                Tail::Empty => (rest.len(), false, 0),
+                Tail::End => (rest.len(), true, 0),
+            },
+        };
+        self.taken += length + more;
+        let content = rest.get(..length).filter(|content| more > 0 || !content.is_empty())?;
+        Some(Piece { content, ends, taken: self.taken })
+    }
+}
+
 /// One entry of a file, without its newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
@@ -227,7 +273,8 @@ pub fn parse(line: &[u8]) -> Option<Entry<'_>> {
     }
 }
 
-fn parse_stamp(stamp: &[u8]) -> Option<(u64, u32)> {
+/// Seconds and nanoseconds since 1970, of a stamp as `Stamp` writes it.
+pub fn parse_stamp(stamp: &[u8]) -> Option<(u64, u32)> {
     let shape = b"dddd-dd-ddTdd:dd:dd.dddddddddZ";
     let fits = |(byte, want): (&u8, &u8)| if *want == b'd' { byte.is_ascii_digit() } else { byte == want };
     if stamp.len() != STAMP_BYTES || !stamp.iter().zip(shape).all(fits) {
@@ -327,6 +374,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn pieces_are_what_entries_are_made_of(
+            line in 0..40_000usize,
+            more in "[a\n]{0,40}",
+            which in 0..4usize,
+        ) {
+            let input = [vec![b'x'; line], more.into_bytes()].concat();
+            let tail = [Tail::Hold, Tail::Squeeze, Tail::Empty, Tail::End][which];
+            let mut out = vec![0; 100_000];
+            let framed = frame(&input, Which::Stdout, &Stamp::new(0, 0), tail, &mut out);
+            let entries: Vec<(&[u8], bool)> = out[..framed.written]
+                .split_inclusive(|byte| *byte == b'\n')
+                .map(|entry| parse(&entry[..entry.len() - 1]).unwrap())
+                .map(|entry| (entry.content, entry.ends))
+                .collect();
+            let cut: Vec<Piece<'_>> = pieces(&input, tail).collect();
+            prop_assert_eq!(cut.last().map_or(0, |piece| piece.taken), framed.taken);
+            let cut: Vec<(&[u8], bool)> = cut.iter().map(|piece| (piece.content, piece.ends)).collect();
+            prop_assert_eq!(cut, entries);
+        }
+
         #[test]
         fn stamps_agree_with_a_library_of_dates(seconds in 0..=LAST_SECOND, nanos in 0..1_000_000_000u32) {
             let theirs = jiff::Timestamp::new(seconds as i64, nanos as i32).unwrap();

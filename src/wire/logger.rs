@@ -1,18 +1,19 @@
 //! PURE. The messages between manager and logger, and the size of the logger's memory. Never sends one.
 //!
 //! Each message is [`MESSAGE_BYTES`] long, numbers little-endian: version, kind, output, length of the name,
-//! a time in milliseconds (4 bytes), the stream (8), the name (64, rest zero). An `Add` travels with one
-//! descriptor, the read end of the stream's pipe; nothing else travels with any.
+//! a time in milliseconds (4 bytes), the stream (8), the name (64, rest zero), and the rule: where to, what
+//! when full, whether packed, nothing (a byte each), files kept (4), size (8), age (8). An `Add` travels with
+//! one descriptor, the read end of the stream's pipe; nothing else travels with any.
 
 use std::fmt;
 
 use super::cri::Which;
 
 /// The version this side speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Every message has this size.
-pub const MESSAGE_BYTES: usize = 80;
+pub const MESSAGE_BYTES: usize = 104;
 
 /// The size of the memfd that the keeper makes for the logger, with `sys::memfd::fixed`, and hands to each
 /// new one: what the last one was doing when it died.
@@ -26,6 +27,13 @@ pub const LONGEST_NAME: usize = 63;
 pub struct Name {
     length: u8,
     bytes: [u8; LONGEST_NAME],
+}
+
+/// No service's.
+impl Default for Name {
+    fn default() -> Self {
+        Self { length: 0, bytes: [0; LONGEST_NAME] }
+    }
 }
 
 impl Name {
@@ -60,11 +68,71 @@ impl fmt::Debug for Name {
     }
 }
 
+/// Where lines go that come through the logger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum To {
+    /// The service's own files.
+    #[default]
+    File,
+    /// The logger's own standard output and error, with the service's name in front.
+    Inherit,
+    /// The journal of systemd.
+    Journal,
+    /// The system's log.
+    Syslog,
+}
+
+impl To {
+    /// The word for it, as in unit files.
+    pub const fn word(self) -> &'static str {
+        match self {
+            To::File => "file",
+            To::Inherit => "inherit",
+            To::Journal => "journal",
+            To::Syslog => "syslog",
+        }
+    }
+}
+
+/// What becomes of lines for which there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// They are dropped and counted.
+    #[default]
+    Drop,
+    /// They stay in the pipe, and the service waits.
+    Block,
+}
+
+/// How the lines of a service are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where to.
+    pub to: To,
+    /// What to do where there is no room.
+    pub when_full: WhenFull,
+    /// Whether old files are compressed.
+    pub compress: bool,
+    /// Old files that stay.
+    pub keep: u32,
+    /// The size in bytes that `current` does not pass, a single write apart.
+    pub max_size: u64,
+    /// The age in milliseconds from which on `current` gives way; 0: at any.
+    pub max_age_ms: u64,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        let (to, when_full) = (To::File, WhenFull::Drop);
+        Self { to, when_full, compress: true, keep: 10, max_size: 10 * 1024 * 1024, max_age_ms: 0 }
+    }
+}
+
 /// What the manager tells the logger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Read the pipe that comes with this. A stream that is known already is left as it is, so that all of
-    /// them can be sent again after a restart of either side.
+    /// Read the pipe that comes with this. A stream that is known already goes on as it is, so that all of
+    /// them can be sent again after a restart of either side. The last rule counts, for the whole service.
     Add {
         /// Never used again for another pipe, across restarts of the manager.
         stream: u64,
@@ -72,6 +140,8 @@ pub enum Order {
         service: Name,
         /// Which word stands in the entries.
         which: Which,
+        /// What happens to them.
+        rule: Rule,
     },
     /// Forget the stream. What is still in its pipe stays there.
     Remove {
@@ -136,18 +206,68 @@ struct Frame {
     time_ms: u32,
     stream: u64,
     name: [u8; 64],
+    rule: [u8; RULE_BYTES],
+}
+
+const RULE_BYTES: usize = 24;
+
+impl Rule {
+    fn encode(&self) -> [u8; RULE_BYTES] {
+        let to = match self.to {
+            To::File => 1,
+            To::Inherit => 2,
+            To::Journal => 3,
+            To::Syslog => 4,
+        };
+        let when_full = match self.when_full {
+            WhenFull::Drop => 1,
+            WhenFull::Block => 2,
+        };
+        let mut out = [0; RULE_BYTES];
+        let fields = [to, when_full, u8::from(self.compress), 0].into_iter().chain(self.keep.to_le_bytes());
+        let fields = fields.chain(self.max_size.to_le_bytes()).chain(self.max_age_ms.to_le_bytes());
+        out.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
+        out
+    }
+
+    fn decode(bytes: &[u8; RULE_BYTES]) -> Option<Self> {
+        let [to, when_full, compress, _, rest @ ..] = bytes;
+        let to = match to {
+            1 => To::File,
+            2 => To::Inherit,
+            3 => To::Journal,
+            4 => To::Syslog,
+            _ => return None,
+        };
+        let when_full = match when_full {
+            1 => WhenFull::Drop,
+            2 => WhenFull::Block,
+            _ => return None,
+        };
+        let (keep, rest) = rest.split_first_chunk()?;
+        let (max_size, rest) = rest.split_first_chunk()?;
+        let max_age = *rest.first_chunk()?;
+        Some(Self {
+            to,
+            when_full,
+            compress: *compress != 0,
+            keep: u32::from_le_bytes(*keep),
+            max_size: u64::from_le_bytes(*max_size),
+            max_age_ms: u64::from_le_bytes(max_age),
+        })
+    }
 }
 
 impl Frame {
     const fn new(kind: u8) -> Self {
-        Self { kind, which: 0, name_length: 0, time_ms: 0, stream: 0, name: [0; 64] }
+        Self { kind, which: 0, name_length: 0, time_ms: 0, stream: 0, name: [0; 64], rule: [0; RULE_BYTES] }
     }
 
     fn encode(&self) -> [u8; MESSAGE_BYTES] {
         let mut out = [0; MESSAGE_BYTES];
         let head = [VERSION, self.kind, self.which, self.name_length];
         let fields = head.into_iter().chain(self.time_ms.to_le_bytes()).chain(self.stream.to_le_bytes());
-        out.iter_mut().zip(fields.chain(self.name)).for_each(|(place, byte)| *place = byte);
+        out.iter_mut().zip(fields.chain(self.name).chain(self.rule)).for_each(|(place, byte)| *place = byte);
         out
     }
 
@@ -159,7 +279,8 @@ impl Frame {
         }
         let (time_ms, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
         let (stream, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
-        let name = *rest.first_chunk().ok_or(Refused::Length)?;
+        let (name, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
+        let (name, rule) = (*name, *rest.first_chunk().ok_or(Refused::Length)?);
         Ok(Self {
             kind: *kind,
             which: *which,
@@ -167,6 +288,7 @@ impl Frame {
             time_ms: u32::from_le_bytes(*time_ms),
             stream: u64::from_le_bytes(*stream),
             name,
+            rule,
         })
     }
 }
@@ -175,8 +297,8 @@ impl Order {
     /// The bytes of the message.
     pub fn encode(&self) -> [u8; MESSAGE_BYTES] {
         match *self {
-            Order::Add { stream, service, which } => {
-                let mut frame = Frame { stream, ..Frame::new(ADD) };
+            Order::Add { stream, service, which, rule } => {
+                let mut frame = Frame { stream, rule: rule.encode(), ..Frame::new(ADD) };
                 frame.which = match which {
                     Which::Stdout => 1,
                     Which::Stderr => 2,
@@ -204,7 +326,8 @@ impl Order {
                 };
                 let name = frame.name.get(..usize::from(frame.name_length)).ok_or(Refused::Content)?;
                 let service = Name::new(name).ok_or(Refused::Content)?;
-                Ok(Order::Add { stream, service, which })
+                let rule = Rule::decode(&frame.rule).ok_or(Refused::Content)?;
+                Ok(Order::Add { stream, service, which, rule })
             }
             REMOVE => Ok(Order::Remove { stream }),
             DRAIN => Ok(Order::Drain { within_ms: frame.time_ms }),
@@ -240,7 +363,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn add(name: &str) -> Order {
-        Order::Add { stream: 7, service: Name::new(name.as_bytes()).unwrap(), which: Which::Stderr }
+        let rule = Rule {
+            to: To::Syslog,
+            when_full: WhenFull::Block,
+            compress: false,
+            keep: 3,
+            max_size: u64::MAX,
+            max_age_ms: 5,
+        };
+        Order::Add { stream: 7, service: Name::new(name.as_bytes()).unwrap(), which: Which::Stderr, rule }
     }
 
     #[test]
@@ -268,13 +399,16 @@ mod tests {
         assert_eq!(Order::decode(&bytes), Err(Refused::Content));
         bytes[3] = 200;
         assert_eq!(Order::decode(&bytes), Err(Refused::Content));
+        let mut bytes = add("web").encode();
+        bytes[80] = 5;
+        assert_eq!(Order::decode(&bytes), Err(Refused::Content), "nowhere to go");
     }
 
     #[test]
     fn another_length_or_version_is_refused() {
         let mut bytes = add("web").encode();
         assert_eq!(Order::decode(&bytes[..MESSAGE_BYTES - 1]), Err(Refused::Length));
-        bytes[0] = 2;
+        bytes[0] = 9;
         assert_eq!(Order::decode(&bytes), Err(Refused::Version));
     }
 
@@ -290,6 +424,7 @@ mod tests {
             bytes[1] = kind;
             let mut message = [0; MESSAGE_BYTES];
             message[..32].copy_from_slice(&bytes);
+            message[80..104].copy_from_slice(&bytes[8..]);
             if let Ok(order) = Order::decode(&message) {
                 prop_assert_eq!(Order::decode(&order.encode()), Ok(order));
             }

@@ -11,6 +11,7 @@ pub mod notify;
 pub mod probe;
 pub mod request;
 pub mod settings;
+pub mod shelf;
 pub mod state;
 pub mod upward;
 pub mod varlink;

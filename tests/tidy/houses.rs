@@ -54,7 +54,7 @@ pub const HOUSES: &[House] = &[
         uses: &["policy", "unit", "servers", "plan", "wire", "sys", "launch"],
         crates: &["libc", "nix", "log", "mio", "serde", "serde_json", "jiff", "crc32fast"],
     },
-    House { name: "logger", kind: "LOG", uses: &["sys", "wire"], crates: &["memchr"] },
+    House { name: "logger", kind: "LOG", uses: &["sys", "wire"], crates: &["memchr", "flate2"] },
     House {
         name: "cli",
         kind: "USER",
