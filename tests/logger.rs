@@ -3,23 +3,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may fail
 
+#[path = "logger/elsewhere.rs"]
+mod elsewhere;
+#[path = "logger/keeper.rs"]
+mod keeper;
+#[path = "logger/room.rs"]
+mod room;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use keeper::{Keeper, PATIENCE};
 use supervise::sys::link::Link;
-use supervise::sys::poller::{Interest, Poller};
-use supervise::sys::{fds, memfd, pipes};
-use supervise::wire::cri::{self, Which};
-use supervise::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule, STATE_BYTES};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use supervise::sys::{fds, pipes};
+use supervise::wire::cri::Which;
+use supervise::wire::logger::{Order, Rule};
 
 /// Random enough, and the same each time.
 struct Dice(u64);
@@ -31,165 +34,6 @@ impl Dice {
         self.0 ^= self.0 << 17;
         self.0 % limit
     }
-}
-
-/// What keeper and manager hold: everything but the logger itself.
-struct Keeper {
-    dir: tempfile::TempDir,
-    logs: PathBuf,
-    manager: Option<Link>,
-    link: OwnedFd,
-    state: OwnedFd,
-    counter: OwnedFd,
-    streams: BTreeMap<u64, (Order, OwnedFd)>,
-    poller: Poller,
-    limit: &'static str,
-    parent: u32,
-    through: &'static [&'static str],
-    user: &'static [&'static str],
-    rule: Rule,
-}
-
-impl Keeper {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (manager, link) = Link::pair().unwrap();
-        let poller = Poller::new().unwrap();
-        poller.add(manager.as_fd(), 0, Interest::Read).unwrap();
-        Self {
-            logs: dir.path().join("log"),
-            dir,
-            manager: Some(manager),
-            link: link.into_fd(),
-            state: memfd::fixed(c"log state", STATE_BYTES).unwrap(),
-            counter: memfd::create(c"consumed").unwrap(),
-            streams: BTreeMap::new(),
-            poller,
-            limit: "",
-            parent: std::process::id(),
-            through: &[],
-            user: &[],
-            rule: Rule::default(),
-        }
-    }
-
-    /// Starts a logger with the same descriptors as the last one and sends it all streams.
-    fn start(&self) -> Child {
-        let as_stdio = |fd: &OwnedFd| Stdio::from(fds::duplicate(fd.as_fd()).unwrap());
-        // The shell moves its three standard descriptors to the places the logger expects, and becomes it.
-        let script = format!("{} exec \"$@\" 3<&0 4<&1 5<&2 0</dev/null 1>/dev/null 2>>\"$0\"", self.limit);
-        let child = Command::new("sh")
-            .args(["-c", &script])
-            .arg(self.dir.path().join("stderr"))
-            .args(self.through)
-            .args([env!("CARGO_BIN_EXE_supervise"), "logger", "--log-dir"])
-            .arg(&self.logs)
-            .args(["--parent", &self.parent.to_string()])
-            .args(self.user)
-            .stdin(as_stdio(&self.link))
-            .stdout(as_stdio(&self.state))
-            .stderr(as_stdio(&self.counter))
-            .spawn()
-            .unwrap();
-        self.streams.keys().for_each(|id| self.send(*id));
-        child
-    }
-
-    fn send(&self, id: u64) {
-        let (order, pipe) = &self.streams[&id];
-        // A full queue holds the same orders already, from the last time.
-        match self.manager.as_ref().unwrap().send(&order.encode(), &[pipe.as_fd()]) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            outcome => outcome.unwrap(),
-        }
-    }
-
-    /// A new stream; its write end.
-    fn add(&mut self, stream: u64, service: &str, which: Which) -> File {
-        let (read, write) = fds::pipe(0).unwrap();
-        let service = Name::new(service.as_bytes()).unwrap();
-        self.streams.insert(stream, (Order::Add { stream, service, which, rule: self.rule }, read));
-        self.send(stream);
-        File::from(write)
-    }
-
-    fn order(&self, order: Order) {
-        self.manager.as_ref().unwrap().send(&order.encode(), &[]).unwrap();
-    }
-
-    /// Reports that are there now; closed streams are forgotten.
-    fn reports(&mut self) {
-        while self.report() {}
-    }
-
-    fn report(&mut self) -> bool {
-        let mut bytes = [0; MESSAGE_BYTES];
-        if let Ok(Some(got)) = self.manager.as_ref().unwrap().receive(&mut bytes, &mut []) {
-            match Report::decode(&bytes[..got.bytes]).unwrap() {
-                Report::Closed { stream } => drop(self.streams.remove(&stream)),
-                Report::Lost { stream } => panic!("stream {stream} was lost"),
-            }
-            return true;
-        }
-        false
-    }
-
-    fn wait_closed(&mut self, stream: u64) {
-        while self.streams.contains_key(&stream) {
-            self.poller.wait(Some(PATIENCE)).unwrap();
-            assert!(self.poller.ready().next().is_some(), "no report of stream {stream}: {}", self.stderr());
-            self.report();
-        }
-    }
-
-    /// Writes all of it as one stream that ends, and waits until the logger is through with it.
-    fn through(&mut self, stream: u64, service: &str, text: &[u8]) {
-        let mut pipe = self.add(stream, service, Which::Stdout);
-        pipe.write_all(text).unwrap();
-        drop(pipe);
-        self.wait_closed(stream);
-    }
-
-    /// Closes the manager's end for good.
-    fn end(&mut self, mut child: Child) -> ExitStatus {
-        self.manager = None;
-        child.wait().unwrap()
-    }
-
-    fn stderr(&self) -> String {
-        fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
-    }
-
-    /// All entries of a service, oldest file first; a torn line is a failure.
-    fn entries(&self, service: &str) -> Vec<(Which, bool, Vec<u8>)> {
-        let mut files: Vec<_> =
-            fs::read_dir(self.logs.join(service)).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort(); // `2026…` sorts before `current`
-        files.iter().flat_map(|file| entries_of(file)).collect()
-    }
-
-    /// The lines of one output of a service, put together from their parts.
-    fn lines(&self, service: &str, which: Which) -> Vec<Vec<u8>> {
-        let (mut lines, mut line) = (Vec::new(), Vec::new());
-        for (_, ends, content) in self.entries(service).into_iter().filter(|entry| entry.0 == which) {
-            line.extend(content);
-            if ends {
-                lines.push(std::mem::take(&mut line));
-            }
-        }
-        assert_eq!(line, b"", "a part that nothing follows");
-        lines
-    }
-}
-
-fn entries_of(file: &Path) -> Vec<(Which, bool, Vec<u8>)> {
-    let bytes = fs::read(file).unwrap();
-    let parse = |line: &[u8]| {
-        let entry = line.strip_suffix(b"\n").and_then(cri::parse);
-        let entry = entry.unwrap_or_else(|| panic!("torn: {}", String::from_utf8_lossy(line)));
-        (entry.which, entry.ends, entry.content.to_vec())
-    };
-    bytes.split_inclusive(|byte| *byte == b'\n').map(parse).collect()
 }
 
 /// Line `number` of a stream: most are short, some longer than an entry may be, few longer than a pipe.
@@ -239,6 +83,8 @@ fn every_line_is_there_once_however_often_the_logger_is_killed() {
     const LINES: u64 = 240_000;
     let services = ["a", "b", "c"];
     let mut keeper = Keeper::new();
+    // Files give way and are compressed all the while.
+    keeper.rule = Rule { max_size: 256 * 1024, keep: 100_000, ..Rule::default() };
     let (enough, total) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (done, all_done) = mpsc::channel();
     let mut child = keeper.start();
@@ -280,77 +126,6 @@ fn every_line_is_there_once_however_often_the_logger_is_killed() {
         assert_eq!(lines.len() as u64, counts[&id], "lines of stream {id}");
     }
     assert_eq!(keeper.stderr(), "");
-}
-
-/// The number in `dropped N lines`.
-fn dropped(line: &[u8]) -> u64 {
-    let text = std::str::from_utf8(line).unwrap();
-    let number = text.strip_prefix("dropped ").and_then(|text| text.strip_suffix(" lines"));
-    number.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
-}
-
-/// Writes more than fits, makes room, writes again: every line is there or counted, and nobody waited.
-fn more_than_fits(keeper: &mut Keeper, make_room: impl Fn(&Path)) {
-    let mut child = keeper.start();
-    let silent = keeper.add(1, "web", Which::Stderr); // keeps the service known in between
-    let line = |number: u64| format!("{number} {}\n", "x".repeat(190));
-    let text: String = (0..5000).map(line).collect();
-    keeper.through(2, "web", text.as_bytes());
-    let kept = keeper.lines("web", Which::Stdout);
-    for (number, kept) in kept.iter().enumerate() {
-        assert!(kept.starts_with(format!("{number} ").as_bytes()), "kept lines are the first ones");
-    }
-    let kept = kept.len() as u64;
-    // The last bytes of room may have taken a report already.
-    let reports = keeper.lines("web", Which::Stderr);
-    let reported: u64 = reports.iter().map(|line| dropped(line)).sum();
-    assert!((100..4900).contains(&kept), "{kept} lines fit, which proves nothing");
-    assert!(keeper.stderr().contains("log of `web`: "), "{}", keeper.stderr());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    make_room(&keeper.logs.join("web/current"));
-    child = keeper.start();
-    keeper.through(3, "web", b"after\n");
-    let contents: Vec<_> =
-        entries_of(&keeper.logs.join("web/current")).into_iter().map(|entry| entry.2).collect();
-    assert_eq!(contents.len(), 2);
-    assert_eq!(
-        (dropped(&contents[0]), contents[1].as_slice()),
-        (5000 - kept - reported, b"after".as_slice())
-    );
-    drop(silent);
-    assert!(keeper.end(child).success());
-}
-
-#[test]
-fn a_file_at_its_limit_drops_and_counts() {
-    let mut keeper = Keeper::new();
-    keeper.limit = "ulimit -f 512;"; // 256 KiB or 512 KiB, as the shell counts
-    more_than_fits(&mut keeper, |current| {
-        File::options().write(true).open(current).unwrap().set_len(0).unwrap()
-    });
-    assert!(keeper.stderr().contains("file too large\nhint: "), "{}", keeper.stderr());
-}
-
-#[test]
-fn a_full_disk_drops_and_counts() {
-    let mut keeper = Keeper::new();
-    fs::create_dir(&keeper.logs).unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k,mode=755", "none"])
-        .arg(&keeper.logs)
-        .output();
-    if !mount.is_ok_and(|mount| mount.status.success()) {
-        eprintln!("NOT TESTED: a full file system, which takes the right to mount one");
-        return;
-    }
-    let logs = keeper.logs.clone();
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        more_than_fits(&mut keeper, |current| fs::remove_file(current).unwrap());
-        assert!(keeper.stderr().contains("no space left on device\nhint: "), "{}", keeper.stderr());
-    }));
-    assert!(Command::new("umount").arg("-l").arg(&logs).status().unwrap().success());
-    outcome.unwrap();
 }
 
 #[test]
