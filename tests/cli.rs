@@ -58,6 +58,7 @@ fn help_is_as_it_was() {
         (&["status", "--help"], include_str!("cli/help-status.txt")),
         (&["restart", "--help"], include_str!("cli/help-restart.txt")),
         (&["check", "--help"], include_str!("cli/help-check.txt")),
+        (&["logs", "--help"], include_str!("cli/help-logs.txt")),
     ] {
         assert_eq!(run(nowhere, line), (0, golden.to_owned(), String::new()), "{line:?}");
     }

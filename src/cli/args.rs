@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::check::Check;
+use super::logs;
 use super::place::{Place, Wanted};
 use super::span;
 use crate::unit::Signal;
@@ -63,6 +64,13 @@ pub enum Asked {
     },
     /// Check units before they run.
     Check(Check),
+    /// What services have written.
+    Logs {
+        /// Of which supervisor.
+        place: Place,
+        /// What of it.
+        wanted: logs::Wanted,
+    },
     /// What a shell needs to complete a line.
     Completions(clap_complete::Shell),
 }
@@ -280,11 +288,52 @@ fn command(verb: Verb) -> Command {
             .hide(true)
             .arg(names.help("Services; all of them without"))
             .arg(json.help("Print one JSON object a line")),
+        Verb::Logs => log_options(command).arg(names.help("Services; all of them without")),
         Verb::Show => command
             .hide(true)
             .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
             .arg(flag("exec", "Show the plan of its next start"))
             .arg(json.help("Print the supervisor's reply as JSON")),
+    }
+}
+
+fn log_options(command: Command) -> Command {
+    let time = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("T").help(help);
+    command
+        .arg(flag("follow", "Go on with what is written from now on").short('f'))
+        .arg(
+            Arg::new("lines")
+                .short('n')
+                .long("lines")
+                .value_name("N")
+                .value_parser(value_parser!(usize))
+                .help("At most so many, the last ones"),
+        )
+        .arg(time("since", "Nothing from before: `02:10`, `10min ago`, RFC 3339"))
+        .arg(time("until", "Nothing from after"))
+        .arg(flag("utc", "Times in UTC"))
+        .arg(flag("raw", "The bytes that the service wrote, and nothing else").conflicts_with("json"))
+        .arg(flag("json", "Print one JSON object a line"))
+        .arg(
+            Arg::new("log-dir")
+                .long("log-dir")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .help("Where the files are if there is no supervisor [SUPERVISE_LOG_DIR]"),
+        )
+}
+
+fn of_logs(names: Vec<String>, of: &ArgMatches) -> logs::Wanted {
+    logs::Wanted {
+        names,
+        follow: of.get_flag("follow"),
+        last: of.get_one("lines").copied(),
+        since: of.get_one("since").cloned(),
+        until: of.get_one("until").cloned(),
+        raw: of.get_flag("raw"),
+        json: of.get_flag("json"),
+        utc: of.get_flag("utc"),
+        log_dir: path(of, "log-dir"),
     }
 }
 
@@ -345,6 +394,7 @@ fn of_verb(verb: Verb, place: Place, of: &ArgMatches) -> Asked {
             return Asked::Status { place, names, form };
         }
         Verb::Events => return Asked::Events { place, names, json },
+        Verb::Logs => return Asked::Logs { place, wanted: of_logs(names, of) },
         Verb::Show => {
             let name = names.into_iter().next().unwrap_or_default();
             return Asked::Show { place, name, exec: of.get_flag("exec"), json };
@@ -400,6 +450,7 @@ mod tests {
                 Asked::Status { names, form, .. } => (names, form == Form::Json),
                 Asked::Events { names, json, .. } => (names, json),
                 Asked::Show { name, json, .. } => (vec![name], json),
+                Asked::Logs { wanted, .. } => (wanted.names, wanted.json),
                 Asked::Operate { what, names, json, wait, .. } => {
                     assert!(what.verb() == verb && wait);
                     (names, json)

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ const INTERRUPT: Token = Token(1);
 /// What happens on the way to the last answer.
 #[derive(Debug)]
 pub enum Event {
+    /// Descriptors that came with the answer which comes next, or is the last.
+    Passed(Vec<OwnedFd>),
     /// An answer that is not the last.
     Answer(Answer),
     /// The connection broke; everything begins anew.
@@ -170,6 +172,10 @@ impl Question {
             while let Some(answer) = connection.next()? {
                 self.patience.restore();
                 quiet = None;
+                let passed = connection.passed();
+                if !passed.is_empty() && each(Event::Passed(passed)).is_break() {
+                    return Ok(Ending::Detached);
+                }
                 if !answer.continues {
                     return Ok(Ending::Last(answer));
                 }

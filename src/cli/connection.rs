@@ -2,8 +2,8 @@
 //! socket of a stranger.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::path::Path;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use crate::sys::link::{self, MOST_FDS};
 use crate::sys::peer;
 use crate::wire::varlink::{Answer, Frames, MOST_REPLY};
 
@@ -38,6 +39,7 @@ pub enum Fault {
 pub struct Connection {
     stream: UnixStream,
     frames: Frames,
+    passed: Vec<OwnedFd>,
 }
 
 impl Connection {
@@ -53,7 +55,7 @@ impl Connection {
         if peer.uid != 0 && peer.uid != own_uid {
             return Err(Fault::Untrusted(peer.uid));
         }
-        Ok(Self { stream, frames: Frames::new(MOST_REPLY) })
+        Ok(Self { stream, frames: Frames::new(MOST_REPLY), passed: Vec::new() })
     }
 
     /// Has the poll watch it.
@@ -70,6 +72,11 @@ impl Connection {
         })
     }
 
+    /// The descriptors that have come with what was read so far, each of them once.
+    pub fn passed(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.passed)
+    }
+
     /// The next reply, if a whole one has come.
     pub fn next(&mut self) -> Result<Option<Answer>, Fault> {
         loop {
@@ -78,10 +85,12 @@ impl Connection {
             }
             let mut bytes = [0; 32 * 1024];
             let room = self.frames.room().min(bytes.len());
-            match self.stream.read(bytes.get_mut(..room).unwrap_or_default()) {
-                Ok(0) => return Err(Fault::Broken),
-                Ok(count) => {
-                    let fresh = bytes.get(..count).unwrap_or_default();
+            let mut places = [const { None }; MOST_FDS];
+            match link::receive(self.stream.as_fd(), bytes.get_mut(..room).unwrap_or_default(), &mut places) {
+                Ok(None) => return Err(Fault::Broken),
+                Ok(Some(got)) => {
+                    self.passed.extend(places.into_iter().flatten());
+                    let fresh = bytes.get(..got.bytes).unwrap_or_default();
                     self.frames.push(fresh).map_err(|_| Fault::Garbled)?;
                 }
                 Err(error) => match error.kind() {

@@ -28,7 +28,7 @@ pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
             News::Again if !json => {
                 "-- the supervisor began anew: changes may be missing here --\n".to_owned()
             }
-            News::Again | News::Silent => String::new(),
+            News::Again | News::Silent | News::Passed(_) => String::new(),
         };
         match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
             Ok(()) => ControlFlow::Continue(()),

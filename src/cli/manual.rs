@@ -84,6 +84,8 @@ supervise run \\-\\-units ./units \\-\\-runtime\\-dir ./run \\-\\-log\\-dir ./lo
 supervise \\-\\-runtime\\-dir ./run status
 supervise restart 'bagels\\-*'
 supervise status \\-\\-json web
+supervise logs \\-f web
+supervise logs \\-\\-since '10min ago' 'bagels\\-*'
 .EE
 .SH SEE ALSO
 .BR supervise\\-unit (5)

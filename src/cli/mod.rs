@@ -9,6 +9,7 @@ mod entry;
 mod events;
 mod exit;
 mod init;
+mod logs;
 mod manual;
 mod operate;
 mod page;
@@ -64,6 +65,10 @@ pub fn main() -> ExitCode {
             with(&place, &around, |control| show::show(control, name, exec, json))
         }
         Asked::Check(asked) => check::check(&asked, &around),
+        Asked::Logs { place, wanted } => with(&place, &around, |control| {
+            let directory = place::log_dir(&place, &wanted.log_dir, &around);
+            logs::print(control.to_owned(), directory, &wanted)
+        }),
         Asked::Completions(shell) => completions::print(shell),
     }
 }

@@ -84,7 +84,7 @@ fn told(event: Event) {
             }
         }
         Event::Silent => trouble::say("waiting for the supervisor"),
-        Event::Again => {}
+        Event::Again | Event::Passed(_) => {}
     }
 }
 

@@ -118,6 +118,20 @@ pub fn control(place: &Place, around: &Surroundings) -> Result<PathBuf, Trouble>
     Ok(Settings::of_root().control())
 }
 
+/// The log directory of the supervisor that is meant, as far as it can be told without asking it.
+pub fn log_dir(place: &Place, given: &Option<PathBuf>, around: &Surroundings) -> Result<PathBuf, Trouble> {
+    let wanted = Wanted { place: place.clone(), log_dir: given.clone(), ..Wanted::default() };
+    match given.as_ref().or(around.log_dir.as_ref()) {
+        Some(path) => around.absolute(path),
+        // With a place of its own a supervisor has a log directory of its own.
+        None if place.runtime_dir.is_some() || around.runtime_dir.is_some() => {
+            Err(Trouble::plain(Exit::NoSupervisor, "the log directory is not known"))
+        }
+        None if place.user => settings(&wanted, around).map(|settings| settings.log_dir),
+        None => Ok(Settings::of_root().log_dir),
+    }
+}
+
 /// The settings of the supervisor that is to run.
 pub fn settings(wanted: &Wanted, around: &Surroundings) -> Result<Settings, Trouble> {
     let defaults = if around.uid == 0 && !wanted.place.user {
@@ -146,6 +160,7 @@ pub fn settings(wanted: &Wanted, around: &Surroundings) -> Result<Settings, Trou
         state_dir: pick(&wanted.state_dir, &around.state_dir, defaults.state_dir)?,
         stop_timeout_ms: wanted.stop_timeout.unwrap_or(around.is_first.then_some(FIRST_STOP_MS)),
         strict: wanted.strict,
+        log_user: None,
     })
 }
 
@@ -162,6 +177,7 @@ fn homeless_settings(wanted: &Wanted, around: &Surroundings) -> Option<Settings>
         state_dir: given(&wanted.state_dir, &around.state_dir)?,
         stop_timeout_ms: None,
         strict: false,
+        log_user: None,
     })
 }
 

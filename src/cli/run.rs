@@ -4,17 +4,18 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::exit::Exit;
-use super::trouble::{self, Trouble, reason};
+use super::trouble::{self, Trouble, reason, shown_path};
 use crate::plan::Resource;
 use crate::sys::link::Link;
 use crate::sys::{clock, fds, files, limits, lock, memfd, parent, peer, sockets};
 use crate::wire::handover::{keeper_arguments, lock_in, socket_in};
 use crate::wire::keeper::{BATCH, Carried, ENTRY, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb};
-use crate::wire::settings::Settings;
+use crate::wire::settings::{LogUser, Settings};
 
 /// The keeper's slot of the runtime directory's lock.
 const LOCK_SLOT: u32 = 3;
@@ -34,10 +35,29 @@ impl From<io::Error> for Trouble {
 
 /// Becomes the keeper; only returns where that fails.
 pub fn start(settings: &Settings, ready_fd: Option<RawFd>) -> ExitCode {
-    match try_start(settings, ready_fd) {
+    match try_start(&Settings { log_user: log_user(settings), ..settings.clone() }, ready_fd) {
         Ok(never) => match never {},
         Err(refused) => trouble::tell(&refused),
     }
+}
+
+/// The account that is to write the logs: the system's own for it, where root starts and there is one. A log
+/// directory that is root's stays root's, since nothing that is in there would be the account's; that is said.
+fn log_user(settings: &Settings) -> Option<LogUser> {
+    if files::effective_user() != 0 {
+        return None;
+    }
+    let user = LogUser::in_passwd(&std::fs::read_to_string("/etc/passwd").ok()?)?;
+    let owner = std::fs::metadata(&settings.log_dir).map(|data| data.uid());
+    if owner.is_ok_and(|owner| owner != user.uid) {
+        let (name, path) = (LogUser::NAME, shown_path(&settings.log_dir));
+        eprintln!(
+            "supervise: {path} does not belong to `{name}`: the logger runs as root without capabilities\n\
+             hint: stop supervise, run `chown -R {name}: {path}`, start it again"
+        );
+        return None;
+    }
+    Some(user)
 }
 
 fn try_start(settings: &Settings, ready_fd: Option<RawFd>) -> Result<Infallible, Trouble> {

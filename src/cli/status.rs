@@ -34,6 +34,7 @@ fn shown(control: &Path, names: Vec<String>, form: Form) -> Result<Exit, Vec<Tro
     let ending = ask(control, &Request::Status { names }, false, &mut |event| match event {
         Event::Answer(answer) => parts.push(answer.parameters),
         Event::Again => parts.clear(),
+        Event::Passed(_) => {}
         Event::Silent => {
             if trouble::is_watched() {
                 trouble::say("waiting for the supervisor");

@@ -13,6 +13,7 @@ use crate::sys::slots::Slots;
 use crate::sys::{clock, fds, memfd, parent};
 use crate::wire::keeper::{Carried, Entry, Kind, exits};
 use crate::wire::logger::STATE_BYTES;
+use crate::wire::settings::LogUser;
 
 /// The keeper's own slots.
 pub const EXITS_SLOT: u32 = 0;
@@ -31,6 +32,7 @@ pub struct Given {
     carried: Vec<Carried>,
     soft_nofile: Option<String>,
     log_dir: OsString,
+    log_user: Option<LogUser>,
     manager: Vec<OsString>,
 }
 
@@ -41,8 +43,13 @@ fn wrong(what: &str) -> io::Error {
 impl Given {
     /// Reads the arguments and takes the carried table out of its memfd.
     pub fn from_arguments(arguments: Vec<OsString>) -> io::Result<Self> {
-        let mut given =
-            Self { carried: Vec::new(), soft_nofile: None, log_dir: OsString::new(), manager: Vec::new() };
+        let mut given = Self {
+            carried: Vec::new(),
+            soft_nofile: None,
+            log_dir: OsString::new(),
+            log_user: None,
+            manager: Vec::new(),
+        };
         let mut rest = arguments.into_iter();
         while let Some(option) = rest.next() {
             if option == "--" {
@@ -61,6 +68,10 @@ impl Given {
                 }
                 Some("--soft-nofile") => given.soft_nofile = value.into_string().ok(),
                 Some("--log-dir") => given.log_dir = value,
+                Some("--log-user") => {
+                    let user = value.to_str().and_then(LogUser::parse);
+                    given.log_user = Some(user.ok_or_else(|| wrong("--log-user"))?);
+                }
                 _ => return Err(wrong("an unknown option")),
             }
         }
@@ -93,6 +104,9 @@ pub fn start(given: Given) -> io::Result<Keeper> {
     let strings = |list: &[&str]| list.iter().map(|one| OsString::from(*one)).collect::<Vec<_>>();
     let mut logger = strings(&["supervise", "logger", "--parent", &me, "--log-dir"]);
     logger.push(given.log_dir);
+    if let Some(user) = given.log_user {
+        logger.extend(strings(&["--uid", &user.uid.to_string(), "--gid", &user.gid.to_string()]));
+    }
     let mut manager = strings(&["supervise", "manager", "--soft-nofile", &soft]);
     manager.extend(given.manager);
     Ok(Keeper::new(

@@ -21,6 +21,11 @@ pub(super) struct Asker<'a> {
     pub caller: &'a Caller,
 }
 
+/// Lines of a service's output in the reason of its failure.
+const OUTPUT_LINES: usize = 10;
+/// Milliseconds for which they are waited for.
+const LAST_WORDS_MS: u64 = 300;
+
 /// Who waits for which operation on what.
 #[derive(Debug, Default)]
 pub struct Waiting {
@@ -31,6 +36,8 @@ pub struct Waiting {
 struct Wait {
     sessions: Vec<SessionId>,
     services: Vec<ServiceId>,
+    /// Until when the last words of what failed are waited for.
+    words_until: Option<crate::policy::Mono>,
 }
 
 impl Manager {
@@ -42,10 +49,12 @@ impl Manager {
             }
             Heard::Room(session) => {
                 self.go_on_with_status(session);
+                self.go_on_with_logs(session);
                 self.watchers.has_room(session);
             }
             Heard::Gone(session) => {
                 self.streams.remove(&session);
+                self.logs.readers.remove(&session);
                 self.watchers.leave(session);
                 self.waiting.table.values_mut().for_each(|wait| wait.sessions.retain(|one| *one != session));
                 self.waiting.table.retain(|_, wait| !wait.sessions.is_empty());
@@ -70,6 +79,7 @@ impl Manager {
             Request::Kill { names, signal, all } => self.answer_kill(asker, names, signal, *all),
             Request::Events { names } => self.subscribe(asker, names),
             Request::Show { name, exec } => self.answer_show(asker, name, *exec),
+            Request::Logs { names } => self.answer_logs(asker, names),
         }
     }
 
@@ -142,8 +152,11 @@ impl Manager {
             self.reply(session, &Reply::Operation(OperationReply { services, progress: None }), true);
             return;
         }
-        let wait =
-            self.waiting.table.entry(operation).or_insert(Wait { sessions: Vec::new(), services: chosen });
+        let wait = self.waiting.table.entry(operation).or_insert(Wait {
+            sessions: Vec::new(),
+            services: chosen,
+            words_until: None,
+        });
         wait.sessions.push(session);
         self.answered.push(operation);
     }
@@ -177,6 +190,10 @@ impl Manager {
             };
             let outcomes: Option<Vec<(ServiceId, Outcome)>> = wait.services.iter().map(outcome).collect();
             let Some(outcomes) = outcomes else { continue };
+            if self.output_is_awaited(operation, &outcomes) {
+                self.answered.push(operation);
+                continue;
+            }
             let reply = self.operation_reply(&outcomes);
             if let Some(wait) = self.waiting.table.remove(&operation) {
                 for session in wait.sessions {
@@ -184,6 +201,15 @@ impl Manager {
                 }
             }
         }
+    }
+
+    /// Whether the last words of a service that failed are on their way to its log, and may be waited for.
+    fn output_is_awaited(&mut self, operation: Operation, outcomes: &[(ServiceId, Outcome)]) -> bool {
+        let failed = |outcome: &Outcome| matches!(outcome, Outcome::Ended(End::Exited(_) | End::NotReady));
+        let unread = outcomes.iter().any(|(id, outcome)| failed(outcome) && self.has_unread_output(*id));
+        let now = self.now;
+        let Some(wait) = self.waiting.table.get_mut(&operation).filter(|_| unread) else { return false };
+        now < *wait.words_until.get_or_insert(now.after(LAST_WORDS_MS))
     }
 
     fn operation_reply(&self, outcomes: &[(ServiceId, Outcome)]) -> Reply {
@@ -234,7 +260,11 @@ impl Manager {
             Outcome::Closing => ("waiting", "the supervisor is stopping".to_owned(), None, None),
         };
         let service = self.name_of(id).to_owned();
-        Some(Failure { service, step: step.to_owned(), reason, hint, exit, output: Vec::new() }.bounded())
+        let output = match outcome {
+            Outcome::Ended(End::Exited(_) | End::NotReady) => self.last_lines(id, OUTPUT_LINES),
+            _ => Vec::new(),
+        };
+        Some(Failure { service, step: step.to_owned(), reason, hint, exit, output }.bounded())
     }
 
     /// The newest incarnation of a service that ended like this.

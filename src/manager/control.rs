@@ -185,6 +185,27 @@ impl Control {
         room
     }
 
+    /// The same with descriptors, of which at most one reply's wait for a client.
+    pub fn reply_with(
+        &mut self,
+        session: SessionId,
+        reply: &Reply,
+        passed: Vec<OwnedFd>,
+        last: bool,
+        now: Mono,
+    ) -> Room {
+        let Some(client) = self.client(session.place) else {
+            return Room::Gone;
+        };
+        let room = client.reply_with(session.serial, reply, passed, last, now);
+        if client.is_over() {
+            self.close(session.place);
+        } else if client.has_work() || client.wants_room() {
+            self.make_ready(session.place);
+        }
+        room
+    }
+
     /// When [`Control::tick`] has something to do, if nothing happens before.
     pub fn deadline(&self) -> Option<Mono> {
         self.places.iter().flatten().filter_map(Client::deadline).chain(self.paused_until).min()

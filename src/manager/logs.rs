@@ -3,17 +3,19 @@
 //! A stream is a number that is never used again: incarnation × 2, plus one for standard error. The logger
 //! takes a stream it knows for a repetition, so all are sent again to a new logger and by a new manager.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::Manager;
+use super::control::SessionId;
 use super::kept::{Kept, is_full};
 use crate::policy::{Run, ServiceId};
 use crate::sys::link::Link;
+use crate::unit::{LogTo, WhenFull};
 use crate::wire::cri::Which;
 use crate::wire::keeper::Kind;
-use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule};
+use crate::wire::logger::{self as wire, MESSAGE_BYTES, Name, Order, Report, Rule, To};
 
 /// The number of a stream.
 pub const fn stream(run: Run, which: Which) -> u64 {
@@ -34,6 +36,20 @@ const fn kept(stream: u64) -> (Kind, u64) {
 pub struct Logs {
     link: Option<Link>,
     outbox: VecDeque<Order>,
+    /// Clients that get log files, and of which services still.
+    pub readers: BTreeMap<SessionId, VecDeque<ServiceId>>,
+    began: BTreeMap<ServiceId, (u64, u32)>,
+}
+
+/// What a service gets as its standard output and error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Pipes that the logger reads.
+    Pipes,
+    /// What supervise itself has.
+    Own,
+    /// /dev/null.
+    Null,
 }
 
 impl Logs {
@@ -54,6 +70,16 @@ impl Logs {
             self.outbox.push_back(Order::Add { stream: stream(run, which), service, which, rule });
         }
         self.flush(kept);
+    }
+
+    /// A service starts now: what it writes from here on is of this start.
+    pub fn begin(&mut self, id: ServiceId, now_ns: u64) {
+        self.began.insert(id, (now_ns / 1_000_000_000, (now_ns % 1_000_000_000) as u32));
+    }
+
+    /// When a service last started, as far as this manager knows.
+    pub fn began(&self, id: ServiceId) -> (u64, u32) {
+        self.began.get(&id).copied().unwrap_or_default()
     }
 
     /// Has everything read to its end, and the logger exit.
@@ -114,7 +140,56 @@ impl Logs {
 
 impl Manager {
     /// How the lines of a service are kept.
-    pub(super) fn log_rule(&self, _id: ServiceId) -> Rule {
-        Rule::default()
+    pub(super) fn log_rule(&self, id: ServiceId) -> Rule {
+        let Some(log) = self.unit_of(id).map(|unit| &unit.log) else { return Rule::default() };
+        Rule {
+            to: match self.log_to(id) {
+                LogTo::File | LogTo::Null => To::File,
+                LogTo::Inherit => To::Inherit,
+                LogTo::Journal => To::Journal,
+                LogTo::Syslog => To::Syslog,
+            },
+            when_full: match log.when_full {
+                WhenFull::Drop => wire::WhenFull::Drop,
+                WhenFull::Block => wire::WhenFull::Block,
+            },
+            compress: log.compress,
+            keep: log.keep,
+            max_size: log.max_size,
+            max_age_ms: log.max_age_ms.unwrap_or(0),
+        }
+    }
+
+    /// Where its output goes: what its unit says, and supervise's own output in a container whose first process
+    /// supervise is.
+    fn log_to(&self, id: ServiceId) -> LogTo {
+        match self.unit_of(id) {
+            Some(unit) if unit.places.of("log.to").is_none() && self.is_init_of_container() => LogTo::Inherit,
+            Some(unit) => unit.log.to,
+            None => LogTo::File,
+        }
+    }
+
+    /// The same as its word.
+    pub(super) fn log_word(&self, id: ServiceId) -> &'static str {
+        self.log_to(id).word()
+    }
+
+    /// What it gets. A unit that asks for supervise's own output gets just that; where it is only what containers
+    /// do and there are several services, whole lines come through the logger, with their names.
+    pub(super) fn output(&self, id: ServiceId) -> Output {
+        let asked = self.unit_of(id).is_some_and(|unit| unit.places.of("log.to").is_some());
+        match self.log_to(id) {
+            LogTo::Null => Output::Null,
+            LogTo::Inherit if asked || self.services.len() == 1 => Output::Own,
+            LogTo::Inherit | LogTo::File | LogTo::Journal | LogTo::Syslog => Output::Pipes,
+        }
+    }
+
+    fn is_init_of_container(&self) -> bool {
+        // The first pid namespace of a kernel has this number, always (include/linux/proc_ns.h).
+        self.kept.keeper_pid == 1
+            && std::fs::read_link("/proc/self/ns/pid")
+                .is_ok_and(|name| name.as_os_str() != "pid:[4026531836]")
     }
 }

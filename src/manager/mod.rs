@@ -21,6 +21,7 @@ mod inputs;
 mod kept;
 mod kill;
 mod listeners;
+mod log_files;
 mod logs;
 mod notices;
 mod private;

@@ -13,10 +13,11 @@ use super::Manager;
 use super::inputs::Which;
 use super::kept::is_full;
 use super::listeners;
+use super::logs::Output;
 use super::processes::Process;
 use crate::policy::{End, Event, Run, ServiceId};
 use crate::sys::link::Link;
-use crate::sys::{clock, fds, memfd, process};
+use crate::sys::{clock, fds, files, memfd, process};
 use crate::wire::cri;
 use crate::wire::keeper::Kind;
 use crate::wire::state;
@@ -33,8 +34,8 @@ struct Prepared {
     instance: u16,
     gate: OwnedFd,
     report: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
     cgroup: Option<(String, OwnedFd)>,
     voice: Option<(Kind, OwnedFd)>,
     invocation: String,
@@ -202,10 +203,9 @@ impl Manager {
         let plan = memfd::sealed(c"supervise-plan", &plan)?;
         let (gate_read, gate) = fds::pipe(0)?;
         let (report, report_write) = fds::pipe(0)?;
-        let (stdout, stdout_write) = fds::pipe(0)?;
-        let (stderr, stderr_write) = fds::pipe(0)?;
+        let [(stdout, stdout_write), (stderr, stderr_write)] = self.outputs(id)?;
         // Only our ends are to return at once; a service may find blocking writes more to its taste.
-        for end in [&report, &stdout, &stderr] {
+        for end in [Some(&report), stdout.as_ref(), stderr.as_ref()].into_iter().flatten() {
             fds::set_nonblocking(end.as_fd(), true)?;
         }
         let null = fds::duplicate(self.null.as_fd())?;
@@ -244,6 +244,30 @@ impl Manager {
             invocation,
         };
         Ok((prepared, Parcel { spawn, fds: parcel }))
+    }
+
+    /// Our ends of a service's standard output and error, where there are any, and its own.
+    fn outputs(&self, id: ServiceId) -> io::Result<[(Option<OwnedFd>, OwnedFd); 2]> {
+        let pipe = || -> io::Result<(Option<OwnedFd>, OwnedFd)> {
+            let (read, write) = fds::pipe(0)?;
+            let account = self.services.get(&id).and_then(|known| known.inputs.account.as_ref());
+            if let (0, Some(account)) = (self.user, account) {
+                // So that `/dev/stdout` can be opened by a service that is not root.
+                files::give(write.as_fd(), account.uid, account.gid)?;
+            }
+            Ok((Some(read), write))
+        };
+        match self.output(id) {
+            Output::Pipes => Ok([pipe()?, pipe()?]),
+            Output::Own => {
+                let (stdout, stderr) = (io::stdout(), io::stderr());
+                Ok([(None, fds::duplicate(stdout.as_fd())?), (None, fds::duplicate(stderr.as_fd())?)])
+            }
+            Output::Null => {
+                let null = std::fs::File::options().write(true).open("/dev/null")?;
+                Ok([(None, null.try_clone()?.into()), (None, null.into())])
+            }
+        }
     }
 
     fn make_cgroup(&mut self, id: ServiceId, run: Run) -> Option<(String, OwnedFd)> {
@@ -341,11 +365,9 @@ impl Manager {
             since_ns: clock::realtime_ns(),
         };
         self.save(state::Kind::Process, run.0, &process);
-        let mut ends = vec![
-            (Kind::Report, 0, prepared.report),
-            (Kind::Stdout, 0, prepared.stdout),
-            (Kind::Stderr, 0, prepared.stderr),
-        ];
+        let mut ends = vec![(Kind::Report, 0, prepared.report)];
+        ends.extend(prepared.stdout.map(|end| (Kind::Stdout, 0, end)));
+        ends.extend(prepared.stderr.map(|end| (Kind::Stderr, 0, end)));
         ends.extend(cgroup.map(|(_, directory)| (Kind::Cgroup, 0, directory)));
         ends.extend(prepared.voice.map(|(kind, end)| (kind, 0, end)));
         ends.push((Kind::Process, pid, pidfd));
@@ -359,6 +381,7 @@ impl Manager {
         self.watch_process(run);
         let name = self.name_of(id).to_owned();
         let rule = self.log_rule(id);
+        self.logs.begin(id, clock::realtime_ns());
         self.logs.add(&name, run, cri::Which::Stdout, rule, &self.kept);
         self.logs.add(&name, run, cri::Which::Stderr, rule, &self.kept);
         self.feed(id, Event::Cloned(run));

@@ -81,6 +81,7 @@ impl Manager {
             self.above.deadline(),
             self.probes.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
+            (!self.answered.is_empty()).then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
         ];
         let next = deadlines.into_iter().flatten().min()?;

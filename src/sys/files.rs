@@ -161,7 +161,7 @@ pub fn own(
     retry(|| unsafe { libc::fchmodat(directory.as_raw_fd(), text.as_ptr(), mode, 0) }.into()).map(drop)
 }
 
-/// Sets owner and group of a directory that the caller has just made.
+/// Sets owner and group of a directory, or a pipe, that the caller has just made.
 pub fn give(directory: BorrowedFd<'_>, user: u32, group: u32) -> io::Result<()> {
     // SAFETY: fchown takes plain numbers.
     retry(|| unsafe { libc::fchown(directory.as_raw_fd(), user, group) }.into()).map(drop)

@@ -53,39 +53,9 @@ impl Link {
         self.0
     }
 
-    /// Sends one message with up to [`MOST_FDS`] descriptors. Whole or not at all.
-    ///
-    /// Errors: EAGAIN (`WouldBlock`) while the peer's queue is full, ETOOMANYREFS while too many
-    /// descriptors are in flight (wait and send again), EPIPE when the peer is gone. Raises no SIGPIPE.
+    /// Sends one message with up to [`MOST_FDS`] descriptors. Whole or not at all. Errors: as of [`send`].
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        if fds.len() > MOST_FDS {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        let mut control = Control([0; CONTROL_BYTES]);
-        let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        // SAFETY: an all-zero msghdr is a valid, empty one.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        if !fds.is_empty() {
-            let payload = mem::size_of_val(fds) as libc::c_uint;
-            message.msg_control = control.0.as_mut_ptr().cast();
-            // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the first header lies inside `control`, which
-            // has room for MOST_FDS descriptors, and `BorrowedFd` is a transparent RawFd.
-            unsafe {
-                message.msg_controllen = libc::CMSG_SPACE(payload) as _;
-                let header = libc::CMSG_FIRSTHDR(&raw const message);
-                (*header).cmsg_level = libc::SOL_SOCKET;
-                (*header).cmsg_type = libc::SCM_RIGHTS;
-                (*header).cmsg_len = libc::CMSG_LEN(payload) as _;
-                libc::CMSG_DATA(header).copy_from_nonoverlapping(fds.as_ptr().cast(), payload as usize);
-            }
-        }
-        // SAFETY: `message` points at `part`, `bytes` and `control`, all alive across the call.
-        retry(|| unsafe {
-            libc::sendmsg(self.0.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) as libc::c_long
-        })
-        .map(drop)
+        send(self.as_fd(), bytes, fds).map(drop)
     }
 
     /// Receives one message; its descriptors go to the first places of `fds`, close-on-exec.
@@ -93,51 +63,99 @@ impl Link {
     /// `Ok(None)` is end of file. Errors: `WouldBlock` when there is nothing; EMSGSIZE when the message or
     /// its descriptors did not fit, in which case every descriptor that did arrive is closed.
     pub fn receive(&self, bytes: &mut [u8], fds: &mut [Option<OwnedFd>]) -> io::Result<Option<Received>> {
-        let mut control: MaybeUninit<Control> = MaybeUninit::uninit();
-        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-        // SAFETY: an all-zero msghdr is a valid, empty one.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = CONTROL_BYTES as _;
-        // SAFETY: `message` points at `part`, `bytes` and `control`, all alive across the call.
-        let count = retry(|| unsafe {
-            libc::recvmsg(self.0.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) as libc::c_long
-        })? as usize;
-        let mut placed = 0;
-        let mut lost = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
-        // SAFETY: the kernel filled `control` up to msg_controllen; the CMSG macros stay inside it, and
-        // each SCM_RIGHTS payload is an array of descriptors that are now ours alone.
+        receive(self.as_fd(), bytes, fds)
+    }
+}
+
+/// Sends bytes over a Unix socket with up to [`MOST_FDS`] descriptors; over a stream perhaps only the first of the
+/// bytes, with all of the descriptors. Says how many bytes.
+///
+/// Errors: EAGAIN (`WouldBlock`) while the peer's queue is full, ETOOMANYREFS while too many descriptors are in
+/// flight (wait and send again), EPIPE when the peer is gone. Raises no SIGPIPE.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    if fds.len() > MOST_FDS {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: an all-zero msghdr is a valid, empty one.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if !fds.is_empty() {
+        let payload = mem::size_of_val(fds) as libc::c_uint;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the first header lies inside `control`, which
+        // has room for MOST_FDS descriptors, and `BorrowedFd` is a transparent RawFd.
         unsafe {
-            let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-            while !header.is_null() {
-                if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
-                    let payload = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
-                    let data: *const RawFd = libc::CMSG_DATA(header).cast();
-                    for index in 0..payload / mem::size_of::<RawFd>() {
-                        let fd = owned(data.add(index).read_unaligned().into());
-                        match fds.get_mut(placed) {
-                            Some(place) => {
-                                *place = Some(fd);
-                                placed += 1;
-                            }
-                            None => lost = true,
+            message.msg_controllen = libc::CMSG_SPACE(payload) as _;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(payload) as _;
+            libc::CMSG_DATA(header).copy_from_nonoverlapping(fds.as_ptr().cast(), payload as usize);
+        }
+    }
+    // SAFETY: `message` points at `part`, `bytes` and `control`, all alive across the call.
+    retry(|| unsafe {
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) as libc::c_long
+    })
+    .map(|count| count as usize)
+}
+
+/// Receives from a Unix socket: one message, or what there is of a stream. Its descriptors go to the first places of
+/// `fds`, close-on-exec.
+///
+/// `Ok(None)` is end of file. Errors: as of [`Link::receive`].
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    fds: &mut [Option<OwnedFd>],
+) -> io::Result<Option<Received>> {
+    let mut control: MaybeUninit<Control> = MaybeUninit::uninit();
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: an all-zero msghdr is a valid, empty one.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES as _;
+    // SAFETY: `message` points at `part`, `bytes` and `control`, all alive across the call.
+    let count = retry(|| unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) as libc::c_long
+    })? as usize;
+    let mut placed = 0;
+    let mut lost = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    // SAFETY: the kernel filled `control` up to msg_controllen; the CMSG macros stay inside it, and
+    // each SCM_RIGHTS payload is an array of descriptors that are now ours alone.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let payload = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data: *const RawFd = libc::CMSG_DATA(header).cast();
+                for index in 0..payload / mem::size_of::<RawFd>() {
+                    let fd = owned(data.add(index).read_unaligned().into());
+                    match fds.get_mut(placed) {
+                        Some(place) => {
+                            *place = Some(fd);
+                            placed += 1;
                         }
+                        None => lost = true,
                     }
                 }
-                header = libc::CMSG_NXTHDR(&raw const message, header);
             }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
         }
-        if lost {
-            fds.iter_mut().take(placed).for_each(|place| *place = None);
-            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
-        }
-        if count == 0 && placed == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Received { bytes: count, fds: placed }))
     }
+    if lost {
+        fds.iter_mut().take(placed).for_each(|place| *place = None);
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    if count == 0 && placed == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Received { bytes: count, fds: placed }))
 }
 
 impl AsFd for Link {

@@ -271,13 +271,13 @@ const SOCKET_TYPES: Shape =
     Shape::Choice(&[("stream", Since::Now), ("datagram", Since::Now), ("seqpacket", Since::Now)]);
 const STRATEGIES: Shape = Shape::Choice(&[("start-first", Since::Later), ("stop-first", Since::Later)]);
 const LOGS: Shape = Shape::Choice(&[
-    ("file", Since::Later),
-    ("inherit", Since::Later),
-    ("journal", Since::Later),
-    ("syslog", Since::Later),
-    ("null", Since::Later),
+    ("file", Since::Now),
+    ("inherit", Since::Now),
+    ("journal", Since::Now),
+    ("syslog", Since::Now),
+    ("null", Since::Now),
 ]);
-const FULL: Shape = Shape::Choice(&[("drop", Since::Later), ("block", Since::Later)]);
+const FULL: Shape = Shape::Choice(&[("drop", Since::Now), ("block", Since::Now)]);
 const PROFILES: Shape =
     Shape::Choice(&[("default", Since::Later), ("web", Since::Later), ("off", Since::Later)]);
 
@@ -460,17 +460,18 @@ pub const KEYS: &[Key] = rows! {
             "Starts after these where both start.";
     }
     Log {
-        "to" LOGS, Later, Is r#""file""#,
-            "Where output goes.";
-        "max-size" Shape::Size(LOG_BYTES_LEAST), Later, Is r#""10M""#,
-            "How large a file grows before it is rotated.";
-        "max-age" Shape::DurationOrOff(1), Later, Is r#""off""#,
-            "How old.";
-        "keep" Shape::Number(0, 100_000), Later, Is "10",
-            "How many rotated files stay.";
-        "compress" Shape::Flag, Later, Is "true",
-            "Compresses rotated files.";
-        "when-full" FULL, Later, Is r#""drop""#,
+        "to" LOGS, Now, Is r#""file""#,
+            "Where output goes. As the first process of a container `inherit` is the default: one service has supervise's own \
+             output then, of several whole lines are passed on with their names in front.";
+        "max-size" Shape::Size(LOG_BYTES_LEAST), Now, Is r#""10M""#,
+            "How large `current` grows before it gives way to a new file.";
+        "max-age" Shape::DurationOrOff(1), Now, Is r#""off""#,
+            "How old its first line may be when the next one comes; then it gives way too.";
+        "keep" Shape::Number(0, 100_000), Now, Is "10",
+            "How many older files stay.";
+        "compress" Shape::Flag, Now, Is "true",
+            "Whether older files are compressed, as `….log.gz`.";
+        "when-full" FULL, Now, Is r#""drop""#,
             "On a full disk: lines are dropped and counted, or the service waits.";
     }
     Limits {

@@ -458,6 +458,25 @@ impl OperationReply {
     }
 }
 
+/// A reply to `Logs`: the log files of one service. Descriptors travel with it: first that of the directory, then one
+/// for each name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogReply {
+    /// Whose; empty where there are no services at all.
+    pub service: String,
+    /// Where its lines go, as in its unit.
+    pub to: String,
+    /// The directory of its files.
+    pub directory: String,
+    /// The names of the files, the oldest first.
+    pub files: Vec<String>,
+    /// How many descriptors travel with this.
+    pub descriptors: u32,
+    /// Why there are no files.
+    pub note: Option<String>,
+}
+
 /// An error of our own interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -480,6 +499,8 @@ pub enum Reply {
     Event(EventReply),
     /// To `Show`.
     Shown(Shown),
+    /// To `Logs`.
+    Log(LogReply),
     /// An error of our own; always the last reply.
     Refused(Refusal),
     /// An error that every Varlink service has; always the last reply.
@@ -490,7 +511,7 @@ impl Reply {
     /// Whether this can only be the last reply to its call.
     pub const fn is_error(&self) -> bool {
         match self {
-            Self::Status(_) | Self::Operation(_) | Self::Event(_) | Self::Shown(_) => false,
+            Self::Status(_) | Self::Operation(_) | Self::Event(_) | Self::Shown(_) | Self::Log(_) => false,
             Self::Refused(_) | Self::Standard(_) => true,
         }
     }
@@ -505,6 +526,7 @@ impl Reply {
             }
             Self::Event(reply) => framed(None, reply, continues),
             Self::Shown(shown) => framed(None, shown, continues),
+            Self::Log(reply) => framed(None, reply, continues),
             Self::Refused(refusal) => refusal.encode(),
             Self::Standard(error) => error.answer().encode(),
         }

@@ -4,6 +4,8 @@
 //! `2026-11-23T03:12:45.123456789Z stdout F the line`. The tag is `F` for the end of a line, or for all of
 //! one, and `P` for a part that the next entry of the same stream goes on with. Content is stored as it came.
 
+use std::collections::VecDeque;
+
 use memchr::{memchr, memchr_iter};
 
 /// The most bytes of content in one entry; a longer line is cut into parts.
@@ -292,6 +294,31 @@ pub fn parse_stamp(stamp: &[u8]) -> Option<(u64, u32)> {
     Some((seconds, u32::try_from(number(20, 9)).ok()?))
 }
 
+/// The content of the last lines in a piece of a file that were written since a time, at most `most` of them. Where
+/// the piece is not the beginning, what stands before its first newline is half an entry.
+pub fn last_lines(bytes: &[u8], is_beginning: bool, since: (u64, u32), most: usize) -> VecDeque<Vec<u8>> {
+    let half = if is_beginning { 0 } else { memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1) };
+    let mut lines = VecDeque::new();
+    let mut begun: [Vec<u8>; 2] = [const { Vec::new() }; 2];
+    let whole = bytes.get(half..).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
+    for entry in whole.filter_map(|line| parse(line.strip_suffix(b"\n")?)) {
+        let [stdout, stderr] = &mut begun;
+        let line = if entry.which == Which::Stdout { stdout } else { stderr };
+        line.extend_from_slice(entry.content);
+        if !entry.ends {
+            continue;
+        }
+        let line = std::mem::take(line);
+        if (entry.seconds, entry.nanos) >= since {
+            lines.push_back(line);
+        }
+        if lines.len() > most {
+            lines.pop_front();
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,6 +398,33 @@ mod tests {
                 assert_eq!(format!("{theirs:.9}").as_bytes(), Stamp::new(day * DAY_SECONDS, 0).as_bytes());
             }
         }
+    }
+
+    #[test]
+    fn the_last_lines_of_a_piece_are_whole_and_not_too_old() {
+        let entry = |second: u64, text: &[u8], tail: Tail| {
+            let mut out = vec![0; 200];
+            let done = frame(text, Which::Stdout, &Stamp::new(second, 0), tail, &mut out);
+            out.truncate(done.written);
+            out
+        };
+        let piece = [
+            entry(1, b"one\n", Tail::Hold),
+            entry(2, b"t", Tail::Empty),
+            entry(2, b"wo\nthree\n", Tail::Hold),
+            entry(3, b"four\n", Tail::Hold)[..20].to_vec(),
+        ]
+        .concat();
+        let last = |piece: &[u8], is_beginning, since, most| -> Vec<String> {
+            let lines = last_lines(piece, is_beginning, (since, 0), most);
+            lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+        };
+        assert_eq!(last(&piece, true, 0, 9), ["one", "two", "three"]);
+        assert_eq!(last(&piece, false, 0, 9), ["two", "three"]);
+        assert_eq!(last(&piece[10..], false, 0, 1), ["three"]);
+        assert_eq!(last(&piece, true, 2, 9), ["two", "three"]);
+        assert_eq!(last(&piece, true, 3, 9), [""; 0]);
+        assert_eq!(last(b"", false, 0, 9), [""; 0]);
     }
 
     proptest! {

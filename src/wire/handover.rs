@@ -27,8 +27,11 @@ pub fn keeper_arguments(carried: i32, soft_nofile: u64, settings: &Settings) -> 
         soft_nofile.to_string().into(),
         "--log-dir".into(),
         settings.log_dir.clone().into(),
-        "--".into(),
     ];
+    if let Some(user) = settings.log_user {
+        arguments.extend(["--log-user".into(), user.to_string().into()]);
+    }
+    arguments.push("--".into());
     arguments.extend(settings.to_args());
     arguments
 }

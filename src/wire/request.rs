@@ -107,6 +107,11 @@ pub enum Request {
         /// Whether its next start is asked for, and not its unit.
         exec: bool,
     },
+    /// The log files of services: of these, or of all where there is no name.
+    Logs {
+        /// Names and globs.
+        names: Vec<String>,
+    },
 }
 
 impl Request {
@@ -122,6 +127,7 @@ impl Request {
             Self::Kill { .. } => Verb::Kill,
             Self::Events { .. } => Verb::Events,
             Self::Show { .. } => Verb::Show,
+            Self::Logs { .. } => Verb::Logs,
         }
     }
 
@@ -133,7 +139,11 @@ impl Request {
             | Self::Restart { order, .. }
             | Self::Reload(order)
             | Self::Scale { order, .. } => Some(order),
-            Self::Status { .. } | Self::Kill { .. } | Self::Events { .. } | Self::Show { .. } => None,
+            Self::Status { .. }
+            | Self::Kill { .. }
+            | Self::Events { .. }
+            | Self::Show { .. }
+            | Self::Logs { .. } => None,
         }
     }
 
@@ -145,7 +155,9 @@ impl Request {
     /// The call that asks for it, with `more` set.
     pub fn call(&self) -> Call {
         let mut parameters = match self {
-            Self::Status { names } | Self::Events { names } => json!({ "names": names }),
+            Self::Status { names } | Self::Events { names } | Self::Logs { names } => {
+                json!({ "names": names })
+            }
             Self::Kill { names, signal, all } => json!({ "names": names, "signal": signal, "all": all }),
             Self::Show { name, exec } => json!({ "name": name, "exec": exec }),
             Self::Start(order)
@@ -243,6 +255,13 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
                 return Err(Reply::Standard(Standard::ExpectedMore));
             }
             Request::Events { names: names(call)? }
+        }
+        Verb::Logs => {
+            only(call, &["names"])?;
+            if !call.more {
+                return Err(Reply::Standard(Standard::ExpectedMore));
+            }
+            Request::Logs { names: names(call)? }
         }
         Verb::Show => {
             only(call, &["name", "exec"])?;
@@ -380,6 +399,7 @@ mod tests {
             Request::Kill { names: vec!["web".into()], signal: "HUP".into(), all: true },
             Request::Events { names: vec![] },
             Request::Show { name: "web".into(), exec: true },
+            Request::Logs { names: vec!["web".into(), "db-*".into()] },
         ] {
             let call = request.call();
             assert_eq!(understand(&call, Rights::EVERYTHING), Understood::Ask(request));

@@ -5,6 +5,43 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// The account that the log files belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogUser {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl LogUser {
+    /// The name of the account, where a system has one.
+    pub const NAME: &str = "supervise-log";
+
+    /// The account's line in the text of passwd(5).
+    pub fn in_passwd(text: &str) -> Option<Self> {
+        let mut fields = text
+            .lines()
+            .map(|line| line.split(':'))
+            .find_map(|mut fields| (fields.next() == Some(Self::NAME)).then_some(fields))?;
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        // -1 means "leave it as it is" to the kernel, and root is what this is to be instead of.
+        (uid != 0 && uid != u32::MAX && gid != u32::MAX).then_some(Self { uid, gid })
+    }
+
+    /// From `UID:GID`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (uid, gid) = text.split_once(':')?;
+        Some(Self { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+    }
+}
+
+impl fmt::Display for LogUser {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}:{}", self.uid, self.gid)
+    }
+}
+
 /// The settings of one supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -20,6 +57,8 @@ pub struct Settings {
     pub stop_timeout_ms: Option<u64>,
     /// Whether one bad unit keeps all from running.
     pub strict: bool,
+    /// Who the logger is, where it is not the supervisor's own user.
+    pub log_user: Option<LogUser>,
 }
 
 /// The variables of a user's environment from which defaults come, as they are (XDG Base Directory
@@ -58,6 +97,7 @@ impl Settings {
             state_dir: "/var/lib/supervise".into(),
             stop_timeout_ms: None,
             strict: false,
+            log_user: None,
         }
     }
 
@@ -76,6 +116,7 @@ impl Settings {
             state_dir: state,
             stop_timeout_ms: None,
             strict: false,
+            log_user: None,
         })
     }
 
@@ -95,6 +136,9 @@ impl Settings {
         if let Some(limit_ms) = self.stop_timeout_ms {
             put("--stop-timeout-ms", Path::new(&limit_ms.to_string()));
         }
+        if let Some(user) = self.log_user {
+            put("--log-user", Path::new(&user.to_string()));
+        }
         put("--strict", Path::new(if self.strict { "yes" } else { "no" }));
         args
     }
@@ -102,7 +146,7 @@ impl Settings {
     /// Reads what [`Settings::to_args`] wrote; anything else is an error that says what.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, BadArgs> {
         let mut args = args.into_iter();
-        let (mut units, mut stop_timeout_ms, mut strict) = (Vec::new(), None, None);
+        let (mut units, mut stop_timeout_ms, mut strict, mut log_user) = (Vec::new(), None, None, None);
         let (mut runtime_dir, mut log_dir, mut state_dir) = (None, None, None);
         while let Some(key) = args.next() {
             let key = key.to_str().unwrap_or_default().to_owned();
@@ -119,6 +163,10 @@ impl Settings {
                 "--stop-timeout-ms" => {
                     let limit = value.to_str().and_then(|text| text.parse().ok());
                     stop_timeout_ms = Some(limit.ok_or(BadArgs::BadValue(key))?);
+                }
+                "--log-user" => {
+                    let user = value.to_str().and_then(LogUser::parse);
+                    log_user = Some(user.ok_or(BadArgs::BadValue(key))?);
                 }
                 "--strict" => {
                     strict = Some(match value.to_str() {
@@ -137,6 +185,7 @@ impl Settings {
             state_dir: state_dir.ok_or(BadArgs::Missing("--state-dir"))?,
             stop_timeout_ms,
             strict: strict.ok_or(BadArgs::Missing("--strict"))?,
+            log_user,
         })
     }
 }
@@ -238,6 +287,24 @@ mod tests {
         proptest::collection::vec(1u8..=255, 0..20).prop_map(|bytes| OsString::from_vec(bytes).into())
     }
 
+    #[test]
+    fn the_account_of_the_logs_is_read_from_its_line() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\nsupervise-log:x:998:997:Logs:/nonexistent:/usr/sbin/nologin\n";
+        let user = LogUser::in_passwd(passwd).unwrap();
+        assert_eq!((user.uid, user.gid), (998, 997));
+        assert_eq!(LogUser::parse(&user.to_string()), Some(user));
+        for bad in [
+            "",
+            "supervise-log",
+            "supervise-log:x:0:0:",
+            "supervise-log:x:4294967295:1:",
+            "x:supervise-log:1:2",
+        ] {
+            assert_eq!(LogUser::in_passwd(bad), None, "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn settings_read_back_as_they_were_written(
@@ -246,7 +313,8 @@ mod tests {
             stop_timeout_ms in proptest::option::of(any::<u64>()),
             strict: bool,
         ) {
-            let settings = Settings { units, runtime_dir, log_dir, state_dir, stop_timeout_ms, strict };
+            let log_user = strict.then_some(LogUser { uid: 7, gid: 8 });
+            let settings = Settings { units, runtime_dir, log_dir, state_dir, stop_timeout_ms, strict, log_user };
             prop_assert_eq!(Settings::from_args(settings.to_args()), Ok(settings));
         }
     }

@@ -28,6 +28,8 @@ pub enum Verb {
     Events,
     /// What services are made of.
     Show,
+    /// The files that hold what services have written.
+    Logs,
 }
 
 /// What a client may do; each includes the ones before it.
@@ -88,7 +90,7 @@ impl Rights {
 
 impl Verb {
     /// Every verb, in the order in which the help lists them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Status,
         Self::Start,
         Self::Stop,
@@ -98,13 +100,14 @@ impl Verb {
         Self::Kill,
         Self::Events,
         Self::Show,
+        Self::Logs,
     ];
 
     /// A new verb does not compile until someone decides who may use it.
     pub const fn needs(self) -> Right {
         match self {
             Self::Status | Self::Events => Right::Status,
-            Self::Show => Right::Logs,
+            Self::Show | Self::Logs => Right::Logs,
             Self::Start | Self::Stop | Self::Restart | Self::Reload | Self::Scale | Self::Kill => {
                 Right::Control
             }
@@ -123,6 +126,7 @@ impl Verb {
             Self::Kill => "Kill",
             Self::Events => "Events",
             Self::Show => "Show",
+            Self::Logs => "Logs",
         }
     }
 
@@ -138,6 +142,7 @@ impl Verb {
             Self::Kill => "kill",
             Self::Events => "events",
             Self::Show => "show",
+            Self::Logs => "logs",
         }
     }
 
@@ -153,6 +158,7 @@ impl Verb {
             Self::Kill => "Send a signal to the main processes of services",
             Self::Events => "Show what happens to services from now on",
             Self::Show => "Show the effective unit, each value with where it was written",
+            Self::Logs => "Show what services have written, merged by time",
         }
     }
 
@@ -199,6 +205,13 @@ impl Verb {
             Self::Show => {
                 "Values of environment variables are not shown. With `--exec` the plan of the next start: the \
                  command, who it runs as, where, with which variables, limits and descriptors."
+            }
+            Self::Logs => {
+                "Times are local. T is `02:10`, `2026-11-23 02:10`, `10min ago`, `yesterday` or RFC 3339. On a \
+                 terminal everything that could act on it is escaped; a file or a program gets the bytes as the \
+                 service wrote them. With `-f` the last 10 lines come first unless `-n` or `--since` says \
+                 otherwise, and the files are followed across their rotation. Without a supervisor the files in \
+                 the log directory are read."
             }
         }
     }

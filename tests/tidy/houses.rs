@@ -59,7 +59,17 @@ pub const HOUSES: &[House] = &[
         name: "cli",
         kind: "USER",
         uses: &["unit", "wire", "sys::files"],
-        crates: &["clap", "clap_complete", "jiff", "libc", "mio", "serde_json", "signal_hook"],
+        crates: &[
+            "flate2",
+            "memchr",
+            "clap",
+            "clap_complete",
+            "jiff",
+            "libc",
+            "mio",
+            "serde_json",
+            "signal_hook",
+        ],
     },
 ];
 
@@ -129,6 +139,13 @@ pub const BEYOND: &[Beyond] = &[
         why: "a control socket is believed by the uid behind it",
     },
     Beyond { file: "src/cli/connection.rs", uses: "sys::peer", why: "as above" },
+    Beyond { file: "src/cli/connection.rs", uses: "sys::link", why: "log files come as descriptors" },
+    Beyond {
+        file: "src/cli/logs/source.rs",
+        uses: "sys::dirs",
+        why: "log files are opened below their directory, never through a link",
+    },
+    Beyond { file: "src/cli/logs/reading.rs", uses: "sys::dirs", why: "as above" },
     Beyond {
         file: "src/cli/place.rs",
         uses: "sys::peer",

@@ -1,13 +1,15 @@
 //! ROOT. One client of the control socket: what it has sent, what waits for it, how long it may take.
 //! Never more memory than the limits say.
 
-use std::io::{ErrorKind, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::Caller;
 use super::{CALL_MS, ENOUGH_QUEUED, FIRST_BYTE_MS, Heard, MOST_QUEUED, Room, SessionId, WRITE_MS};
 use crate::policy::Mono;
-use crate::sys::peer;
+use crate::sys::{link, peer};
 use crate::wire::control::{MOST_SENT, Refusal, Reply, StatusReply};
 use crate::wire::request::{Request, Understood, understand};
 use crate::wire::varlink::{Call, Frames, Garbled, MOST_CALL, Standard};
@@ -59,6 +61,8 @@ pub struct Client {
     flight: Option<Flight>,
     queue: Vec<u8>,
     sent: usize,
+    /// Descriptors that go out with the byte at this place of the queue.
+    attached: VecDeque<(usize, Vec<OwnedFd>)>,
     /// Bytes may wait in the kernel: reading has not come to EAGAIN since the last event.
     unread: bool,
     /// The kernel's buffer may have room: writing has not come to EAGAIN since the last event.
@@ -86,6 +90,7 @@ impl Client {
             flight: None,
             queue: Vec::new(),
             sent: 0,
+            attached: VecDeque::new(),
             unread: true,
             unfilled: true,
             ended: false,
@@ -138,7 +143,9 @@ impl Client {
 
     /// Whether a stream was held back that may go on.
     pub fn wants_room(&self) -> bool {
-        self.queued() < ENOUGH_QUEUED && self.flight.as_ref().is_some_and(|flight| flight.held_back)
+        self.queued() < ENOUGH_QUEUED
+            && self.attached.is_empty()
+            && self.flight.as_ref().is_some_and(|flight| flight.held_back)
     }
 
     /// When it has to be closed if nothing happens before.
@@ -218,12 +225,30 @@ impl Client {
             return Room::Gone;
         }
         match &mut self.flight {
-            Some(flight) if self.queue.len() - self.sent >= ENOUGH_QUEUED => {
+            Some(flight) if !self.attached.is_empty() || self.queue.len() - self.sent >= ENOUGH_QUEUED => {
                 flight.held_back = true;
                 Room::Later
             }
             Some(_) | None => Room::Now,
         }
+    }
+
+    /// The same with descriptors, which reach the client with the first byte of the reply.
+    pub fn reply_with(
+        &mut self,
+        serial: u64,
+        reply: &Reply,
+        passed: Vec<OwnedFd>,
+        last: bool,
+        now: Mono,
+    ) -> Room {
+        let awaited = self.flight.as_ref().is_some_and(|flight| flight.serial == serial && flight.more);
+        if awaited && !passed.is_empty() {
+            self.attached.push_back((self.queue.len(), passed));
+        }
+        let room = self.reply(serial, reply, last, now);
+        self.flush(now);
+        if room == Room::Gone || self.attached.is_empty() { room } else { Room::Later }
     }
 
     /// Bytes of memory held for it.
@@ -338,7 +363,8 @@ impl Client {
                         | Request::Scale { .. }
                         | Request::Kill { .. }
                         | Request::Events { .. }
-                        | Request::Show { .. } => None,
+                        | Request::Show { .. }
+                        | Request::Logs { .. } => None,
                     };
                     self.flight = Some(Flight { serial, more, gathered, held_back: false });
                 }
@@ -370,7 +396,7 @@ impl Client {
     /// Writes until nothing waits or the kernel takes no more.
     fn flush(&mut self, now: Mono) {
         while self.unfilled && !self.hung_up && self.queued() > 0 {
-            match self.stream.write(self.queue.get(self.sent..).unwrap_or_default()) {
+            match self.write_some() {
                 Ok(count) => {
                     self.sent += count;
                     self.queued_since = Some(now);
@@ -378,6 +404,8 @@ impl Client {
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock => self.unfilled = false,
+                    // Too many descriptors are on their way: tried again with the next that is said.
+                    _ if error.raw_os_error() == Some(libc::ETOOMANYREFS) => self.unfilled = false,
                     _ => {
                         // The peer reads no more; what it sent before is still heard.
                         self.hung_up = true;
@@ -390,12 +418,29 @@ impl Client {
             self.discard();
         } else if self.sent > MOST_QUEUED / 4 {
             self.queue.drain(..self.sent);
+            self.attached.iter_mut().for_each(|(at, _)| *at -= self.sent);
             self.sent = 0;
+        }
+    }
+
+    /// Writes up to the next descriptors, or those with what follows them.
+    fn write_some(&mut self) -> io::Result<usize> {
+        let ends = self.attached.iter().map(|(at, _)| *at).find(|at| *at > self.sent);
+        let bytes = self.queue.get(self.sent..ends.unwrap_or(self.queue.len())).unwrap_or_default();
+        match self.attached.front() {
+            Some((at, passed)) if *at == self.sent => {
+                let fds: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
+                let count = link::send(self.stream.as_fd(), bytes, &fds)?;
+                self.attached.pop_front();
+                Ok(count)
+            }
+            Some(_) | None => self.stream.write(bytes),
         }
     }
 
     fn discard(&mut self) {
         self.queue = Vec::new();
+        self.attached.clear();
         self.sent = 0;
         self.queued_since = None;
     }
@@ -415,7 +460,12 @@ fn gather(flight: &mut Flight, reply: &Reply, last: bool) -> Option<Vec<u8>> {
         // A step is for those who take more than one reply; an outcome and an error are one.
         (
             _,
-            Reply::Operation(_) | Reply::Event(_) | Reply::Shown(_) | Reply::Refused(_) | Reply::Standard(_),
+            Reply::Operation(_)
+            | Reply::Event(_)
+            | Reply::Shown(_)
+            | Reply::Log(_)
+            | Reply::Refused(_)
+            | Reply::Standard(_),
         )
         | (None, Reply::Status(_)) => {
             return last.then(|| reply.encode(false));
