@@ -181,7 +181,7 @@ struct Out {
 impl Out {
     fn line(&mut self, service: usize, line: &Line) -> Result<(), Failed> {
         let name = self.names.get(service).map_or("", String::as_str);
-        self.show.line(&mut self.bytes, (service, name), line);
+        self.show.line(&mut self.bytes, name, line);
         if self.bytes.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 

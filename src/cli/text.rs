@@ -78,10 +78,12 @@ impl Paint {
         Self::new(!plain && !dumb && std::io::stdout().is_terminal())
     }
 
-    /// The text in a colour that is always the same for this number.
-    pub fn one_of_many(self, number: usize, text: &str) -> String {
-        let colours = ["36", "33", "32", "35", "34", "31", "96", "93", "92", "95", "94", "91"];
-        match colours.get(number % colours.len()) {
+    /// The text in a colour that is always the same for this name.
+    pub fn one_of_many(self, name: &str, text: &str) -> String {
+        // Not red: nothing has failed.
+        let colours = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
+        let sum = name.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        match colours.get(sum % colours.len()) {
             Some(code) if self.0 => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
             Some(_) | None => text.to_owned(),
         }

@@ -107,7 +107,7 @@ impl Manager {
             Err(refusal) => return self.refuse(session, refusal),
         };
         if chosen.is_empty() {
-            self.reply(session, &Reply::Log(LogReply::default()), true);
+            self.reply(session, &Reply::Log(Box::default()), true);
             return;
         }
         self.logs.readers.insert(session, chosen.into());
@@ -121,7 +121,7 @@ impl Manager {
             let (reply, passed) = self.log_reply(id);
             let last = rest.is_empty();
             let room = self.control.as_mut().map_or(Room::Gone, |control| {
-                control.reply_with(session, &Reply::Log(reply), passed, last, self.now)
+                control.reply_with(session, &Reply::Log(Box::new(reply)), passed, last, self.now)
             });
             match room {
                 Room::Now => {}

@@ -500,7 +500,7 @@ pub enum Reply {
     /// To `Show`.
     Shown(Shown),
     /// To `Logs`.
-    Log(LogReply),
+    Log(Box<LogReply>),
     /// An error of our own; always the last reply.
     Refused(Refusal),
     /// An error that every Varlink service has; always the last reply.

@@ -60,7 +60,7 @@ fn script(request: &Request) -> Vec<Reply> {
         }
         Request::Logs { .. } => {
             let reply = LogReply { service: "web".into(), to: "file".into(), ..LogReply::default() };
-            vec![Reply::Log(reply)]
+            vec![Reply::Log(Box::new(reply))]
         }
         Request::Start(_)
         | Request::Stop { .. }

@@ -18,6 +18,9 @@ pub fn files(log: &Path, service: &str) -> Vec<PathBuf> {
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort_by_key(|name| (name == "current", name.clone()));
+    let all = names.clone();
+    // Half a compressed file is none, and a plain one beside a whole one says the same.
+    names.retain(|name| !name.ends_with(".part") && !all.contains(&format!("{name}.gz")));
     names.iter().map(|name| log.join(service).join(name)).collect()
 }
 
@@ -27,8 +30,12 @@ fn content(path: &Path) -> Vec<u8> {
         assert!(unpacked.status.success(), "{}: {unpacked:?}", path.display());
         return unpacked.stdout;
     }
-    // One that was just renamed is read under its new name the next time.
-    fs::read(path).unwrap_or_default()
+    match fs::read(path) {
+        // It was compressed since its name was read.
+        Err(_) if path.with_extension("log.gz").exists() => content(&path.with_extension("log.gz")),
+        // One that was just renamed is read under its new name the next time.
+        bytes => bytes.unwrap_or_default(),
+    }
 }
 
 /// Every whole line of a service so far. Fails on anything that is not the format.

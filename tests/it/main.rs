@@ -25,6 +25,8 @@ mod crash_loop;
 mod exits;
 mod identity;
 mod kills;
+mod logs_command;
+mod logs_output;
 mod one_answer;
 mod refusals;
 mod restart;

@@ -67,7 +67,19 @@ impl Place {
 
     /// The same, with its own words going elsewhere.
     pub fn spawn_saying(&self, said: OwnedFd) -> Keeper {
-        let mut command = self.command(&self.binary());
+        self.spawn_below(&[], said)
+    }
+
+    fn spawn_below(&self, before: &[&str], said: OwnedFd) -> Keeper {
+        let binary = self.binary();
+        let mut command = match before {
+            [] => self.command(&binary),
+            [first, rest @ ..] => {
+                let mut command = self.command(first.as_ref());
+                command.args(rest).arg(&binary);
+                command
+            }
+        };
         command.arg("run").arg("--units").arg(self.path("units"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--log-dir").arg(self.path("log"));
         command.arg("--state-dir").arg(self.path("state"));
@@ -92,6 +104,14 @@ impl Place {
     #[track_caller]
     pub fn run(&mut self) {
         self.keeper = Some(self.spawn());
+        wait::until(wait::LONG, "the supervisor to answer", || self.try_status());
+    }
+
+    /// The same, executed by another command.
+    #[track_caller]
+    pub fn run_below(&mut self, before: &[&str]) {
+        let said = File::options().create(true).append(true).open(self.path("supervise.err")).unwrap();
+        self.keeper = Some(self.spawn_below(before, said.into()));
         wait::until(wait::LONG, "the supervisor to answer", || self.try_status());
     }
 

@@ -42,7 +42,7 @@ impl Show {
     }
 
     /// Adds a line to what goes out.
-    pub fn line(&mut self, out: &mut Vec<u8>, (number, service): (usize, &str), line: &Line) {
+    pub fn line(&mut self, out: &mut Vec<u8>, service: &str, line: &Line) {
         match self.form {
             Form::Raw => out.extend(&line.content),
             Form::Json => {
@@ -61,7 +61,7 @@ impl Show {
                 out.push(b' ');
                 if self.width > 0 {
                     let name = format!("{service:<width$}", width = self.width);
-                    out.extend(self.paint.one_of_many(number, &name).into_bytes());
+                    out.extend(self.paint.one_of_many(service, &name).into_bytes());
                     out.push(b' ');
                 }
                 match self.safe {
@@ -115,7 +115,7 @@ mod tests {
         let mut show = Show::new(form, safe, Paint::new(false), zone, 5);
         let line = Line { at: (1_795_403_565, 123_456_789), which: Which::Stderr, content: content.to_vec() };
         let mut out = Vec::new();
-        show.line(&mut out, (0, "web"), &line);
+        show.line(&mut out, "web", &line);
         String::from_utf8_lossy(&out).into_owned()
     }
 
