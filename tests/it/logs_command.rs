@@ -237,9 +237,16 @@ fn root_a_stranger_gets_nothing_and_what_is_no_log_is_given_to_nobody() {
     place.order(&["start", "web"]);
     let current = place.log().join("web/current");
     wait::until(wait::LONG, "the lines", || (cri::texts(&place.log(), "web").len() == 3).then_some(()));
-    let mut command = place.command_as(place.account.uid, place.account.gid, &[], &place.binary());
-    let said = command.arg("--runtime-dir").arg(place.path("run")).args(["logs", "web"]).output().unwrap();
+    let asked = |uid: u32| {
+        let mut command = place.command_as(uid, uid, &[], &place.binary());
+        command.arg("--runtime-dir").arg(place.path("run")).args(["logs", "web", "--raw"]).output().unwrap()
+    };
+    let said = asked(65_533);
     assert_eq!((said.status.code(), said.stdout.as_slice()), (Some(6), b"".as_slice()), "{said:?}");
+    // A user who may read it does so without a right to the file.
+    let said = asked(place.account.uid);
+    assert_eq!((said.status.code(), said.stdout.as_slice()), (Some(0), b"web 1\nweb 2\nweb 3\n".as_slice()));
+    assert_eq!(fs::metadata(&current).unwrap().permissions().mode() & 0o777, 0o640);
     // Whoever has the logger's rights puts something else into its place.
     let secret = place.path("secret");
     fs::write(&secret, "2020-01-01T12:00:00.500000000Z stdout F secret\n").unwrap();
