@@ -15,6 +15,7 @@ pub fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         "init" => return super::init::main(args.collect()),
         "lookup" => crate::lookup::main,
         "probe" => crate::probe::main,
+        "read" => crate::lookup::read_main,
         _ => return None,
     };
     Some(main(args.collect()))

@@ -3,9 +3,10 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::sys::accounts;
+use crate::sys::{accounts, errno, files};
 use crate::wire::accounts::{Answer, Question};
 
 /// Answers each question (an argument as [`Question::encode`] writes it) with a line on standard output.
@@ -26,4 +27,27 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Reads one file with the rights that it was given, and writes it to standard output behind an `o`; or what is wrong
+/// behind an `e`. Arguments: the most bytes, and the file.
+pub fn read_main(arguments: Vec<OsString>) -> ExitCode {
+    let [most, path] = arguments.as_slice() else { return ExitCode::from(2) };
+    let Some(most) = most.to_str().and_then(|most| most.parse().ok()) else { return ExitCode::from(2) };
+    let mut answer = Vec::new();
+    match files::read_steady(Path::new(path), most) {
+        Ok((bytes, ..)) => {
+            answer.push(b'o');
+            answer.extend(bytes);
+        }
+        Err(error) => {
+            answer.push(b'e');
+            answer.extend(errno::reason(&error).bytes());
+        }
+    }
+    let mut out = std::io::stdout();
+    match out.write_all(&answer).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }

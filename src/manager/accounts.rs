@@ -1,10 +1,11 @@
-//! ROOT. Asking for accounts: a process of our own looks them up, and is given a few seconds. Never looks one
-//! up itself.
+//! ROOT. Errands: a process of our own looks up accounts, or reads a file with a service's rights, and is given a few
+//! seconds. Never does either itself.
 
 use crate::sys::errno::reason;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use super::kept::News;
 use super::{Manager, open_null};
@@ -12,7 +13,7 @@ use crate::plan::{ExecPlan, FIXED_PATH, Identity};
 use crate::sys::{clock, fds, memfd, parent, process};
 use crate::wire::accounts::{Answer, Question, lines};
 
-/// Milliseconds that name services have for all questions together.
+/// Milliseconds that an errand has; name services have them for all questions together.
 const WITHIN_MS: u64 = 5_000;
 
 impl Manager {
@@ -21,8 +22,11 @@ impl Manager {
         if questions.is_empty() {
             return BTreeMap::new();
         }
-        match self.ask(questions) {
-            Ok(text) => lines(&text).into_iter().collect(),
+        let mut argv = vec!["supervise".to_owned(), "lookup".to_owned()];
+        argv.extend(questions.iter().map(Question::encode));
+        let nobody = (self.user == 0).then(|| Identity::new(0, 0, &[0]).with_capabilities(0));
+        match self.errand(argv, nobody) {
+            Ok(text) => lines(&String::from_utf8_lossy(&text)).into_iter().collect(),
             Err(error) => {
                 log::error!("looking up accounts: {}", reason(&error));
                 BTreeMap::new()
@@ -30,11 +34,27 @@ impl Manager {
         }
     }
 
-    fn ask(&mut self, questions: &[Question]) -> io::Result<String> {
+    /// What is in a file, read with the rights of `identity` and no others. The error is the end of a sentence.
+    pub(super) fn read_as(
+        &mut self,
+        path: &Path,
+        most: usize,
+        identity: Option<Identity>,
+    ) -> Result<Vec<u8>, String> {
+        let argv =
+            ["supervise", "read", &most.to_string(), &path.to_string_lossy()].map(str::to_owned).to_vec();
+        let answer = self.errand(argv, identity).map_err(|error| reason(&error))?;
+        match answer.split_first() {
+            Some((b'o', bytes)) => Ok(bytes.to_vec()),
+            Some((b'e', words)) => Err(String::from_utf8_lossy(words).into_owned()),
+            Some(_) | None => Err("the process that was to read it ended without an answer".to_owned()),
+        }
+    }
+
+    /// What a process of our own writes to its standard output within the deadline. The loop waits for it.
+    fn errand(&mut self, argv: Vec<String>, identity: Option<Identity>) -> io::Result<Vec<u8>> {
         let deadline = clock::monotonic_ms() + WITHIN_MS;
         self.await_zygote(deadline)?;
-        let mut argv = vec!["supervise".to_owned(), "lookup".to_owned()];
-        argv.extend(questions.iter().map(Question::encode));
         let plan = ExecPlan {
             argv,
             // In a clone of the zygote this is our own binary, whatever has become of the file.
@@ -42,7 +62,7 @@ impl Manager {
             env: vec![format!("PATH={FIXED_PATH}"), "LANG=C.UTF-8".to_owned()],
             pid_variables: Vec::new(),
             directory: "/".to_owned(),
-            identity: (self.user == 0).then(|| Identity::new(0, 0, &[0]).with_capabilities(0)),
+            identity,
             umask: 0o077,
             limits: Vec::new(),
             nice: None,
@@ -96,7 +116,7 @@ impl Manager {
     }
 }
 
-fn read_until(fd: BorrowedFd<'_>, deadline: u64) -> io::Result<String> {
+fn read_until(fd: BorrowedFd<'_>, deadline: u64) -> io::Result<Vec<u8>> {
     fds::set_nonblocking(fd, true)?;
     let mut text = Vec::new();
     loop {
@@ -107,7 +127,7 @@ fn read_until(fd: BorrowedFd<'_>, deadline: u64) -> io::Result<String> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let left = deadline.saturating_sub(clock::monotonic_ms());
                 if left == 0 {
-                    log::error!("looking up accounts: no answer within {} s", WITHIN_MS / 1000);
+                    log::error!("no answer within {} s from a process of our own", WITHIN_MS / 1000);
                     break;
                 }
                 parent::wait(&[fd], left as i32, &mut [false])?;
@@ -115,5 +135,5 @@ fn read_until(fd: BorrowedFd<'_>, deadline: u64) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    Ok(text)
 }

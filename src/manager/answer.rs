@@ -138,12 +138,11 @@ impl Manager {
             self.reply(session, &Reply::Refused(refusal), true);
             return;
         }
+        if let Err(failed) = self.renew_for(&chosen, event(operation), operation) {
+            self.reply(session, &Reply::Refused(Refusal::Failed(failed)), true);
+            return;
+        }
         for id in &chosen {
-            // A client that asks again after its connection broke does not make another generation.
-            let known = self.world.get(*id).is_some_and(|service| service.outcome(operation).is_some());
-            if matches!(event(operation), Event::Restart(_) | Event::RestartStopFirst(_)) && !known {
-                self.renew_inputs(*id);
-            }
             self.feed(*id, event(operation));
         }
         self.run_events();
@@ -159,6 +158,27 @@ impl Manager {
         });
         wait.sessions.push(session);
         self.answered.push(operation);
+    }
+
+    /// A restart makes a generation; a start of what does not run reads the inputs of the one it has again. A client that
+    /// asks again after its connection broke does neither.
+    fn renew_for(
+        &mut self,
+        chosen: &[ServiceId],
+        event: Event,
+        operation: Operation,
+    ) -> Result<(), Box<Failed>> {
+        let restart = matches!(event, Event::Restart(_) | Event::RestartStopFirst(_));
+        let start = matches!(event, Event::Start(_));
+        let new = |id: &&ServiceId| {
+            let service = self.world.get(**id);
+            service.is_some_and(|service| {
+                service.outcome(operation).is_none()
+                    && (restart || start && service.incarnations().next().is_none())
+            })
+        };
+        let new: Vec<ServiceId> = chosen.iter().filter(new).copied().collect();
+        if new.is_empty() { Ok(()) } else { self.renew_inputs(&new, restart) }
     }
 
     fn refuse_bad_units(&self, chosen: &[ServiceId], event: Event) -> Option<Refusal> {

@@ -309,12 +309,12 @@ impl Manager {
         let answers = self.look_up(&asked);
         for (_, known) in fresh {
             let Some(unit) = known.unit.clone() else { continue };
-            known.inputs.directory = inputs::resolved(&unit);
-            known.inputs.pass_environment(&unit);
             if let Err(problem) = known.inputs.resolve(&unit, user, &answers) {
                 known.inputs.problems.push(problem);
                 known.unit = None;
+                continue;
             }
+            self.read_inputs(&unit, &mut known.inputs);
         }
     }
 

@@ -35,6 +35,12 @@ pub struct Inputs {
     /// Variables that the unit passes on from supervise's own environment, as they were there.
     #[serde(default)]
     pub passed: BTreeMap<String, String>,
+    /// The variables of its environment files, in order.
+    #[serde(default)]
+    pub files: Vec<(String, String)>,
+    /// Why those could not be read: then nothing starts.
+    #[serde(default)]
+    pub unread: Option<String>,
     /// Why there is no unit, or what is worth a warning of it.
     #[serde(default)]
     pub problems: Vec<String>,
@@ -48,16 +54,24 @@ impl Inputs {
         Unit::parse_layers(&self.name, &layers)
     }
 
-    /// Takes the answers that concern this unit; the first name that has none is an error in words, and then
-    /// there is no account either: a later manager takes a unit with an account for one that can run.
+    /// Takes the answers that concern this unit; where name services failed or did not answer, what they said last
+    /// holds. The first name that has no answer is an error in words, and then there is no account either: a later
+    /// manager takes a unit with an account for one that can run.
     pub fn resolve(
         &mut self,
         unit: &Unit,
         user: u32,
         answers: &BTreeMap<Question, Answer>,
     ) -> Result<(), String> {
-        let mut own = None;
+        let (mut own, before) = (None, self.account.take());
         for question in questions(unit, user) {
+            let silent = matches!(answers.get(&question), Some(Answer::Failed(_)) | None);
+            if silent && self.holds_still(&question, unit, user, before.as_ref()) {
+                if is_own(&question, unit, user) {
+                    own.clone_from(&before);
+                }
+                continue;
+            }
             let missing = |what: &str, name: &str, hint: &str| {
                 let why = match answers.get(&question) {
                     Some(Answer::Failed(why)) => why.clone(),
@@ -122,6 +136,16 @@ impl Inputs {
         }
     }
 
+    /// Whether what was answered before is known still.
+    fn holds_still(&self, question: &Question, unit: &Unit, user: u32, account: Option<&Account>) -> bool {
+        match question {
+            question if is_own(question, unit, user) => account.is_some(),
+            Question::User(name) => self.users.contains_key(name),
+            Question::Id(id) => self.users.contains_key(&id.to_string()),
+            Question::Group(name) => self.groups.contains_key(name),
+        }
+    }
+
     fn group_of(&self, group: &unit::Account) -> Option<u32> {
         match group {
             unit::Account::Name(name) => self.groups.get(name).copied(),
@@ -138,7 +162,8 @@ impl Inputs {
     /// The unit's variables in the order in which later ones win.
     fn variables(&self, unit: &Unit) -> Vec<(String, String)> {
         let all = self.passed.iter().chain(&unit.service.environment.0);
-        all.map(|(name, value)| (name.clone(), value.clone())).collect()
+        let all = all.map(|(name, value)| (name.clone(), value.clone()));
+        all.chain(self.files.iter().cloned()).collect()
     }
 
     /// Whom the service runs as. The groups that the unit lists replace those of the account database; the
@@ -277,21 +302,6 @@ impl Manager {
         }
     }
 
-    /// An operator wants a new generation: its release is resolved anew, and its inputs are kept before
-    /// anything of it is in the state. Those before stay for as long as anything is of them.
-    pub(super) fn renew_inputs(&mut self, id: ServiceId) {
-        let Some(newest) = self.world.get(id).map(|service| service.newest) else { return };
-        if let Some(known) = self.services.get_mut(&id)
-            && let Some(unit) = &known.unit
-        {
-            known.older.entry(newest).or_insert_with(|| known.inputs.clone());
-            known.inputs.directory = resolved(unit);
-            let unit = unit.clone();
-            known.inputs.pass_environment(&unit);
-        }
-        self.keep_inputs(id, newest + 1);
-    }
-
     /// Drops the inputs of generations that nothing is of any longer.
     pub(super) fn drop_old_inputs(&mut self, id: ServiceId) {
         let (Some(known), Some(service)) = (self.services.get_mut(&id), self.world.get(id)) else { return };
@@ -334,6 +344,9 @@ impl Manager {
         let unit = known.unit.as_ref().ok_or("its unit has problems")?;
         let given = self.inputs_of(id, generation).ok_or("there is no such service")?;
         let account = given.account.as_ref().ok_or("its user is not known")?;
+        if let Some(words) = &given.unread {
+            return Err(words.clone());
+        }
         let identity = given.identity(unit, account);
         let command = match before {
             Some(before) => unit.service.before_start.get(usize::from(before)),
@@ -371,7 +384,7 @@ impl Manager {
                 shell: account.shell.clone(),
             },
             identity: (self.user == 0).then_some(identity),
-            environment: known.inputs.variables(unit),
+            environment: given.variables(unit),
             protocols: self.protocols(unit, run, before.is_some()),
             watchdog_pid: false,
             listeners: listeners.clone(),

@@ -29,6 +29,7 @@ mod probes;
 mod processes;
 pub mod read_units;
 mod recovery;
+mod renew;
 mod report;
 mod shares;
 mod show;

@@ -54,6 +54,8 @@ pub struct Starts {
     queue: VecDeque<(ServiceId, Run)>,
     asked: BTreeMap<u64, (Run, Prepared)>,
     requests: u64,
+    /// Answers that came while another was waited for.
+    early: Vec<(Reply, Option<OwnedFd>)>,
 }
 
 impl Starts {
@@ -81,13 +83,13 @@ impl Starts {
 
     /// Whether nothing is asked of the zygote, or waits to be.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.asked.is_empty()
+        self.queue.is_empty() && self.asked.is_empty() && self.early.is_empty()
     }
 }
 
 impl Manager {
-    /// Has a process cloned at once, outside of any service, and waits for it: for use while nothing else is
-    /// under way. Its descriptors are in the order of [`Spawn`]; there are no sockets.
+    /// Has a process cloned at once, outside of any service, and waits for it. Answers to others that come
+    /// meanwhile are taken in the next turn. Its descriptors are in the order of [`Spawn`]; there are no sockets.
     pub(super) fn clone_now(&mut self, fds: &[BorrowedFd<'_>], deadline: u64) -> io::Result<OwnedFd> {
         self.starts.requests += 1;
         let request = (self.kept.manager << 32) | self.starts.requests;
@@ -107,7 +109,8 @@ impl Manager {
                         (Some(Reply::Refused { request: one, errno }), _) if one == request => {
                             return Err(io::Error::from_raw_os_error(errno));
                         }
-                        _ => {} // an answer to a manager before this one
+                        (Some(reply), pidfd) => self.starts.early.push((reply, pidfd)),
+                        (None, _) => log::error!("the zygote sent a message that makes no sense"),
                     }
                 }
                 Ok(None) => return Err(ended()),
@@ -300,6 +303,7 @@ impl Manager {
 
     /// Takes what the zygote has answered. False where its link has ended.
     pub(super) fn hear_zygote(&mut self) -> bool {
+        self.take_early_answers();
         loop {
             let Some(link) = &self.starts.link else { return false };
             let mut bytes = [0; MESSAGE_BYTES];
@@ -307,14 +311,9 @@ impl Manager {
             match link.receive(&mut bytes, &mut place) {
                 Ok(Some(got)) => {
                     let [pidfd] = place;
-                    match (bytes.get(..got.bytes).and_then(Reply::decode), pidfd) {
-                        (Some(Reply::Spawned { request, pid, cgroup_errno, .. }), Some(pidfd)) => {
-                            self.spawned(request, pid, cgroup_errno, pidfd);
-                        }
-                        (Some(Reply::Refused { request, errno }), _) => self.refused(request, errno),
-                        (Some(Reply::Spawned { .. }) | None, _) => {
-                            log::error!("the zygote sent a message that makes no sense");
-                        }
+                    match bytes.get(..got.bytes).and_then(Reply::decode) {
+                        Some(reply) => self.take_answer(reply, pidfd),
+                        None => log::error!("the zygote sent a message that makes no sense"),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -327,6 +326,23 @@ impl Manager {
                     return false;
                 }
             }
+        }
+    }
+
+    /// Takes in the answers that came while an errand waited for its own.
+    pub(super) fn take_early_answers(&mut self) {
+        for (reply, pidfd) in std::mem::take(&mut self.starts.early) {
+            self.take_answer(reply, pidfd);
+        }
+    }
+
+    fn take_answer(&mut self, reply: Reply, pidfd: Option<OwnedFd>) {
+        match (reply, pidfd) {
+            (Reply::Spawned { request, pid, cgroup_errno, .. }, Some(pidfd)) => {
+                self.spawned(request, pid, cgroup_errno, pidfd);
+            }
+            (Reply::Refused { request, errno }, _) => self.refused(request, errno),
+            (Reply::Spawned { .. }, None) => log::error!("the zygote sent a process without its descriptor"),
         }
     }
 

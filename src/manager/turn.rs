@@ -134,6 +134,7 @@ impl Manager {
         self.look_again();
         self.run_events();
         self.take_requests(events);
+        self.take_early_answers();
         self.run_events();
         self.keep_deadlines()?;
         self.send_answers();

@@ -3,7 +3,7 @@
 //! Root never creates, changes or removes anything by path in a directory that another user can write, and
 //! reads nothing there that it would act on: each function says which directories it accepts.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -27,20 +27,73 @@ pub fn effective_user() -> u32 {
 /// The first part of a path, from the root down, that someone other than root and `user` can write or
 /// exchange: an unsafe place to trust. None where there is none. The path must exist.
 ///
-/// Symbolic links are followed part by part, and a link counts by the directory it lies in. Directories with
-/// the sticky bit let nobody replace what is not theirs, so what is below one counts by itself.
+/// Symbolic links are followed part by part, and both the link and what it leads through have to be safe: a link
+/// that somebody else made leads to a safe file by that other's choice. Directories with the sticky bit let nobody
+/// replace what is not theirs, so what is below one counts by itself. What is on a read-only mount is written by
+/// nobody.
 pub fn unsafe_part(path: &Path, user: u32) -> io::Result<Option<PathBuf>> {
-    let real = fs::canonicalize(path)?;
-    for part in real.ancestors() {
-        let data = fs::symlink_metadata(part)?;
-        let foreign_owner = data.uid() != 0 && data.uid() != user;
-        let shared = data.mode() & 0o022 != 0 && !(data.is_dir() && data.mode() & libc::S_ISVTX != 0);
-        let own_group = data.uid() == user && data.gid() == user && data.mode() & 0o002 == 0;
-        if foreign_owner || (shared && !own_group) {
-            return Ok(Some(part.to_owned()));
+    let mut rest: Vec<OsString> = parts(&std::path::absolute(path)?);
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    loop {
+        let data = fs::symlink_metadata(&at)?;
+        if is_unsafe(&data, user) && !on_read_only(&at) {
+            return Ok(Some(at));
+        }
+        if data.is_symlink() {
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let target = fs::read_link(&at)?;
+            at.pop();
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            rest.extend(parts(&target));
+        } else if rest.is_empty() {
+            return Ok(None);
+        }
+        match rest.pop() {
+            Some(part) if part == ".." => drop(at.pop()),
+            Some(part) => at.push(part),
+            None => {}
         }
     }
-    Ok(None)
+}
+
+/// Most symbolic links in one path, as the kernel has it (path_resolution(7)).
+const LINKS_MAX: u32 = 40;
+
+/// The names of a path, the last first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = |part: std::path::Component<'_>| match part {
+        std::path::Component::Normal(name) => Some(name.to_owned()),
+        std::path::Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().rev().filter_map(named).collect()
+}
+
+fn is_unsafe(data: &fs::Metadata, user: u32) -> bool {
+    let foreign_owner = data.uid() != 0 && data.uid() != user;
+    // The mode of a link says nothing (symlink(7)).
+    let shared = data.mode() & 0o022 != 0
+        && !data.is_symlink()
+        && !(data.is_dir() && data.mode() & libc::S_ISVTX != 0);
+    let own_group = data.uid() == user && data.gid() == user && data.mode() & 0o002 == 0;
+    foreign_owner || (shared && !own_group)
+}
+
+fn on_read_only(path: &Path) -> bool {
+    let Ok(path) = c_path(path) else { return false };
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` is NUL-terminated, and `found` has room for what statvfs writes.
+    if retry(|| unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) }.into()).is_err() {
+        return false;
+    }
+    // SAFETY: statvfs succeeded and filled it.
+    unsafe { found.assume_init() }.f_flag & libc::ST_RDONLY != 0
 }
 
 /// Reads a whole file of at most `most` bytes through one descriptor, and says who owns it and with which

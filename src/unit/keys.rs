@@ -344,8 +344,10 @@ pub const KEYS: &[Key] = rows! {
              nothing that runs.";
         "environment" Shape::Environment, Now, Is "{}",
             "Variables, in quotes, on top of a clean environment.";
-        "environment-files" Shape::Paths, Later, Is "[]",
-            "Files with one `NAME=value` in a line, laid over `environment`.";
+        "environment-files" Shape::Paths, Now, Is "[]",
+            "Files with one `NAME=value` in a line, laid over `environment`; quotes and comments are those of systemd.exec(5). \
+             They are read when an operator starts or restarts it, with root's rights only where root alone can write \
+             the whole path, and otherwise with the service's.";
         "pass-environment" Shape::Variables, Now, Is "[]",
             "Variables that are passed on from supervise's own environment.";
         "umask" Shape::Mode, Now, Is r#""0027""#,

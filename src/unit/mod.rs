@@ -17,6 +17,7 @@ mod capability;
 mod choices;
 mod command;
 mod effective;
+mod environment_file;
 mod fault;
 mod forms;
 pub mod keys;
@@ -45,6 +46,7 @@ pub use capability::{
 pub use choices::{Kind, LogTo, Policy, Profile, Ready, Server, SocketType, Start, Strategy, WhenFull};
 pub use command::{Command, Context, Directory, Piece, Word};
 pub use effective::{Effective, NOT_SHOWN};
+pub use environment_file::{ENVIRONMENT_FILE_BYTES_MAX, environment_file};
 pub use fault::{CommandFault, Fault, FileFault, HealthFault, KeyFault, RuleFault, SocketFault, ValueFault};
 pub use forms::{duration_text, size_text};
 pub use model::{

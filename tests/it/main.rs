@@ -24,6 +24,7 @@ mod check;
 mod crash_loop;
 mod exits;
 mod identity;
+mod inputs;
 mod kills;
 mod logs_command;
 mod logs_output;

@@ -1,0 +1,124 @@
+//! What a generation is made of beside its unit: read when an operator acts, by whom it should be, and never shown.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use super::place::{Place, Who};
+use super::{processes, wait};
+
+const SLEEP: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n";
+
+fn secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+fn variable(place: &Place, service: &str, name: &str) -> Option<String> {
+    let all = processes::environment(place.pid_of(service));
+    all.iter().find_map(|pair| pair.strip_prefix(&format!("{name}=")).map(str::to_owned))
+}
+
+#[test]
+fn root_environment_files_are_read_with_the_rights_that_their_place_allows() {
+    let mut place = Place::new(Who::Root);
+    // The places of tests are below a directory with the sticky bit, and root's otherwise.
+    let (roots, own) = (place.path("srv/roots.env"), place.path("work/own.env"));
+    secret(&roots, "# root alone reads it\nA=root\nB='root'\n");
+    secret(&own, "B=own\n");
+    chown(&own, Some(place.account.uid), None).unwrap();
+    // A link that the service could have made, to what only root can read.
+    symlink(&roots, place.path("work/link.env")).unwrap();
+    let files = |names: &[&Path]| {
+        let names: Vec<String> = names.iter().map(|path| format!("\"{}\"", path.display())).collect();
+        format!(
+            "{SLEEP}environment = {{ A = \"unit\", C = \"unit\" }}\nenvironment-files = [{}]\n",
+            names.join(", ")
+        )
+    };
+    place.unit("web", &files(&[&roots, &own]));
+    place.unit("thief", &files(&[&place.path("work/link.env")]));
+    place.unit("lacking", &files(&[&place.path("srv/none.env")]));
+    place.run();
+    place.reaches("web", "running");
+    let seen = |name: &str| variable(&place, "web", name);
+    assert_eq!(
+        (seen("A"), seen("B"), seen("C")),
+        (Some("root".into()), Some("own".into()), Some("unit".into()))
+    );
+    for (name, file, why) in
+        [("thief", "work/link.env", "ermission denied"), ("lacking", "srv/none.env", "o such file")]
+    {
+        let said = wait::until(wait::LONG, "the reason", || {
+            let problems = place.service(name)["problems"].to_string();
+            problems.contains("reading the environment file").then_some(problems)
+        });
+        let path = place.path(file).display().to_string();
+        assert!(said.contains(&path) && said.contains(why) && said.contains("hint: "), "{said}");
+        assert!(place.service(name)["pid"].is_null());
+    }
+    // A crash repeats the generation; an operator's restart reads the files again.
+    secret(&roots, "A=walnut\n");
+    let first = place.pid_of("web");
+    processes::signal(first, 9);
+    wait::until(wait::LONG, "the next one", || {
+        let service = place.service("web");
+        (service["state"] == "running" && service["pid"] != first).then_some(())
+    });
+    assert_eq!(variable(&place, "web", "A"), Some("root".into()));
+    place.order(&["restart", "web"]);
+    let seen = |name: &str| variable(&place, "web", name);
+    assert_eq!((seen("A"), seen("B")), (Some("walnut".into()), Some("own".into())));
+    // A file that is not right keeps the new generation from starting, and the old one runs on.
+    secret(&roots, "A=third\nhunter2\n");
+    let pid = place.pid_of("web");
+    let said = place.ask(&["restart", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains(&format!("{}:2: there is no `=`", roots.display())), "{said:?}");
+    assert!(said.err.contains("hint: write `NAME=value`"), "{said:?}");
+    assert_eq!(place.pid_of("web"), pid);
+    for text in [place.stderr(), place.status().to_string(), said.err] {
+        assert!(!text.contains("hunter2") && !text.contains("walnut"), "a value is shown: {text}");
+    }
+    // It starts once its file is there.
+    fs::write(place.path("srv/none.env"), "D=1\n").unwrap();
+    place.order(&["start", "lacking"]);
+    assert_eq!(variable(&place, "lacking", "D"), Some("1".into()));
+    place.order(&["stop", "thief"]);
+}
+
+#[test]
+fn root_a_name_that_means_another_user_is_refused() {
+    let mut place = Place::new(Who::Root);
+    place.unit("web", SLEEP);
+    place.run();
+    place.reaches("web", "running");
+    place.order(&["stop", "web"]);
+    let (name, old) = (place.account.name.clone(), place.account.uid);
+    let new = old + 20_000;
+    let change = |uid: u32| {
+        let done = Command::new("usermod").arg("--uid").arg(uid.to_string()).arg(&name).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    change(new);
+    let said = place.ask(&["start", "web"]);
+    change(old);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let expected =
+        format!("the user `{name}` has become number {new}; it was {old}, whose files are not the new one's");
+    assert!(said.err.contains(&expected), "{said:?}");
+    place.order(&["start", "web"]);
+    place.reaches("web", "running");
+}
+
+#[test]
+fn user_environment_files_are_read_as_the_user() {
+    let mut place = Place::new(Who::User);
+    place.write("srv/own.env", "A=\"of the user\"\n");
+    let file = place.path("srv/own.env").display().to_string();
+    place.unit("web", &format!("{SLEEP}environment-files = [\"{file}\"]\n"));
+    place.run();
+    place.reaches("web", "running");
+    assert_eq!(variable(&place, "web", "A"), Some("of the user".into()));
+}
