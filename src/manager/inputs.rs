@@ -378,11 +378,7 @@ impl Manager {
         let inputs = plan::Inputs {
             command: command.expand(&context),
             directory: given.directory.clone(),
-            account: plan::Account {
-                name: account.name.clone(),
-                home: account.home.clone(),
-                shell: account.shell.clone(),
-            },
+            account: known_as(account),
             identity: (self.user == 0).then_some(identity),
             environment: given.variables(unit),
             protocols: self.protocols(unit, run, before.is_some()),
@@ -438,6 +434,11 @@ impl Manager {
         let own = || crate::sys::limits::limit(Resource::Nofile).map_or(soft, |(_, hard)| hard.max(soft));
         Limit { resource: Resource::Nofile, soft, hard: wanted.unwrap_or_else(own) }
     }
+}
+
+/// What the environment says of the user.
+fn known_as(account: &Account) -> plan::Account {
+    plan::Account { name: account.name.clone(), home: account.home.clone(), shell: account.shell.clone() }
 }
 
 /// What stands behind the sockets: nothing up to the descriptor that says when the service is ready.
