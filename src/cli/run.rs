@@ -19,6 +19,8 @@ use crate::wire::settings::{LogUser, Settings};
 
 /// The keeper's slot of the runtime directory's lock.
 const LOCK_SLOT: u32 = 3;
+/// The least limit on open files with which a service can be started: what we have open ourselves, and a few.
+const LEAST_DESCRIPTORS: u64 = 128;
 /// The number of the first socket that an init gives.
 const FIRST_GIVEN: RawFd = 3;
 /// Milliseconds for which a manager that has lost its keeper is looked for, while the lock is held and its
@@ -65,7 +67,17 @@ fn try_start(settings: &Settings, ready_fd: Option<RawFd>) -> Result<Infallible,
     let from_above = from_above(ready_fd)?;
     // Whatever a sloppy parent left open is nobody's business below.
     fds::close_on_exec_from(3)?;
-    let (soft, _) = limits::limit(Resource::Nofile)?;
+    let (soft, hard) = limits::limit(Resource::Nofile)?;
+    if hard < LEAST_DESCRIPTORS {
+        let text = format!("the limit on open files is {hard}, and a start needs {LEAST_DESCRIPTORS}");
+        return Err(Trouble::plain(Exit::Failed, text).hint(
+            "raise the hard limit: `ulimit -Hn`, `LimitNOFILE=`, `--ulimit nofile=`; each service takes 7",
+        ));
+    }
+    let binary = parent::own_binary().map_err(|error| {
+        Trouble::plain(Exit::Failed, format!("opening /proc/self/exe: {}", reason(&error)))
+            .hint("mount /proc; `supervise init -- COMMAND` runs one command without it")
+    })?;
     let mut carried = claim(settings)?;
     let used = carried.iter().map(|(entry, _)| entry.slot + 1).max().unwrap_or_default();
     for ((kind, id, fd), slot) in from_above.into_iter().zip(used.max(FIRST_FREE_SLOT)..) {
@@ -80,7 +92,6 @@ fn try_start(settings: &Settings, ready_fd: Option<RawFd>) -> Result<Infallible,
     fds::set_cloexec(table.as_fd(), false)?;
     let arguments = keeper_arguments(table.as_raw_fd(), soft, settings);
     let keeper = parent::Helper::of(arguments, std::env::vars_os())?;
-    let binary = parent::own_binary()?;
     Err(keeper.replace(binary.as_fd()).into())
 }
 

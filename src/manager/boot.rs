@@ -341,7 +341,10 @@ impl Manager {
         if self.kept.fd(Kind::Control, 0).is_none()
             && let Err(error) = self.bind_control()
         {
-            log::warn!("no control socket at {}: {}", self.settings.control().display(), reason(&error));
+            // Of a directory that is not there the keeper's beginning has told already.
+            if self.kept.fd(Kind::Lock, 0).is_some() {
+                log::warn!("no control socket at {}: {}", self.settings.control().display(), reason(&error));
+            }
             return;
         }
         let listener = self.kept.fd(Kind::Control, 0).map(fds::duplicate);
