@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::sys::{clock, fds, poller};
+use crate::sys::{clock, dirs, fds, poller};
 use crate::wire::cri::Which;
 use crate::wire::logger::{Name, To};
 
@@ -95,6 +95,11 @@ struct Out {
 
 impl Out {
     fn new(fd: io::Result<OwnedFd>) -> Self {
+        // A plain file never waits, and opened once more it would have an offset of its own.
+        let is_file = fd.as_ref().is_ok_and(|fd| dirs::facts(fd.as_fd()).is_ok_and(|facts| facts.regular));
+        if is_file {
+            return Self { fd, never_waits: true, rest: Vec::new() };
+        }
         // A flag on the one we were given would be seen by everybody who has it.
         let own = fd.as_ref().ok().and_then(|fd| fds::reopened_to_write(fd.as_fd()).ok());
         let never_waits = own.is_some();

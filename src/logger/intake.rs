@@ -425,7 +425,11 @@ impl Intake {
         let waits = self.shelf.rule(service).when_full == WhenFull::Block && !self.last;
         let before = self.shelf.dropped(service);
         let nowhere = Target { identity: Identity::default(), size: 0 };
-        let (target, no_file) = match self.shelf.target(service, length as u64, stamp, now) {
+        let target = self.shelf.target(service, length as u64, stamp, now);
+        if self.shelf.is_lost() && !self.last {
+            return Ok(false); // nothing is lost that a successor can write
+        }
+        let (target, no_file) = match target {
             Ok(target) => (target, None),
             Err(trouble) => (nowhere, Some(trouble)),
         };

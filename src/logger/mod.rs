@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::sys::link::Link;
-use crate::sys::{confine, dirs, fds};
+use crate::sys::{clock, confine, dirs, fds};
 
 use away::Away;
 use intake::Intake;
@@ -92,7 +92,14 @@ fn run(args: Vec<OsString>) -> Result<(), Failed> {
     let away = Away::new(&arguments.journal, &arguments.syslog);
     arguments.give_up_rights()?;
     let state = State::take(state, counter).map_err(step("taking over the state of the last logger"))?;
-    let shelf = Shelf::new(arguments.log_dir, (descriptors / 4).min(MOST_OPEN) as usize);
+    let mut shelf = Shelf::new(arguments.log_dir, (descriptors / 4).min(MOST_OPEN) as usize);
+    clock::local(0); // reads where we are while that can be read
+    if let Some(root) = shelf.confine()
+        && let Err(error) = confine::only_below(root)
+    {
+        // A container's filter may refuse it; it is a second wall behind the first.
+        say::say(&format!("giving up all other files: {}", say::reason(&error)));
+    }
     let mut intake = Intake::new(state, shelf, away).map_err(step("making the buffers"))?;
     if let Some(trouble) = intake.recover().map_err(step("reading the state of the last logger"))? {
         say::say(&format!("the last write may be there twice: {trouble}"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub const FILE_MODE: u32 = 0o640;
 const DIR_MODE: u32 = 0o755;
 /// How often a written file is looked up by its name, to see whether it still has it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a log directory that could not be opened is done without before a successor tries.
+const ABSENT_FOR: Duration = Duration::from_secs(30);
 /// How often one service's trouble is told again.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -97,6 +99,10 @@ pub struct Shelf {
     root: Option<Dir>,
     services: BTreeMap<Name, Service>,
     press: Press,
+    /// The log directory cannot be opened by its path any more: another one in its place takes another process.
+    confined: bool,
+    absent_since: Option<Instant>,
+    lost: bool,
     most_open: usize,
     open: usize,
     uses: u64,
@@ -106,7 +112,31 @@ impl Shelf {
     /// The files below `path`, at most `most_open` of them open at a time. Opens nothing yet.
     pub fn new(path: PathBuf, most_open: usize) -> Self {
         let (most_open, press) = (most_open.max(1), Press::default());
-        Self { path, root: None, services: BTreeMap::new(), press, most_open, open: 0, uses: 0 }
+        Self {
+            path,
+            root: None,
+            services: BTreeMap::new(),
+            press,
+            confined: false,
+            absent_since: None,
+            lost: false,
+            most_open,
+            open: 0,
+            uses: 0,
+        }
+    }
+
+    /// Opens the log directory while that can be done, and takes note that it cannot be done again.
+    pub fn confine(&mut self) -> Option<BorrowedFd<'_>> {
+        // What is wrong with it is told when there is something to write.
+        let _ = self.root();
+        self.confined = true;
+        self.root.as_ref().map(Dir::as_fd)
+    }
+
+    /// Whether only a successor can get further: one that makes the log directory while it may.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// One more stream of this service; `dropped` lines of it are known to be unreported.
@@ -222,6 +252,10 @@ impl Shelf {
         stamp: &Stamp,
         now: Instant,
     ) -> Result<Target, Trouble> {
+        if self.confined && self.root.is_none() {
+            let since = *self.absent_since.get_or_insert(now);
+            self.lost |= now.duration_since(since) >= ABSENT_FOR;
+        }
         let mut facts = match self.still_there(name, now) {
             Some(facts) => facts,
             None => self.open(name, stamp, now)?,
@@ -294,6 +328,10 @@ impl Shelf {
     fn makes_room(&mut self, error: &io::Error) -> bool {
         match error.kind() {
             // The whole log directory is gone: it is looked up by its path again.
+            io::ErrorKind::NotFound if self.confined => {
+                self.lost |= self.root.is_some();
+                false
+            }
             io::ErrorKind::NotFound => self.root.take().is_some(),
             // EMFILE and ENFILE: a few descriptors of our own are less needed.
             _ if matches!(error.raw_os_error(), Some(23 | 24)) => {

@@ -102,6 +102,10 @@ impl Logger {
             }
             self.report_dropped(now);
             self.send_reports();
+            if self.intake.shelf.is_lost() && self.drain_until.is_none() {
+                say("the log directory is gone: a successor makes it again");
+                return Ok(());
+            }
             if self.drained(now) {
                 return Ok(());
             }

@@ -27,6 +27,7 @@ mod identity;
 mod inputs;
 mod kills;
 mod logs_command;
+mod logs_container;
 mod logs_output;
 mod one_answer;
 mod refusals;
