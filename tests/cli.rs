@@ -185,6 +185,7 @@ fn status_as_json_is_the_reply_in_one_piece() {
         "memory_bytes",
         "name",
         "next_start",
+        "output",
         "pid",
         "pids",
         "problems",

@@ -22,7 +22,7 @@ fn without_a_free_descriptor_nobody_is_accepted_and_nothing_spins() {
     let mut poll = Poll::new().unwrap();
     let mut control = Control::new(listener.into(), peer::own_uid(), poll.registry(), 0).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
-    client.write_all(&Request::Status { names: vec![] }.call().encode()).unwrap();
+    client.write_all(&Request::Status { names: vec![], detail: false }.call().encode()).unwrap();
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
     let (mut events, mut heard) = (Events::with_capacity(8), Vec::new());

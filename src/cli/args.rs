@@ -29,6 +29,15 @@ pub enum Asked {
         /// In which form.
         form: Form,
     },
+    /// What happened to services.
+    Why {
+        /// Of which supervisor.
+        place: Place,
+        /// Names and globs; all that are not as wanted without.
+        names: Vec<String>,
+        /// As JSON.
+        json: bool,
+    },
     /// Do something with services.
     Operate {
         /// Of which supervisor.
@@ -155,13 +164,27 @@ pub fn definition() -> Command {
         )
         .subcommand(run())
         .subcommand(super::init::definition())
-        .subcommands(Verb::ALL.map(command))
+        .subcommand(command(Verb::Status))
+        .subcommand(why())
+        .subcommands(Verb::ALL.into_iter().filter(|verb| *verb != Verb::Status).map(command))
         .subcommand(check())
         .subcommand(completions())
         .after_help(
             "More commands: reload, scale, kill, events, show, completions\n\
              NAME may be a glob: 'bagels-*'. `supervise COMMAND --help` tells more.",
         )
+}
+
+fn why() -> Command {
+    Command::new("why")
+        .about("Tell what happened to services, and what to do")
+        .long_about(
+            "Tell what happened to services, and what to do.\n\n\
+             How it ended last and what that means, the ends before, when it starts again, its last lines of output and \
+             the next step. Without NAME about every service that is not as wanted.",
+        )
+        .arg(Arg::new("names").value_name("NAME").action(ArgAction::Append).help("Services"))
+        .arg(flag("json", "Print the supervisor's reply as JSON"))
 }
 
 fn check() -> Command {
@@ -362,6 +385,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Er
             shell.map(Asked::Completions).ok_or_else(missing)
         }
         None if name == "init" => Ok(Asked::Init(super::init::from_matches(of))),
+        None if name == "why" => {
+            let names = of.get_many("names").unwrap_or_default().cloned().collect();
+            Ok(Asked::Why { place, names, json: of.get_flag("json") })
+        }
         None if name == "check" => Ok(Asked::Check(Check {
             paths: of.get_many("paths").unwrap_or_default().cloned().collect(),
             offline: of.get_flag("offline"),
@@ -455,7 +482,11 @@ mod tests {
                     assert!(what.verb() == verb && wait);
                     (names, json)
                 }
-                Asked::Run(_) | Asked::Init(_) | Asked::Check(_) | Asked::Completions(_) => {
+                Asked::Run(_)
+                | Asked::Why { .. }
+                | Asked::Init(_)
+                | Asked::Check(_)
+                | Asked::Completions(_) => {
                     panic!("{} is another command", verb.command())
                 }
             };

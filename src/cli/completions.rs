@@ -36,7 +36,7 @@ fn script(shell: Shell) -> String {
 
 /// The commands that take names of services.
 fn commands() -> Vec<&'static str> {
-    Verb::ALL.iter().map(|verb| verb.command()).collect()
+    Verb::ALL.iter().map(|verb| verb.command()).chain(["why"]).collect()
 }
 
 /// Where clap's function has nothing but options to offer, names are added.

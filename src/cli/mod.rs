@@ -14,6 +14,7 @@ mod manual;
 mod operate;
 mod page;
 mod place;
+mod processes;
 mod run;
 mod show;
 mod span;
@@ -21,6 +22,7 @@ mod status;
 mod table;
 mod text;
 mod trouble;
+mod why;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,6 +56,9 @@ pub fn main() -> ExitCode {
         Asked::Init(words) => init::main(words).unwrap_or(Exit::Done.into()),
         Asked::Status { place, names, form } => {
             with(&place, &around, |control| status::show(control, names, form))
+        }
+        Asked::Why { place, names, json } => {
+            with(&place, &around, |control| why::explain(control, names, json))
         }
         Asked::Operate { place, what, names, json, wait } => {
             with(&place, &around, |control| operate::carry_out(control, &what, names, json, wait))

@@ -1,12 +1,13 @@
 //! USER. Everything about one service on one page: what is known, in the order in which one asks.
 
+use super::processes::Process;
 use super::span;
 use super::table::{next_start, tone};
 use super::text::{Paint, Tone, shown};
 use crate::wire::control::{Exit, Instance, Service, Socket};
 
 /// The page; `now` in seconds since 1970.
-pub fn page(service: &Service, now: i64, paint: Paint) -> String {
+pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Option<Process>) -> String {
     let since = |since: &Option<String>| {
         since
             .as_deref()
@@ -22,10 +23,11 @@ pub fn page(service: &Service, now: i64, paint: Paint) -> String {
     let state = paint.tint(tone(service.state), service.state.word());
     let mut page = Page(format!("{name}: {state}{}{health}\n", since(&service.since).unwrap_or_default()));
     page.list("waits for", service.waiting_for.iter().map(|name| shown(name)));
+    page.one("user", service.user.as_deref().map(shown));
     page.one("main process", service.pid.map(|pid| pid.to_string()));
-    let others = service.pids.iter().filter(|pid| Some(**pid) != service.pid);
-    let others: Vec<String> = others.map(i32::to_string).collect();
-    page.one("other processes", (!others.is_empty()).then(|| others.join(" ")));
+    page.list("processes", service.pids.iter().take(MOST_PROCESSES).map(|pid| process(*pid, look(*pid))));
+    let more = service.pids.len().saturating_sub(MOST_PROCESSES);
+    page.one("", (more > 0).then(|| format!("and {more} more")));
     if service.generation > 0 {
         page.one("generation", Some(service.generation.to_string()));
         page.one("restarts", Some(service.restarts.to_string()));
@@ -48,7 +50,28 @@ pub fn page(service: &Service, now: i64, paint: Paint) -> String {
     page.one("starts again", service.next_start.as_deref().and_then(|at| next_start(at, now)));
     page.one("kept track by", service.tracking.as_deref().map(shown));
     page.list("problems", service.problems.iter().flat_map(|problem| problem.lines()).map(shown));
+    page.list(
+        "unit changed",
+        service.changed.iter().map(|path| format!("{}, read again when supervise starts", shown(path))),
+    );
+    page.list("last output", service.output.iter().map(|line| shown(line)));
     page.0
+}
+
+/// The most processes that are listed.
+const MOST_PROCESSES: usize = 24;
+
+/// One process in a line: what is known of it, and what it is.
+fn process(pid: i32, seen: Option<Process>) -> String {
+    match seen {
+        Some(seen) => format!(
+            "{pid:<8} {:>7} {:>8}  {}",
+            span::size(seen.memory_bytes),
+            format!("{:.1}s", seen.cpu_seconds),
+            shown(&seen.command)
+        ),
+        None => pid.to_string(),
+    }
 }
 
 struct Page(String);
@@ -115,7 +138,6 @@ mod tests {
         let service = Service {
             name: "web".into(),
             state: State::Running,
-            waiting_for: vec![],
             healthy: Some(true),
             pid: Some(10),
             pids: vec![10, 11, 12],
@@ -124,7 +146,6 @@ mod tests {
             restarts: 3,
             since: Some("1970-01-01T00:00:00Z".into()),
             exit: Some(Exit { code: Some(1), signal: None, meaning: "exited with status 1".into() }),
-            next_start: None,
             gate: Some("private probe".into()),
             sockets: vec![
                 Socket { name: "http".into(), address: ":80".into(), queue: Some(1), backlog: Some(4096) },
@@ -135,12 +156,25 @@ mod tests {
             status_text: Some("ready\u{7}".into()),
             tracking: Some("cgroup".into()),
             problems: vec!["one\nhint: do".into(), "two".into()],
+            user: Some("al".into()),
+            changed: vec!["/u/web.toml".into()],
+            output: vec!["last".into(), "words\u{1b}".into()],
             ..Service::default()
+        };
+        let look = |pid: i32| {
+            (pid == 10).then(|| Process {
+                memory_bytes: 12 << 20,
+                cpu_seconds: 1.5,
+                command: "gunicorn: master".into(),
+            })
         };
         let expected = "\
 web: running for 3min, healthy
+  user             al
   main process     10
-  other processes  11 12
+  processes        10         12.0M     1.5s  gunicorn: master
+                   11
+                   12
   generation       2
   restarts         3
   instances        1: generation 2, current, pid 10, running for 3min
@@ -156,14 +190,17 @@ web: running for 3min, healthy
   problems         one
                    hint: do
                    two
+  unit changed     /u/web.toml, read again when supervise starts
+  last output      last
+                   words\\x1b
 ";
-        assert_eq!(page(&service, 180, Paint::new(false)), expected);
+        assert_eq!(page(&service, 180, Paint::new(false), &look), expected);
     }
 
     #[test]
     fn a_page_of_something_of_which_nothing_is_known_is_one_line() {
         let service = Service { name: "web".into(), ..Service::default() };
-        assert_eq!(page(&service, 0, Paint::new(false)), "web: stopped\n");
+        assert_eq!(page(&service, 0, Paint::new(false), &|_| None), "web: stopped\n");
     }
 
     #[test]
@@ -184,6 +221,6 @@ web: backing-off, unhealthy
   last ended       by signal KILL
   starts again     in 4s
 ";
-        assert_eq!(page(&service, 5, Paint::new(false)), expected);
+        assert_eq!(page(&service, 5, Paint::new(false), &|_| None), expected);
     }
 }

@@ -11,7 +11,7 @@ use super::ask::{Ending, Event, ask};
 use super::exit::Exit;
 use super::text::{self, Paint};
 use super::trouble::{self, Trouble};
-use super::{page, table};
+use super::{page, processes, table};
 use crate::wire::control::StatusReply;
 use crate::wire::names::is_glob;
 use crate::wire::request::Request;
@@ -30,8 +30,33 @@ fn shown(control: &Path, names: Vec<String>, form: Form) -> Result<Exit, Vec<Tro
     let as_json = form == Form::Json;
     let named = !names.is_empty();
     let one = matches!(&names[..], [name] if !is_glob(name));
+    let merged = asked(control, names, one && form == Form::Text, as_json)?;
+    let print = |text: &str| trouble::print(text).map_err(|trouble| vec![trouble]);
+    if as_json {
+        print(&pretty(&merged))?;
+    }
+    let reply = read(merged)?;
+    if form == Form::Names {
+        let names: String =
+            reply.services.iter().map(|one| format!("{}\n", text::shown(&one.name))).collect();
+        print(&names)?;
+        return Ok(Exit::Done);
+    }
+    if !as_json {
+        let (paint, now) = (Paint::for_stdout(), jiff::Timestamp::now().as_second());
+        match &reply.services[..] {
+            [service] if one => print(&page::page(service, now, paint, &processes::look))?,
+            services => print(&table::table(services, now, paint))?,
+        }
+    }
+    let as_wanted = reply.services.iter().all(|service| service.state.is_as_wanted());
+    Ok(if named && !as_wanted { Exit::NotAsWanted } else { Exit::Done })
+}
+
+/// The supervisor's answer, its parts put together. An error of it is printed as it came where `as_json`.
+pub fn asked(control: &Path, names: Vec<String>, detail: bool, as_json: bool) -> Result<Value, Vec<Trouble>> {
     let mut parts: Vec<Value> = Vec::new();
-    let ending = ask(control, &Request::Status { names }, false, &mut |event| match event {
+    let ending = ask(control, &Request::Status { names, detail }, false, &mut |event| match event {
         Event::Answer(answer) => parts.push(answer.parameters),
         Event::Again => parts.clear(),
         Event::Passed(_) => {}
@@ -49,35 +74,21 @@ fn shown(control: &Path, names: Vec<String>, form: Form) -> Result<Exit, Vec<Tro
             }
             return Err(trouble::of_answer(&answer, Verb::Status));
         }
-        Ending::Detached => return Ok(Exit::Detached),
+        // Nobody can: Ctrl-C ends this process.
+        Ending::Detached => {}
     }
-    let merged = merged(parts);
+    Ok(merged(parts))
+}
+
+/// The answer's fields, as far as they are known here.
+pub fn read(merged: Value) -> Result<StatusReply, Vec<Trouble>> {
     let unreadable = |_| {
         let trouble = Trouble::plain(Exit::Failed, "the supervisor's reply cannot be understood");
         vec![
             trouble.hint("it may be of another version: `supervise status --json` prints the reply as it is"),
         ]
     };
-    let print = |text: &str| trouble::print(text).map_err(|trouble| vec![trouble]);
-    if as_json {
-        print(&pretty(&merged))?;
-    }
-    let reply: StatusReply = serde_json::from_value(merged).map_err(unreadable)?;
-    if form == Form::Names {
-        let names: String =
-            reply.services.iter().map(|one| format!("{}\n", text::shown(&one.name))).collect();
-        print(&names)?;
-        return Ok(Exit::Done);
-    }
-    if !as_json {
-        let (paint, now) = (Paint::for_stdout(), jiff::Timestamp::now().as_second());
-        match &reply.services[..] {
-            [service] if one => print(&page::page(service, now, paint))?,
-            services => print(&table::table(services, now, paint))?,
-        }
-    }
-    let as_wanted = reply.services.iter().all(|service| service.state.is_as_wanted());
-    Ok(if named && !as_wanted { Exit::NotAsWanted } else { Exit::Done })
+    serde_json::from_value(merged).map_err(unreadable)
 }
 
 /// The parts of a stream as the one reply they are parts of; what a newer supervisor adds to it stays.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Manager;
 use super::access::Caller;
 use super::control::{Heard, Room, SessionId};
+use super::inputs::Which;
 use crate::policy::service::Ended;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::Kind;
@@ -64,7 +65,7 @@ impl Manager {
 
     fn answer(&mut self, asker: Asker<'_>, request: &Request) {
         match request {
-            Request::Status { names } => self.answer_status(asker, names),
+            Request::Status { names, .. } => self.answer_status(asker, names),
             Request::Start(order) => self.operate(asker, order, Event::Start),
             Request::Stop { order, hold: false } => self.operate(asker, order, Event::Stop),
             Request::Stop { order, hold: true } => self.not_yet(asker, order, "holding its sockets"),
@@ -246,9 +247,13 @@ impl Manager {
 
     pub(super) fn outcome_value(&self, id: ServiceId, outcome: Option<Outcome>) -> Option<control::Outcome> {
         let status = self.service_status(id)?;
-        let note = match outcome {
-            Some(Outcome::Already) => Some(format!("already {}", status.state.word())),
-            Some(Outcome::Done | Outcome::Ended(_) | Outcome::Superseded | Outcome::Closing) | None => None,
+        let already = (outcome == Some(Outcome::Already)).then(|| format!("already {}", status.state.word()));
+        let changed = status.changed.first().map(|path| {
+            format!("`{path}` has changed since it was read: what was read still counts, until supervise starts again")
+        });
+        let note = match (already, changed) {
+            (Some(already), Some(changed)) => Some(format!("{already}; {changed}")),
+            (already, changed) => already.or(changed),
         };
         Some(control::Outcome { name: status.name, state: status.state, pid: status.pid, note })
     }
@@ -263,7 +268,7 @@ impl Manager {
                 let words = ended.map_or_else(String::new, |ended| self.words_of(id, &ended));
                 match end {
                     End::Exited(_) => {
-                        let exit = self.exit_of(id, end, ended.and_then(|ended| ended.before));
+                        let exit = ended.and_then(|ended| self.exit_of(id, Which::of(&ended), end));
                         (self.doing(id, ended), words, Some(hint), exit)
                     }
                     End::NotReady => ("becoming ready", words, Some(hint), None),

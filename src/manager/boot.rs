@@ -127,6 +127,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         ended: BTreeMap::new(),
         streams: BTreeMap::new(),
         watchers: super::events::Watchers::default(),
+        end_notes: super::ends::Notes::default(),
         untidy: true,
         kept,
         settings,

@@ -14,6 +14,7 @@ mod boot;
 mod carry_out;
 pub mod control;
 mod directories;
+mod ends;
 mod errands;
 mod events;
 mod handover;
@@ -117,6 +118,7 @@ struct Manager {
     ended: BTreeMap<Run, ServiceId>,
     streams: BTreeMap<control::SessionId, VecDeque<ServiceId>>,
     watchers: events::Watchers,
+    end_notes: ends::Notes,
     /// The reading of the units has left memory that is not needed again.
     untidy: bool,
 }

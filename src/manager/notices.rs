@@ -297,6 +297,9 @@ impl Manager {
         if said != before {
             self.save(state::Kind::Said, run.0, &said);
             self.notices.said.insert(run, said);
+            if let Some(id) = self.service_of(run) {
+                self.tell_watchers(id);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use crate::sys::errno::reason;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::sys::files;
@@ -19,6 +20,41 @@ pub struct Layer {
     pub path: String,
     /// What it said.
     pub text: String,
+    /// Which state of the file that was.
+    #[serde(default)]
+    pub stamp: Option<Stamp>,
+}
+
+/// Which file, and when it was written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stamp {
+    inode: u64,
+    size: u64,
+    seconds: i64,
+    nanos: i64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let data = fs::metadata(path).ok()?;
+        Some(Self { inode: data.ino(), size: data.size(), seconds: data.mtime(), nanos: data.mtime_nsec() })
+    }
+}
+
+/// The files of a unit that are not as they were when they were read: changed, gone, or new beside it.
+pub fn changed(name: &str, layers: &[Layer]) -> Vec<String> {
+    let differs = |layer: &&Layer| layer.stamp.is_some() && layer.stamp != Stamp::of(Path::new(&layer.path));
+    let mut found: Vec<String> = layers.iter().filter(differs).map(|layer| layer.path.clone()).collect();
+    let own = layers
+        .iter()
+        .map(|layer| Path::new(&layer.path))
+        .find(|path| path.file_stem() == Some(name.as_ref()));
+    if let Some(own) = own {
+        let beside = toml_files(&own.with_file_name(format!("{name}.toml.d"))).unwrap_or_default();
+        let new = beside.into_iter().map(|(_, path)| path.display().to_string());
+        found.extend(new.filter(|path| layers.iter().all(|layer| layer.path != *path)));
+    }
+    found
 }
 
 /// Everything that was found of one unit.
@@ -106,7 +142,10 @@ fn read_layers(directory: &Path, name: &str, path: &Path, defaults: &Option<Path
     let layers = defaults.iter().map(PathBuf::as_path).chain([path]);
     for path in layers.chain(drop_ins.iter().map(|(_, path)| path.as_path())) {
         match read_one(path, judge, &mut found.warnings) {
-            Ok(text) => found.layers.push(Layer { path: path.display().to_string(), text }),
+            Ok(text) => {
+                let stamp = Stamp::of(path);
+                found.layers.push(Layer { path: path.display().to_string(), text, stamp });
+            }
             Err(problem) => found.problems.push(problem),
         }
     }
@@ -179,6 +218,26 @@ mod tests {
             (["d", "u", "y", "z"].map(String::from).to_vec(), vec!["o".into()])
         );
         assert_eq!((units.len(), problems.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_has_changed_since_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let units = home.path().join("units");
+        fs::create_dir_all(units.join("web.toml.d")).unwrap();
+        let (own, drop_in) = (units.join("web.toml"), units.join("web.toml.d/10-x.toml"));
+        fs::write(&own, "a").unwrap();
+        fs::write(&drop_in, "b").unwrap();
+        let (found, _) = read_all(std::slice::from_ref(&units));
+        let layers = &found.get("web").unwrap().layers;
+        assert_eq!(changed("web", layers), [""; 0]);
+        fs::write(&own, "changed").unwrap();
+        let new = units.join("web.toml.d/20-y.toml");
+        fs::write(&new, "c").unwrap();
+        let text = |path: &Path| path.display().to_string();
+        assert_eq!(changed("web", layers), [text(&own), text(&new)]);
+        fs::remove_file(&drop_in).unwrap();
+        assert_eq!(changed("web", layers), [text(&own), text(&drop_in), text(&new)]);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use super::events::Seen;
 use super::inputs::Which;
 use super::listeners::Spot;
 use super::notices::Said;
+use super::read_units;
 use crate::launch::words;
 use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
-use crate::servers;
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
 use crate::unit::{Gate, Unit, duration_text};
@@ -24,31 +24,10 @@ pub fn instant(ns: u64) -> String {
 }
 
 /// What a monotonic moment is on the wall clock now.
-fn wall(at: Mono) -> String {
+pub(super) fn wall(at: Mono) -> String {
     let (now_ms, now_ns) = (clock::monotonic_ms() as i128, clock::realtime_ns() as i128);
     let ns = now_ns + (i128::from(at.0) - now_ms) * 1_000_000;
     instant(ns.clamp(0, i128::from(u64::MAX)) as u64)
-}
-
-/// How a main process ended, in the control protocol's form.
-pub fn exit(end: End) -> Option<control::Exit> {
-    let End::Exited(exit) = end else { return None };
-    Some(match exit {
-        Exit::Code(code) => control::Exit {
-            code: Some(code),
-            signal: None,
-            meaning: if code == 0 { "success".to_owned() } else { format!("exit status {code}") },
-        },
-        Exit::Signal(signal) => {
-            let name = signal_name(signal);
-            control::Exit { code: None, meaning: format!("ended by SIG{name}"), signal: Some(name) }
-        }
-        Exit::Unknown => control::Exit {
-            code: None,
-            signal: None,
-            meaning: "unknown: its parent had ended, and this kernel does not tell others".to_owned(),
-        },
-    })
 }
 
 /// A signal's name without SIG, or its number.
@@ -60,22 +39,6 @@ pub fn signal_name(signal: i32) -> String {
 }
 
 impl Manager {
-    /// How a main process ended, with what that means of its server.
-    pub(super) fn exit_of(&self, id: ServiceId, end: End, before: Option<u16>) -> Option<control::Exit> {
-        let mut told = exit(end)?;
-        let ended = match end {
-            End::Exited(Exit::Code(code)) => servers::Ended::Code(code),
-            End::Exited(Exit::Signal(signal)) => servers::Ended::Signal(signal),
-            _ => return Some(told),
-        };
-        let server =
-            self.unit_of(id).filter(|_| before.is_none()).and_then(|unit| unit.service.recognised().server);
-        if let Some(meaning) = server.and_then(|server| server.meaning(ended)) {
-            told.meaning = format!("{}: {meaning}", told.meaning);
-        }
-        Some(told)
-    }
-
     /// How an incarnation ended, or why it never began, in words.
     pub(super) fn words_of(&self, id: ServiceId, ended: &Ended) -> String {
         self.words_of_one(id, Which::of(ended), ended.end)
@@ -90,9 +53,7 @@ impl Manager {
 
     fn plain_words(&self, id: ServiceId, which: Which, end: End) -> String {
         match end {
-            End::Exited(_) => {
-                self.exit_of(id, end, which.before).map(|exit| exit.meaning).unwrap_or_default()
-            }
+            End::Exited(_) => self.exit_of(id, which, end).map(|exit| exit.meaning).unwrap_or_default(),
             End::Launch { stage, errno, detail } => {
                 let report = Report { weight: Weight::Failure, stage, errno, detail };
                 match self.exec_plan(id, which, "") {
@@ -177,6 +138,8 @@ impl Manager {
             problems.push(format!("not healthy: {}", health.words));
         }
         let gate = self.unit_of(id).map(Unit::gate_text);
+        let (memory_bytes, cpu_seconds) = self.usage(service);
+        let account = self.services.get(&id).and_then(|known| known.inputs.account.as_ref());
         Some(
             control::Service {
                 name: self.name_of(id).to_owned(),
@@ -188,17 +151,41 @@ impl Manager {
                 instances: self.instance_status(service),
                 restarts: service.restarts.into(),
                 since: since(service).map(wall),
-                exit: service.last_end().and_then(|ended| self.exit_of(id, ended.end, ended.before)),
+                exit: service.last_end().and_then(|ended| self.exit_of(id, Which::of(ended), ended.end)),
                 next_start,
                 gate,
                 sockets: self.socket_status(id),
                 status_text: said.and_then(|said| said.status.clone()),
                 tracking,
                 problems,
+                memory_bytes,
+                cpu_seconds,
+                user: account.map(|account| account.name.clone()),
+                ends: self.ends_of(id),
+                changed: self.changed_files(id),
                 ..control::Service::default()
             }
             .bounded(),
         )
+    }
+
+    /// Files of its unit that are not as they were when they were read; what runs goes by what was read.
+    fn changed_files(&self, id: ServiceId) -> Vec<String> {
+        self.services
+            .get(&id)
+            .map(|known| read_units::changed(&known.name, &known.inputs.layers))
+            .unwrap_or_default()
+    }
+
+    /// Memory and seconds of processor time of all its incarnations.
+    fn usage(&self, service: &Service) -> (Option<u64>, Option<f64>) {
+        let (mut memory, mut processor) = (None, None);
+        for tree in service.incarnations().filter_map(|(_, _, one)| self.tree(one.run)) {
+            let (bytes, us) = tree.usage();
+            memory = bytes.map(|bytes| memory.unwrap_or(0) + bytes).or(memory);
+            processor = us.map(|us| processor.unwrap_or(0.0) + us as f64 / 1e6).or(processor);
+        }
+        (memory, processor)
     }
 
     /// What of a service those who watch are told the changes of; costs no system call.
@@ -211,7 +198,7 @@ impl Manager {
             generation: service.generation.into(),
             pid: run.and_then(|run| self.processes.get(run)).map(|process| process.pid as i32),
             restarts: service.restarts.into(),
-            exit: service.last_end().and_then(|ended| self.exit_of(id, ended.end, ended.before)),
+            exit: service.last_end().and_then(|ended| self.exit_of(id, Which::of(ended), ended.end)),
             text: said.and_then(|said| said.status.clone()),
         })
     }

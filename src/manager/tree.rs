@@ -48,6 +48,24 @@ impl Tree<'_> {
         }
     }
 
+    /// Bytes of memory in use, and microseconds of processor time. A group counts what has ended, too; without one it is
+    /// what lives that is added up.
+    pub fn usage(&self) -> (Option<u64>, Option<u64>) {
+        let group = match self {
+            Self::Group(group) => (cgroup::memory(*group).ok(), cgroup::processor_us(*group).ok()),
+            Self::Session { .. } => (None, None),
+        };
+        if let (Some(_), Some(_)) = group {
+            return group;
+        }
+        let (mut memory, mut processor) = (None, None);
+        for stat in self.pids().into_iter().filter_map(|pid| process::stat(pid).ok()) {
+            *memory.get_or_insert(0) += stat.memory_bytes();
+            *processor.get_or_insert(0) += stat.processor_us();
+        }
+        (group.0.or(memory), group.1.or(processor))
+    }
+
     /// Sends a signal to each. What is forked meanwhile may be missed, so callers come back until it is empty.
     pub fn signal(&self, signal: i32) {
         for pid in self.pids() {

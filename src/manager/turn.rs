@@ -223,6 +223,7 @@ impl Manager {
                 let run = Run(record.run);
                 self.hear(run); // how it began, and what it said, come before how it ended
                 if let Some(id) = self.service_of(run) {
+                    self.note_end(run, record.code as i32 == libc::CLD_DUMPED);
                     self.feed(id, Event::Gone(run, exit_of(&record)));
                     self.run_events();
                 }

@@ -157,6 +157,28 @@ pub fn is_populated(group: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(read_whole(group, c"cgroup.events")?.lines().any(|line| line == "populated 1"))
 }
 
+/// Bytes of memory that a group uses; an error where its parent does not hand the controller down.
+pub fn memory(group: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = read_whole(group, c"memory.current")?;
+    text.trim().parse().map_err(|_| io::Error::from_raw_os_error(libc::EPROTO))
+}
+
+/// Microseconds of processor time that a group has used; every group of version 2 knows.
+pub fn processor_us(group: BorrowedFd<'_>) -> io::Result<u64> {
+    named(&read_whole(group, c"cpu.stat")?, "usage_usec")
+}
+
+/// How many processes of a group the kernel has ended for want of memory.
+pub fn out_of_memory_kills(group: BorrowedFd<'_>) -> io::Result<u64> {
+    named(&read_whole(group, c"memory.events")?, "oom_kill")
+}
+
+/// The number behind a name in a file of such lines.
+fn named(text: &str, name: &str) -> io::Result<u64> {
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    found.ok_or_else(|| io::Error::from_raw_os_error(libc::EPROTO))
+}
+
 /// A descriptor of `cgroup.events`, which polls exceptional (POLLPRI) when the answer changes.
 pub fn events(group: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     open_in(group, c"cgroup.events", libc::O_RDONLY)
@@ -195,6 +217,14 @@ fn c_string(text: &str) -> io::Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_whole_name() {
+        let text = "low 0\noom 1\noom_kill 3\noom_group_kill 2\n";
+        assert_eq!(named(text, "oom_kill").unwrap(), 3);
+        assert_eq!(named(text, "oom").unwrap(), 1);
+        assert!(named(text, "high").is_err());
+    }
 
     #[test]
     fn mount_points_are_found_among_others() {

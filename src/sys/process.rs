@@ -61,9 +61,29 @@ pub struct Stat {
     pub session: u32,
     /// Clock ticks after boot at which it started; with the pid, an identity for as long as the machine runs.
     pub start_time: u64,
+    /// Clock ticks of processor time that it has used.
+    pub ticks: u64,
+    /// Pages of memory that it has in RAM.
+    pub pages: u64,
     /// The status of one that has ended, as wait(2) encodes it; 0 also where we may not know (ptrace(2)'s
     /// access check).
     pub exit_code: i32,
+}
+
+impl Stat {
+    /// Bytes of memory that it has in RAM.
+    pub fn memory_bytes(&self) -> u64 {
+        // SAFETY: sysconf takes a plain number and touches no memory of ours.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        self.pages.saturating_mul(u64::try_from(page).unwrap_or(4096))
+    }
+
+    /// Microseconds of processor time that it has used.
+    pub fn processor_us(&self) -> u64 {
+        // SAFETY: as above.
+        let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        self.ticks.saturating_mul(1_000_000) / u64::try_from(ticks).unwrap_or(100).max(1)
+    }
 }
 
 /// Room for any /proc/PID/stat.
@@ -89,6 +109,8 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
+        ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
+        pages: fields.get(21).and_then(|text| text.parse().ok()).unwrap_or(0),
         exit_code: fields.get(49).and_then(|text| text.parse().ok()).unwrap_or(0),
     })
 }

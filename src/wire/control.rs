@@ -219,6 +219,8 @@ pub struct Service {
     pub ends: Vec<Ended>,
     /// Files of its unit that have changed since they were read.
     pub changed: Vec<String>,
+    /// The last lines of its output, where they were asked for and may be read.
+    pub output: Vec<String>,
 }
 
 /// How one incarnation ended, or why it never began.
@@ -253,7 +255,7 @@ impl Service {
             [&mut ended.step, &mut ended.reason].into_iter().for_each(|text| cut_to(text, MOST_ADDRESS));
             ended.exit.iter_mut().for_each(|exit| cut_to(&mut exit.meaning, MOST_ADDRESS));
         }
-        for list in [&mut self.problems, &mut self.waiting_for, &mut self.changed] {
+        for list in [&mut self.problems, &mut self.waiting_for, &mut self.changed, &mut self.output] {
             list.truncate(MOST_LINES);
             list.iter_mut().for_each(cut);
         }

@@ -60,6 +60,8 @@ pub enum Request {
     Status {
         /// Names and globs.
         names: Vec<String>,
+        /// Whether their last lines of output are wanted, too.
+        detail: bool,
     },
     /// Bring services up.
     Start(Order),
@@ -155,7 +157,7 @@ impl Request {
     /// The call that asks for it, with `more` set.
     pub fn call(&self) -> Call {
         let mut parameters = match self {
-            Self::Status { names } | Self::Events { names } | Self::Logs { names } => {
+            Self::Status { names, .. } | Self::Events { names } | Self::Logs { names } => {
                 json!({ "names": names })
             }
             Self::Kill { names, signal, all } => json!({ "names": names, "signal": signal, "all": all }),
@@ -172,6 +174,9 @@ impl Request {
         };
         // What is as it was before there was such a parameter is not written: an older supervisor takes it.
         match (self, &mut parameters) {
+            (Self::Status { detail: true, .. }, Value::Object(map)) => {
+                map.insert("detail".into(), true.into());
+            }
             (Self::Stop { hold: true, .. }, Value::Object(map)) => {
                 drop(map.insert("hold".into(), true.into()))
             }
@@ -226,8 +231,8 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
     }
     let request = match verb {
         Verb::Status => {
-            only(call, &["names"])?;
-            Request::Status { names: names(call)? }
+            only(call, &["names", "detail"])?;
+            Request::Status { names: names(call)?, detail: flag(call, "detail", false)? }
         }
         Verb::Start => Request::Start(order(call, None)?),
         Verb::Stop => Request::Stop { order: order(call, Some("hold"))?, hold: flag(call, "hold", false)? },
@@ -387,8 +392,8 @@ mod tests {
     fn requests_read_back_as_they_were_written() {
         let order = |wait| Order { names: vec!["web".into()], operation: ID.parse().unwrap(), wait };
         for request in [
-            Request::Status { names: vec![] },
-            Request::Status { names: vec!["bagels-*".into()] },
+            Request::Status { names: vec![], detail: false },
+            Request::Status { names: vec!["bagels-*".into()], detail: true },
             Request::Start(order(true)),
             Request::Stop { order: order(false), hold: false },
             Request::Stop { order: order(false), hold: true },

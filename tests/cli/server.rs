@@ -94,7 +94,9 @@ impl Drop for Server {
 /// The names in a request.
 pub fn asked_names(request: &Request) -> Vec<String> {
     match request {
-        Request::Status { names } | Request::Events { names } | Request::Kill { names, .. } => names.clone(),
+        Request::Status { names, .. } | Request::Events { names } | Request::Kill { names, .. } => {
+            names.clone()
+        }
         Request::Show { name, .. } => vec![name.clone()],
         Request::Logs { names } => names.clone(),
         Request::Start(order)

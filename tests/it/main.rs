@@ -23,6 +23,7 @@ mod boot;
 mod check;
 mod crash_loop;
 mod exits;
+mod explain;
 mod identity;
 mod inputs;
 mod kills;

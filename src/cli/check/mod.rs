@@ -143,8 +143,9 @@ fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findin
     };
     match Unit::parse_layers(name, &layers) {
         Ok(unit) => {
-            let good = add(rules::check_identity(&unit, runner)) && found.problems.is_empty();
-            good.then_some(unit)
+            let identity = add(rules::check_identity(&unit, runner));
+            let server = add(unit::check_server(&unit));
+            (identity && server && found.problems.is_empty()).then_some(unit)
         }
         Err(problems) => {
             add(problems);

@@ -102,7 +102,7 @@ impl World {
 }
 
 fn status(names: &[&str]) -> Call {
-    Request::Status { names: names.iter().map(|name| (*name).to_owned()).collect() }.call()
+    Request::Status { names: names.iter().map(|name| (*name).to_owned()).collect(), detail: false }.call()
 }
 
 fn start(name: &str) -> Call {
@@ -165,7 +165,7 @@ fn a_stream_of_replies_goes_to_the_one_who_asked() {
     let (mut one, mut other) = (world.connect(), world.connect());
     one.write_all(&status(&[]).encode()).unwrap();
     let (session, request) = world.asked();
-    assert_eq!(request, Request::Status { names: vec![] });
+    assert_eq!(request, Request::Status { names: vec![], detail: false });
     assert_eq!(world.reply(session, &supervisor(), false), Room::Now);
     assert_eq!(world.reply(session, &service("a"), false), Room::Now);
     assert_eq!(world.reply(session, &service("b"), true), Room::Now);

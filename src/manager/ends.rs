@@ -1,0 +1,214 @@
+//! ROOT. How incarnations ended, decoded: what an exit means for the server that it is of, whether a core was dumped,
+//! whether memory had run out, whether it was supervise that sent KILL. Never decides what follows.
+//!
+//! That one ended, and how, is in the state. What is noted here besides is lost with the manager, and then not said.
+
+use std::collections::BTreeMap;
+
+use super::Manager;
+use super::inputs::Which;
+use super::report::{signal_name, wall};
+use crate::policy::service::Ended;
+use crate::policy::{End, Exit, Run, ServiceId};
+use crate::servers;
+use crate::sys::{cgroup, clock};
+use crate::unit::Kind;
+use crate::wire::control;
+use crate::wire::keeper;
+
+/// How many ends are noted; the oldest give way.
+const MOST_NOTES: usize = 4096;
+
+/// What is known of an end besides its status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// A core was dumped.
+    pub core: bool,
+    /// The kernel ended a process of it for want of memory.
+    pub out_of_memory: bool,
+    /// Milliseconds from its making to its end.
+    pub lived_ms: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Notes {
+    table: BTreeMap<Run, Note>,
+}
+
+impl Manager {
+    /// A main process has ended: what is known of that now and not later.
+    pub(super) fn note_end(&mut self, run: Run, core: bool) {
+        let Some(process) = self.processes.get(run) else { return };
+        let lived_ms = clock::realtime_ns().saturating_sub(process.since_ns) / 1_000_000;
+        let group = self.kept.fd(keeper::Kind::Cgroup, run.0);
+        let out_of_memory = group.is_some_and(|group| cgroup::out_of_memory_kills(group).unwrap_or(0) > 0);
+        self.end_notes.table.insert(run, Note { core, out_of_memory, lived_ms });
+        if self.end_notes.table.len() > MOST_NOTES {
+            self.end_notes.table.pop_first();
+        }
+    }
+
+    /// How an incarnation's main process ended, in the control protocol's form; None where it did not run.
+    pub(super) fn exit_of(&self, id: ServiceId, which: Which, end: End) -> Option<control::Exit> {
+        let End::Exited(exit) = end else { return None };
+        let note = self.end_notes.table.get(&which.run).copied().unwrap_or_default();
+        let ends = self.world.get(id).map(|service| &service.ends);
+        let ended = ends.and_then(|ends| ends.iter().rev().find(|ended| ended.run == which.run));
+        let dismissed = ended.is_some_and(|ended| ended.dismissed);
+        let service = self.unit_of(id).map(|unit| &unit.service);
+        // A command before the start is another program.
+        let server =
+            service.filter(|_| which.before.is_none()).and_then(|service| service.recognised().server);
+        let ended_as = match exit {
+            Exit::Code(code) => Some(servers::Ended::Code(code)),
+            Exit::Signal(signal) => Some(servers::Ended::Signal(signal)),
+            Exit::Unknown => None,
+        };
+        let of_server = server.zip(ended_as).and_then(|(server, ended)| server.meaning(ended));
+        let is_task = service.is_some_and(|service| service.kind == Kind::Task);
+        Some(control::Exit {
+            code: if let Exit::Code(code) = exit { Some(code) } else { None },
+            signal: if let Exit::Signal(signal) = exit { Some(signal_name(signal)) } else { None },
+            meaning: meaning(exit, note, dismissed, is_task, of_server),
+        })
+    }
+
+    /// The last ends of a service, the newest at the end.
+    pub(super) fn ends_of(&self, id: ServiceId) -> Vec<control::Ended> {
+        let Some(service) = self.world.get(id) else { return Vec::new() };
+        let told = |ended: &Ended| {
+            let exit = self.exit_of(id, Which::of(ended), ended.end);
+            let step = match (ended.end, ended.before) {
+                (End::Exited(_), Some(_)) => "preparing it",
+                (End::Exited(_), None) => "running",
+                (End::NotReady, _) => "becoming ready",
+                (End::Launch { .. } | End::NoProcess(_) | End::Unprepared | End::TimedOut, _) => {
+                    "starting it"
+                }
+            };
+            let note = self.end_notes.table.get(&ended.run).filter(|_| exit.is_some());
+            control::Ended {
+                at: wall(ended.at),
+                instance: ended.instance.into(),
+                generation: ended.generation.into(),
+                step: step.to_owned(),
+                reason: match &exit {
+                    Some(exit) if ended.before.is_none() => exit.meaning.clone(),
+                    Some(_) | None => self.words_of(id, ended),
+                },
+                exit,
+                lived_ms: note.map(|note| note.lived_ms),
+            }
+        };
+        service.ends.iter().map(told).collect()
+    }
+}
+
+/// What an exit means, in a line.
+fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Option<&str>) -> String {
+    match exit {
+        Exit::Code(0) => match of_server {
+            Some(words) => words.to_owned(),
+            None if is_task || dismissed => "success".to_owned(),
+            None => "success: it ended by itself".to_owned(),
+        },
+        Exit::Code(code) => {
+            let plain = format!("exit status {code}");
+            match (of_server, code) {
+                (Some(words), _) => format!("{plain}: {words}"),
+                (None, 126) => format!("{plain}: what a shell says of a file that it cannot execute"),
+                (None, 127) => format!("{plain}: what a shell says of a command that is not there"),
+                (None, 129..=192) => {
+                    let signal = signal_name(code - 128);
+                    format!("{plain}: what a shell says of a process that SIG{signal} has ended")
+                }
+                (None, _) => plain,
+            }
+        }
+        Exit::Signal(signal) => {
+            let core = if note.core { " (core dumped)" } else { "" };
+            let plain = format!("ended by SIG{}{core}", signal_name(signal));
+            match of_server.or_else(|| of_signal(signal, note, dismissed)) {
+                Some(words) => format!("{plain}: {words}"),
+                None => plain,
+            }
+        }
+        Exit::Unknown => "unknown: its parent had ended, and this kernel does not tell others".to_owned(),
+    }
+}
+
+/// What a signal says of a program that nothing particular is known of.
+fn of_signal(signal: i32, note: Note, dismissed: bool) -> Option<&'static str> {
+    match signal {
+        libc::SIGKILL if note.out_of_memory => Some(
+            "the kernel had no memory left for it; see `memory-max`, or the kernel's log for the machine's",
+        ),
+        libc::SIGKILL if dismissed => Some("it had not ended within `stop-timeout`"),
+        libc::SIGKILL => {
+            Some("not sent by supervise: by an operator, or by the kernel for want of memory (`dmesg` says)")
+        }
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE => Some("it crashed"),
+        libc::SIGABRT => Some("it gave up (abort)"),
+        libc::SIGSYS => Some("it made a system call that a filter forbids"),
+        libc::SIGPIPE => Some("it wrote to somebody who had gone"),
+        libc::SIGXCPU | libc::SIGXFSZ => Some("it reached a limit of processor time or of file size"),
+        libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT | libc::SIGUSR1 | libc::SIGUSR2
+            if !dismissed =>
+        {
+            Some("not sent by supervise on its own")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_said_with_what_it_means() {
+        let note = Note::default();
+        let core = Note { core: true, ..note };
+        let memory = Note { out_of_memory: true, ..note };
+        for (exit, note, dismissed, expected) in [
+            (Exit::Code(0), note, true, "success"),
+            (Exit::Code(0), note, false, "success: it ended by itself"),
+            (Exit::Code(1), note, false, "exit status 1"),
+            (
+                Exit::Code(127),
+                note,
+                false,
+                "exit status 127: what a shell says of a command that is not there",
+            ),
+            (
+                Exit::Code(137),
+                note,
+                false,
+                "exit status 137: what a shell says of a process that SIGKILL has ended",
+            ),
+            (Exit::Signal(11), core, false, "ended by SIGSEGV (core dumped): it crashed"),
+            (
+                Exit::Signal(9),
+                memory,
+                false,
+                "ended by SIGKILL: the kernel had no memory left for it; see `memory-max`, or the kernel's log for \
+                 the machine's",
+            ),
+            (Exit::Signal(9), note, true, "ended by SIGKILL: it had not ended within `stop-timeout`"),
+            (
+                Exit::Signal(9),
+                note,
+                false,
+                "ended by SIGKILL: not sent by supervise: by an operator, or by the kernel for want of memory \
+                 (`dmesg` says)",
+            ),
+            (Exit::Signal(15), note, true, "ended by SIGTERM"),
+            (Exit::Signal(15), note, false, "ended by SIGTERM: not sent by supervise on its own"),
+        ] {
+            assert_eq!(meaning(exit, note, dismissed, false, None), expected);
+        }
+        let of_server = meaning(Exit::Code(3), note, false, false, Some("a worker could not boot"));
+        assert_eq!(of_server, "exit status 3: a worker could not boot");
+    }
+}
