@@ -19,6 +19,11 @@ fn the_page_of_the_commands() {
 }
 
 #[test]
+fn the_page_of_the_administrator() {
+    compare("supervise.8", &supervise::cli::administration());
+}
+
+#[test]
 fn the_page_of_unit_files() {
     compare("supervise-unit.5", &supervise::unit::manual::manual());
 }

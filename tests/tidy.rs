@@ -265,6 +265,7 @@ fn the_top_level_is_what_convention_puts_there() {
         ".ci/run",
         "docs/architecture.md",
         "man/supervise.1",
+        "man/supervise.8",
         "man/supervise-unit.5",
         "units/reference.toml",
         "units/hello/try",

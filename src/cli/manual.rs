@@ -1,22 +1,12 @@
-//! USER. `man/supervise.1`, printed from the definition of the command line and the table of exit statuses.
+//! USER. `man/supervise.1`, and below it `man/supervise.8`: printed from the definition of the command line and the table of exit statuses.
 //! Never written by hand.
+
+mod admin;
 
 use clap::{Arg, ArgAction, Command};
 
 use super::args::definition;
 use crate::unit::manual::{paragraph_of, plain};
-
-const HEAD: &str = "\
-.TH SUPERVISE 1 \"\" \"supervise\" \"User commands\"
-.SH NAME
-supervise \\- keeps services running and their sockets open
-.SH SYNOPSIS
-.B supervise
-.RI [ OPTIONS ]
-.I COMMAND
-.RI [ ... ]
-.SH DESCRIPTION
-";
 
 const ABOUT: &[&str] = &[
     "`supervise run` reads unit files (supervise-unit(5)), binds all their sockets, starts their services, each as \
@@ -29,13 +19,6 @@ const ABOUT: &[&str] = &[
 
 /// The sections below the commands: title, and rows of name and text.
 const SECTIONS: &[(&str, &[(&str, &str)])] = &[
-    (
-        "SIGNALS",
-        &[(
-            "TERM, INT, QUIT",
-            "to `supervise run`: stop every service in order, then exit. A second one skips the grace.",
-        )],
-    ),
     (
         "EXIT STATUS",
         &[
@@ -64,41 +47,59 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("LISTEN_FDS, LISTEN_PID", "`run`: sockets that the init above gives (sd_listen_fds(3))."),
         ],
     ),
-    (
-        "FILES",
-        &[
-            ("/etc/supervise/units, /usr/lib/supervise/units", "Units of root; the former go first."),
-            ("$XDG_CONFIG_HOME/supervise/units", "Units of a user."),
-            ("/run/supervise", "Control socket and locks of root."),
-            ("$XDG_RUNTIME_DIR/supervise, else $XDG_STATE_HOME/supervise/run", "The same of a user."),
-            ("/var/log/supervise/NAME/current", "Output of a service; older files lie beside it."),
-            ("$XDG_STATE_HOME/supervise/log", "The same of a user."),
-        ],
-    ),
 ];
 
-const EXAMPLES: &str = "\
-.SH EXAMPLES
-.EX
-supervise run \\-\\-units ./units \\-\\-runtime\\-dir ./run \\-\\-log\\-dir ./log \\-\\-state\\-dir ./state
-supervise \\-\\-runtime\\-dir ./run status
-supervise restart 'bagels\\-*'
-supervise status \\-\\-json web
-supervise logs \\-f web
-supervise logs \\-\\-since '10min ago' 'bagels\\-*'
-.EE
-.SH SEE ALSO
-.BR supervise\\-unit (5)
-";
+/// What one would type, and what for.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("supervise check ./units", "What is wrong with units, before they run."),
+    (
+        "supervise check --offline --deny-warnings ./units",
+        "The same in a build, where the machine is another.",
+    ),
+    (
+        "supervise run --units ./units --runtime-dir ./run --log-dir ./log --state-dir ./state",
+        "A supervisor of one's own in this directory.",
+    ),
+    ("supervise --runtime-dir ./run status", "How its services are."),
+    ("supervise status web", "Everything about one: processes, sockets, the last lines of its log."),
+    ("supervise why", "What is not as wanted, why, and what to do."),
+    ("supervise restart 'bagels-*'", "New processes for all services of that name, one command."),
+    ("supervise stop --hold db && supervise start db", "A pause in which clients wait and are not refused."),
+    ("supervise kill -s USR1 web", "A signal to the main process."),
+    ("supervise events --json | jq -c .event", "What happens, as it happens."),
+    ("supervise show --exec web", "What exactly would be executed, as whom, and with which limits."),
+    ("supervise status --json web", "The same as `status`, for a program."),
+];
+
+/// The head of a page, up to the end of its description.
+fn start(title: &str, manual: &str, about: &str, paragraphs: &[&str]) -> String {
+    let mut page = format!(
+        ".TH {title} \"\" \"supervise\" \"{manual}\"\n.SH NAME\nsupervise \\- {about}\n.SH SYNOPSIS\n.B supervise\n.RI [ OPTIONS ]\n.I COMMAND\n.RI [ ... ]\n.SH DESCRIPTION\n"
+    );
+    for (at, paragraph) in paragraphs.iter().enumerate() {
+        page.push_str(if at > 0 { ".PP\n" } else { "" });
+        page.push_str(&paragraph_of(paragraph));
+    }
+    page
+}
+
+fn section(page: &mut String, title: &str, rows: &[(&str, &str)]) {
+    page.push_str(&format!(".SH {title}\n"));
+    for (name, text) in rows {
+        page.push_str(&format!(".TP\n.B {}\n{}", plain(name), paragraph_of(text)));
+    }
+}
+
+/// `man/supervise.8`, whole.
+pub fn administration() -> String {
+    admin::page()
+}
 
 /// The whole page.
 pub fn manual() -> String {
     let definition = definition();
-    let mut page = HEAD.to_owned();
-    for (at, paragraph) in ABOUT.iter().enumerate() {
-        page.push_str(if at > 0 { ".PP\n" } else { "" });
-        page.push_str(&paragraph_of(paragraph));
-    }
+    let mut page =
+        start("SUPERVISE 1", "User commands", "keeps services running and their sockets open", ABOUT);
     page.push_str(".SH OPTIONS\n");
     arguments(&mut page, &definition);
     page.push_str(".SH COMMANDS\n");
@@ -106,12 +107,10 @@ pub fn manual() -> String {
         entry(&mut page, command);
     }
     for (title, rows) in SECTIONS {
-        page.push_str(&format!(".SH {title}\n"));
-        for (name, text) in *rows {
-            page.push_str(&format!(".TP\n.B {}\n{}", plain(name), paragraph_of(text)));
-        }
+        section(&mut page, title, rows);
     }
-    page.push_str(EXAMPLES);
+    section(&mut page, "EXAMPLES", EXAMPLES);
+    page.push_str(".SH SEE ALSO\n.BR supervise (8),\n.BR supervise\\-unit (5)\n");
     page
 }
 
@@ -165,6 +164,16 @@ fn value(arg: &Arg) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        for (line, _) in EXAMPLES {
+            for command in line.split(" | ").next().unwrap_or_default().split(" && ") {
+                let words = command.split_whitespace().map(|word| word.trim_matches('\'').into());
+                assert!(super::super::args::parse(words).is_ok(), "{command}");
+            }
+        }
+    }
 
     #[test]
     fn every_command_and_option_is_in_it() {

@@ -31,7 +31,7 @@ use args::Asked;
 use exit::Exit;
 use place::{Place, Surroundings};
 
-pub use manual::manual;
+pub use manual::{administration, manual};
 
 /// The whole program: argument vector in, exit status out.
 pub fn main() -> ExitCode {

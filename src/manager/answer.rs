@@ -41,6 +41,19 @@ struct Wait {
     words_until: Option<crate::policy::Mono>,
 }
 
+impl Waiting {
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Who waits for something of this service.
+    pub fn sessions_on(&self, id: ServiceId) -> Vec<SessionId> {
+        let waits = self.table.values().filter(|wait| wait.services.contains(&id));
+        waits.flat_map(|wait| &wait.sessions).copied().collect()
+    }
+}
+
 impl Manager {
     /// Takes what a client said.
     pub(super) fn take_request(&mut self, heard: Heard) {
@@ -65,7 +78,7 @@ impl Manager {
 
     fn answer(&mut self, asker: Asker<'_>, request: &Request) {
         match request {
-            Request::Status { names, .. } => self.answer_status(asker, names),
+            Request::Status { names, detail } => self.answer_status(asker, names, *detail),
             Request::Start(order) => self.operate(asker, order, Event::Start),
             Request::Stop { order, hold: false } => self.operate(asker, order, Event::Stop),
             Request::Stop { order, hold: true } => self.not_yet(asker, order, "holding its sockets"),
@@ -95,7 +108,7 @@ impl Manager {
         self.reply(session, &Reply::Refused(Refusal::Failed(Box::new(failed))), true);
     }
 
-    fn answer_status(&mut self, Asker { session, caller }: Asker<'_>, wanted: &[String]) {
+    fn answer_status(&mut self, Asker { session, caller }: Asker<'_>, wanted: &[String], detail: bool) {
         let chosen = match self.resolve(wanted, caller, Right::Status) {
             Ok(chosen) => chosen,
             Err(refusal) => return self.refuse(session, refusal),
@@ -104,7 +117,9 @@ impl Manager {
         let first = StatusReply { supervisor, services: Vec::new() };
         self.reply(session, &Reply::Status(first), chosen.is_empty());
         if !chosen.is_empty() {
-            self.streams.insert(session, chosen.into());
+            let readable = |id| detail && self.right_on(id, caller) >= Some(Right::Logs);
+            let stream = chosen.into_iter().map(|id| (id, readable(id))).collect();
+            self.streams.insert(session, stream);
             self.go_on_with_status(session);
         }
     }
@@ -112,8 +127,14 @@ impl Manager {
     /// Sends services of a status until the client has enough to read for now.
     fn go_on_with_status(&mut self, session: SessionId) {
         let Some(mut rest) = self.streams.remove(&session) else { return };
-        while let Some(id) = rest.pop_front() {
-            let services = self.service_status(id).into_iter().collect();
+        while let Some((id, with_output)) = rest.pop_front() {
+            let mut services: Vec<control::Service> = self.service_status(id).into_iter().collect();
+            if with_output {
+                for service in &mut services {
+                    service.output = self.last_lines(id, OUTPUT_LINES);
+                }
+            }
+            let services = services.into_iter().map(control::Service::bounded).collect();
             let reply = Reply::Status(StatusReply { supervisor: None, services });
             match self.reply(session, &reply, rest.is_empty()) {
                 Room::Now => {}
@@ -143,22 +164,22 @@ impl Manager {
             self.reply(session, &Reply::Refused(Refusal::Failed(failed)), true);
             return;
         }
+        if order.wait {
+            // Before the first step, so that it is told.
+            self.see(&chosen);
+            let new = || Wait { sessions: Vec::new(), services: chosen.clone(), words_until: None };
+            self.waiting.table.entry(operation).or_insert_with(new).sessions.push(session);
+        }
         for id in &chosen {
             self.feed(*id, event(operation));
         }
         self.run_events();
-        if !order.wait {
+        if order.wait {
+            self.answered.push(operation);
+        } else {
             let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None)).collect();
             self.reply(session, &Reply::Operation(OperationReply { services, progress: None }), true);
-            return;
         }
-        let wait = self.waiting.table.entry(operation).or_insert(Wait {
-            sessions: Vec::new(),
-            services: chosen,
-            words_until: None,
-        });
-        wait.sessions.push(session);
-        self.answered.push(operation);
     }
 
     /// A restart makes a generation; a start of what does not run reads the inputs of the one it has again. A client that

@@ -83,6 +83,7 @@ impl Manager {
                 (End::Exited(_), Some(_)) => "preparing it",
                 (End::Exited(_), None) => "running",
                 (End::NotReady, _) => "becoming ready",
+                (End::Unbound, _) => "binding its sockets",
                 (End::Launch { .. } | End::NoProcess(_) | End::Unprepared | End::TimedOut, _) => {
                     "starting it"
                 }

@@ -10,7 +10,7 @@ use super::control::{Room, SessionId};
 use super::report::instant;
 use crate::policy::ServiceId;
 use crate::sys::clock;
-use crate::wire::control::{Event, EventReply, Exit, Reply, State};
+use crate::wire::control::{Event, EventReply, Exit, OperationReply, Progress, Reply, State};
 use crate::wire::names;
 use crate::wire::verb::Right;
 
@@ -52,9 +52,6 @@ impl Watchers {
     /// One has gone.
     pub fn leave(&mut self, session: SessionId) {
         self.table.remove(&session);
-        if self.table.is_empty() {
-            self.seen.clear();
-        }
     }
 
     /// One has read what waited for him.
@@ -77,18 +74,29 @@ impl Manager {
         if let Err(refusal) = self.resolve(wanted, caller, Right::Status) {
             return self.refuse(session, refusal);
         }
-        if self.watchers.is_empty() {
-            self.watchers.seen = self.services.keys().filter_map(|id| Some((*id, self.seen(*id)?))).collect();
-        }
+        let all: Vec<ServiceId> = self.services.keys().copied().collect();
+        self.see(&all);
         if self.reply(session, &Reply::Event(EventReply::default()), false) != Room::Gone {
             let watcher = Watcher { names: wanted.to_vec(), caller: caller.clone(), missed: 0, full: false };
             self.watchers.table.insert(session, watcher);
         }
     }
 
-    /// Tells whoever watches what is new of a service.
+    /// Takes note of how services are before something happens to them.
+    pub(super) fn see(&mut self, ids: &[ServiceId]) {
+        for id in ids {
+            if !self.watchers.seen.contains_key(id)
+                && let Some(seen) = self.seen(*id)
+            {
+                self.watchers.seen.insert(*id, seen);
+            }
+        }
+    }
+
+    /// Tells whoever watches, or waits for an operation, what is new of a service.
     pub(super) fn tell_watchers(&mut self, id: ServiceId) {
-        if self.watchers.is_empty() {
+        if self.watchers.is_empty() && self.waiting.is_empty() {
+            self.watchers.seen.clear();
             return;
         }
         let Some(now) = self.seen(id) else { return };
@@ -97,6 +105,9 @@ impl Manager {
             return;
         }
         let was = before.as_ref().map(|before| before.state).unwrap_or_default();
+        if was != now.state {
+            self.tell_waiting(id, now.state);
+        }
         let ended = before.as_ref().is_none_or(|before| {
             before.exit != now.exit
                 || before.restarts != now.restarts
@@ -124,6 +135,19 @@ impl Manager {
             .collect();
         for session in sessions {
             self.tell(session, &event);
+        }
+    }
+
+    /// A step, for those who wait for an operation; left out where they read too slowly.
+    fn tell_waiting(&mut self, id: ServiceId, state: State) {
+        let sessions = self.waiting.sessions_on(id);
+        if sessions.is_empty() {
+            return;
+        }
+        let progress = Progress { service: self.name_of(id).to_owned(), step: state.word().to_owned() };
+        let step = Reply::Operation(OperationReply { services: Vec::new(), progress: Some(progress) });
+        for session in sessions {
+            self.reply(session, &step, false);
         }
     }
 

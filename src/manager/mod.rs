@@ -116,7 +116,8 @@ struct Manager {
     stop_at: Option<Mono>,
     early_signals: Vec<i32>,
     ended: BTreeMap<Run, ServiceId>,
-    streams: BTreeMap<control::SessionId, VecDeque<ServiceId>>,
+    /// Services of a status that are still to be sent, and whether with their output.
+    streams: BTreeMap<control::SessionId, VecDeque<(ServiceId, bool)>>,
     watchers: events::Watchers,
     end_notes: ends::Notes,
     /// The reading of the units has left memory that is not needed again.

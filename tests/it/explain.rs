@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use supervise::wire::request::Request;
+use supervise::wire::request::{OperationId, Order, Request};
 
 use super::place::{Place, Who};
 use super::wait;
@@ -203,4 +203,35 @@ fn user_show_and_the_page_say_what_is_and_what_has_changed_on_disk() {
         "web: `{path}` has changed since it was read: what was read still counts, until supervise starts again\n"
     );
     assert_eq!(said, note);
+}
+
+#[test]
+fn user_the_steps_of_an_operation_are_told_while_it_goes_on() {
+    let mut place = Place::new(Who::User);
+    place.unit(
+        "web",
+        "command = [\"sh\", \"-c\", \"echo hello; exec sleep 1000\"]\nstart = \"manual\"\nsettle = \"1ms\"\n",
+    );
+    place.run();
+    let mut stream = UnixStream::connect(place.path("run/control")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let order = Order { names: vec!["web".into()], operation: OperationId(7), wait: true };
+    stream.write_all(&Request::Start(order).call().encode()).unwrap();
+    let mut replies = BufReader::new(stream).split(0);
+    let mut steps = Vec::new();
+    let last = loop {
+        let reply: Value = serde_json::from_slice(&replies.next().unwrap().unwrap()).unwrap();
+        if reply["continues"] != true {
+            break reply;
+        }
+        let progress = &reply["parameters"]["progress"];
+        assert_eq!(progress["service"], "web", "{reply}");
+        steps.push(progress["step"].as_str().unwrap().to_owned());
+    };
+    assert_eq!(steps, ["starting", "running"]);
+    assert_eq!(last["parameters"]["services"][0]["state"], "running", "{last}");
+    let shown = || place.order(&["status", "web"]).out;
+    let page =
+        wait::until(wait::LONG, "its output", || Some(shown()).filter(|page| page.contains("  last output")));
+    assert_eq!(labelled(&page, "last output"), "hello", "{page}");
 }

@@ -167,4 +167,9 @@ pub const BEYOND: &[Beyond] = &[
         uses: "sys::accounts",
         why: "names are looked up in the client itself: one that hangs is ended with Ctrl-C",
     },
+    Beyond {
+        file: "src/cli/manual/admin.rs",
+        uses: "manager::control",
+        why: "the limits that the page states are those that are in force",
+    },
 ];

@@ -1,0 +1,172 @@
+//! USER. `man/supervise.8`: the administrator's part, with the limits that are in force. Never written by hand.
+
+use super::{section, start};
+use crate::manager::control;
+use crate::unit::manual::paragraph_of;
+use crate::wire::request::MOST_GLOBS;
+use crate::wire::{control as replies, names, varlink};
+
+const ABOUT: &[&str] = &[
+    "`supervise run` stays in the foreground and is four processes: the keeper, which is the one that was started and \
+     the parent of everything; the zygote, which clones itself for each start; the manager, which reads units, decides \
+     and answers; and the logger. Any of them may be killed: services go on, sockets stay open, and the keeper starts \
+     the others again.",
+    "This page is about where it runs and what it does there. The commands are in supervise(1), unit files in \
+     supervise-unit(5).",
+];
+
+type Rows = &'static [(&'static str, &'static str)];
+
+const SECTIONS: &[(&str, Rows)] = &[
+    (
+        "RUNNING IT",
+        &[
+            (
+                "under systemd",
+                "a unit with `Type=notify`, `NotifyAccess=all`, `KillMode=mixed` and `Delegate=yes`: it is ready when \
+                 all sockets are bound and the control socket answers. With `FileDescriptorStoreMax=` the listening \
+                 sockets survive a restart of the unit.",
+            ),
+            (
+                "under runit, s6, OpenRC or another supervisor",
+                "`exec supervise run`: it does not go into the background.",
+            ),
+            (
+                "as PID 1",
+                "in a container: it reaps orphans and passes signals on. `supervise init` is for one command alone.",
+            ),
+            (
+                "as an ordinary user",
+                "services run as the same user; ports below `net.ipv4.ip_unprivileged_port_start` cannot be bound.",
+            ),
+        ],
+    ),
+    (
+        "SIGNALS",
+        &[
+            ("TERM, INT, QUIT", "Stop every service in order, then exit. A second one skips the grace."),
+            ("HUP", "Units are read when it starts; nothing reads them again yet."),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            (
+                "/etc/supervise/units, /usr/lib/supervise/units",
+                "Units; the former go first. `defaults.toml` beside the directory lies under every unit, \
+                 `NAME.toml.d/*.toml` over one. Files that others than root can write are not used.",
+            ),
+            (
+                "/run/supervise",
+                "`control`, which everybody may connect to and few are answered on; `notify`; `locks`; and `handover` \
+                 while a new keeper is awaited. One supervisor at a time has it: a second one is refused.",
+            ),
+            ("/var/log/supervise/NAME", "`current` and what was rotated."),
+            (
+                "$XDG_CONFIG_HOME/supervise/units, $XDG_RUNTIME_DIR/supervise, $XDG_STATE_HOME/supervise",
+                "The same of a user, `$XDG_STATE_HOME/supervise/run` without a runtime directory.",
+            ),
+        ],
+    ),
+    (
+        "WHO MAY WHAT",
+        &[
+            ("root and the user who runs it", "everything."),
+            ("whom a service runs as", "may see that service and read its output."),
+            (
+                "others",
+                "what `[access]` of a unit gives: `status`, `logs`, `control`, each including the ones before. A \
+                 service that somebody may not see is for them one that does not exist. The kernel says who asks: the \
+                 user and the groups at the moment of connecting.",
+            ),
+        ],
+    ),
+    (
+        "RECOVERY",
+        &[
+            (
+                "the manager is killed",
+                "a new one takes descriptors and state from the keeper. Commands that wait go on waiting. Units are \
+                 not read again.",
+            ),
+            ("the zygote or the logger is killed", "a new one is started; no line of output is lost."),
+            (
+                "the keeper is killed",
+                "the manager waits 2 s for the init to start another one, which takes everything over; else it goes on \
+                 as the keeper itself.",
+            ),
+            (
+                "all of them at once",
+                "services run on, unsupervised, until the next start ends them and starts them anew. Their sockets are \
+                 closed meanwhile, unless an init keeps them.",
+            ),
+            (
+                "a service crashes",
+                "it is started again after `delay`, which doubles up to `max-delay`, for ever. `supervise why` tells \
+                 how it ended.",
+            ),
+        ],
+    ),
+];
+
+/// The whole page.
+pub fn page() -> String {
+    let mut page =
+        start("SUPERVISE 8", "System administration", "the process supervisor, for those who run it", ABOUT);
+    for (title, rows) in SECTIONS {
+        section(&mut page, title, rows);
+    }
+    page.push_str(".SH LIMITS\n");
+    page.push_str(&paragraph_of("Of the control socket; whoever passes one is hung up on."));
+    for (name, text) in limits() {
+        page.push_str(&format!(".TP\n.B {name}\n{}", paragraph_of(&text)));
+    }
+    page.push_str(".SH SEE ALSO\n.BR supervise (1),\n.BR supervise\\-unit (5)\n");
+    page
+}
+
+/// As they are in force.
+fn limits() -> Vec<(&'static str, String)> {
+    let seconds = |ms: u64| format!("{} s", ms / 1000);
+    vec![
+        (
+            "a call",
+            format!(
+                "at most {} KiB, nested at most {} deep, with at most {} names of at most {} bytes, {} of them globs.",
+                varlink::MOST_CALL / 1024,
+                varlink::MOST_DEPTH,
+                names::MOST_NAMES,
+                names::MOST_NAME,
+                MOST_GLOBS
+            ),
+        ),
+        ("a reply", format!("at most {} KiB.", replies::MOST_SENT / 1024)),
+        (
+            "clients",
+            format!(
+                "at most {} at once, {} of one user who is neither root nor the supervisor's own, and {} places are for \
+                 those two alone.",
+                control::MOST_CLIENTS,
+                control::MOST_PER_UID,
+                control::RESERVED
+            ),
+        ),
+        (
+            "time",
+            format!(
+                "{} to the first byte, {} from the first byte of a call to its last, {} in which nothing is read of \
+                 what waits.",
+                seconds(control::FIRST_BYTE_MS),
+                seconds(control::CALL_MS),
+                seconds(control::WRITE_MS)
+            ),
+        ),
+        (
+            "what waits for a client",
+            format!(
+                "at most {} KiB; of events, those that do not fit are counted.",
+                control::MOST_QUEUED / 1024
+            ),
+        ),
+    ]
+}
