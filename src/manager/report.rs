@@ -199,7 +199,7 @@ impl Manager {
             pid: run.and_then(|run| self.processes.get(run)).map(|process| process.pid as i32),
             restarts: service.restarts.into(),
             exit: service.last_end().and_then(|ended| self.exit_of(id, Which::of(ended), ended.end)),
-            text: said.and_then(|said| said.status.clone()),
+            text: self.lost_text(id).or_else(|| said.and_then(|said| said.status.clone())),
         })
     }
 

@@ -47,6 +47,7 @@ impl Manager {
             self.watch_link(watch::KEEPER, self.kept.raw_link());
             self.watch_link(watch::ZYGOTE, self.starts.raw_link());
             self.watch_link(watch::LOGGER, self.logs.raw_link());
+            self.watch_link(watch::FILES, self.listeners.guard.raw());
             self.kept.flush();
             self.logs.flush(&self.kept);
             if self.world.is_closed() {
@@ -101,6 +102,7 @@ impl Manager {
                 Watch::Keeper
                 | Watch::Logger
                 | Watch::Handover
+                | Watch::Files
                 | Watch::Control
                 | Watch::Tree(_)
                 | Watch::Pidfd(_)
@@ -128,6 +130,7 @@ impl Manager {
                 }
                 Watch::Pidfd(run) => self.take_foreign_end(*run),
                 Watch::Handover => self.hand_over()?,
+                Watch::Files => self.look_at_files(),
                 Watch::Zygote | Watch::Report(_) | Watch::Control | Watch::Probe(_) | Watch::Voice(_) => {}
             }
         }

@@ -25,6 +25,8 @@ pub const ZYGOTE: Token = Token(2);
 pub const LOGGER: Token = Token(3);
 /// The socket on which a new keeper takes over.
 pub const HANDOVER: Token = Token(4);
+/// Changes of the files of sockets.
+pub const FILES: Token = Token(5);
 /// The control server's tokens are from here on, below the next class.
 pub const CONTROL: usize = 1 << 32;
 const REPORT: usize = 1 << 56;
@@ -45,6 +47,8 @@ pub enum Watch {
     Logger,
     /// A new keeper.
     Handover,
+    /// The files of sockets.
+    Files,
     /// The control server.
     Control,
     /// The launch report of an incarnation.
@@ -67,6 +71,7 @@ pub fn meaning(token: Token) -> Watch {
         ZYGOTE => Watch::Zygote,
         LOGGER => Watch::Logger,
         HANDOVER => Watch::Handover,
+        FILES => Watch::Files,
         Token(number) => match number & CLASS {
             REPORT => Watch::Report(run),
             TREE => Watch::Tree(run),

@@ -16,6 +16,7 @@ pub mod files;
 pub mod gate;
 pub mod identity;
 pub mod image;
+pub mod inotify;
 pub mod limits;
 pub mod link;
 pub mod lock;

@@ -2,10 +2,11 @@
 //! their unit. Never accepts.
 //!
 //! [`bind`] makes one, [`repair`] puts right what a holder did to one, [`holder`] names who has an address that
-//! is wanted here, [`of_service`] is where units come in.
+//! is wanted here, [`guard`] sees files go, [`of_service`] is where units come in.
 
 mod address;
 mod bind;
+mod guard;
 mod holder;
 mod of_service;
 mod repair;
@@ -59,6 +60,8 @@ pub struct Listener {
 #[derive(Debug, Default)]
 pub struct Listeners {
     table: BTreeMap<u64, Listener>,
+    /// Their files.
+    pub guard: guard::Guard,
 }
 
 /// A failure of one socket.
@@ -82,7 +85,17 @@ impl fmt::Display for Unbound {
 impl Listeners {
     /// Takes one up again, or a new one in.
     pub fn restore(&mut self, id: u64, listener: Listener) {
-        self.table.insert(id, listener);
+        let file = |listener: &Listener| match &listener.address.spot {
+            Spot::Path(path) => listener.file.map(|file| (path.clone(), file)),
+            Spot::Inet { .. } | Spot::Abstract(_) => None,
+        };
+        let now = file(&listener);
+        let before = self.table.insert(id, listener).as_ref().and_then(file);
+        if now != before
+            && let Some((path, _)) = now
+        {
+            self.guard.watch(id, &path);
+        }
     }
 
     /// The one at an address.
@@ -108,6 +121,7 @@ impl Listeners {
     /// Closes one, and removes a file that is still ours.
     pub fn release(&mut self, id: u64, kept: &mut Kept) -> Option<Listener> {
         let listener = self.table.remove(&id)?;
+        self.guard.forget(id);
         if let (Spot::Path(path), Some(identity)) = (&listener.address.spot, listener.file) {
             bind::remove_if_it_is(path, identity);
         }

@@ -236,7 +236,7 @@ fn clamped_words(listener: &Listener, wanted: u32) -> Option<String> {
 }
 
 /// Whether what is at a socket's path is not its file. Where nobody can look it is not said to be.
-fn is_lost(listener: &Listener) -> bool {
+pub fn is_lost(listener: &Listener) -> bool {
     match (&listener.address.spot, listener.file) {
         (Spot::Path(path), Some(identity)) => {
             bind::identity_at(path).is_ok_and(|found| found != Some(identity))
