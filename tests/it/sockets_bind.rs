@@ -65,7 +65,7 @@ fn who_has_an_address_is_named_and_waited_for(who: Who) {
         python(),
         place.account.name
     );
-    assert_eq!(problems(&place, "web"), [expected.clone()]);
+    assert_eq!(problems(&place, "web").join(" | "), expected);
     let said = place.ask(&["start", "web"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     let expected = expected.replace("\nhint: ", "\n");
@@ -224,7 +224,7 @@ fn user_a_queue_that_the_kernel_cuts_is_told() {
         "{address}: the kernel lets {most} connections wait, not {wanted}\nhint: `sysctl \
          net.core.somaxconn={wanted}` lets more"
     );
-    assert_eq!(problems(&place, "web"), [expected.clone()]);
+    assert_eq!(problems(&place, "web").join(" | "), expected);
     assert!(place.stderr().contains(&expected));
     assert_eq!(place.service("web")["sockets"][0]["backlog"], most);
 }
