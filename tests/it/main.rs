@@ -29,6 +29,7 @@ mod inputs;
 mod kills;
 mod logs_command;
 mod logs_container;
+mod logs_judged;
 mod logs_output;
 mod one_answer;
 mod refusals;
