@@ -57,10 +57,12 @@ impl Builder<'_, '_> {
 
     fn descriptors(&mut self, settings: &Settings) {
         let sockets = settings.sockets.len();
+        // The private one stands behind the sockets.
+        let free = 3 + sockets + usize::from(takes_private(settings));
         if let Some((setting, Value::Descriptor(number))) = written(settings, Table::Service, "ready")
-            && usize::try_from(*number).is_ok_and(|number| number < 3 + sockets)
+            && usize::try_from(*number).is_ok_and(|number| number < free)
         {
-            self.tell(&setting.place, ValueFault::SocketThere { fd: *number, free: 3 + sockets });
+            self.tell(&setting.place, ValueFault::SocketThere { fd: *number, free });
         }
         if let Some((setting, Value::Number(nofile))) = written(settings, Table::Limits, "nofile")
             && usize::try_from(*nofile).is_ok_and(|nofile| nofile < sockets + DESCRIPTORS_BESIDE_SOCKETS)
@@ -183,12 +185,7 @@ impl Builder<'_, '_> {
         if probe == "command" {
             return;
         }
-        let private = match written(settings, Table::Service, "command") {
-            Some((_, Value::Command(_, asked))) => {
-                asked.iter().any(|(piece, _)| *piece == Piece::Fd("health".to_owned()))
-            }
-            _ => false,
-        };
+        let private = takes_private(settings);
         let (at, socket) = match written(settings, Table::Health, "socket") {
             Some((setting, Value::Text(name))) if private => {
                 self.tell(&setting.key, HealthFault::Private { name: name.clone() });
@@ -293,6 +290,16 @@ impl Builder<'_, '_> {
 fn written<'s>(settings: &'s Settings, table: Table, name: &'static str) -> Option<(&'s Setting, &'s Value)> {
     let setting = settings.keys.get(&(table, name))?;
     setting.value.as_ref().map(|value| (setting, value))
+}
+
+/// Whether the command takes `{fd:health}`.
+fn takes_private(settings: &Settings) -> bool {
+    match written(settings, Table::Service, "command") {
+        Some((_, Value::Command(_, asked))) => {
+            asked.iter().any(|(piece, _)| *piece == Piece::Fd("health".to_owned()))
+        }
+        _ => false,
+    }
 }
 
 /// The key of `[health]`, where it says what to ask: `tcp = false` does not.

@@ -263,7 +263,7 @@ const GATES: Shape = Shape::Choice(&[
     ("started", Since::Now),
     ("notify", Since::Now),
     ("{ fd = N }", Since::Now),
-    ("health", Since::Later),
+    ("health", Since::Now),
 ]);
 const POLICIES: Shape =
     Shape::Choice(&[("always", Since::Now), ("on-failure", Since::Now), ("never", Since::Now)]);
@@ -298,7 +298,7 @@ pub const PLACEHOLDERS: &[(&str, Since)] = &[
     ("runtime-directory", Since::Now),
     ("state-directory", Since::Now),
     ("cache-directory", Since::Now),
-    ("fd:health", Since::Later),
+    ("fd:health", Since::Now),
 ];
 
 macro_rules! rows {
@@ -428,23 +428,24 @@ pub const KEYS: &[Key] = rows! {
             "Takes the socket of this name from the init that started supervise.";
     }
     Health {
-        "http" Shape::UrlPath, Later, Unset r#""/healthz""#,
+        "http" Shape::UrlPath, Now, Unset r#""/healthz""#,
             "A path that answers 200 to 399 while it is healthy.";
-        "uwsgi" Shape::UrlPath, Later, Unset r#""/healthz""#,
+        "uwsgi" Shape::UrlPath, Now, Unset r#""/healthz""#,
             "The same, asked in the uwsgi protocol.";
-        "tcp" Shape::Flag, Later, Is "false",
+        "tcp" Shape::Flag, Now, Is "false",
             "A connection is enough.";
-        "command" Shape::Command, Later, Unset r#"["bin/check"]"#,
+        "command" Shape::Command, Now, Unset r#"["bin/check"]"#,
             "A command that succeeds while it is healthy.";
-        "host" Shape::Host, Later, Is r#""localhost""#,
+        "host" Shape::Host, Now, Is r#""localhost""#,
             "The host name that a request asks for.";
-        "socket" Shape::SocketName, Later, Unset r#""http""#,
-            "Which socket to ask. Unset: the first.";
-        "interval" Shape::DurationOrOff(1), Later, Is r#""10s""#,
+        "socket" Shape::SocketName, Now, Unset r#""http""#,
+            "Which socket to ask. Unset: the one that each incarnation of gunicorn and uWSGI, or of a command with `{fd:health}`, \
+             is given for this alone; else the first.";
+        "interval" Shape::DurationOrOff(1), Now, Is r#""10s""#,
             "How often. Off: only before a new generation takes over.";
-        "timeout" Shape::Duration(1), Later, Is r#""5s""#,
+        "timeout" Shape::Duration(1), Now, Is r#""5s""#,
             "How long an answer may take.";
-        "failures" Shape::Number(1, 1000), Later, Is "3",
+        "failures" Shape::Number(1, 1000), Now, Is "3",
             "How many failures in a row are one too many.";
     }
     Deploy {

@@ -24,6 +24,7 @@ mod check;
 mod crash_loop;
 mod exits;
 mod explain;
+mod health;
 mod identity;
 mod inputs;
 mod kills;

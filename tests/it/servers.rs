@@ -21,10 +21,13 @@ while not os.path.exists(WORK + "/go"):
     time.sleep(0.02)
 
 def status():
-    try:
-        return open(WORK + "/status").read().strip()
-    except OSError:
-        return "200 OK"
+    # Of this generation, or of all.
+    for name in ("/status." + os.environ["SUPERVISE_GENERATION"], "/status"):
+        try:
+            return open(WORK + name).read().strip()
+        except OSError:
+            pass
+    return "200 OK"
 
 def busy():
     open(WORK + "/busy", "w").close()
@@ -51,7 +54,7 @@ async def asgi(scope, receive, send):
     await send({"type": "http.response.body", "body": b"hi\n"})
 "#;
 
-fn with_servers(who: Who) -> Place {
+pub fn with_servers(who: Who) -> Place {
     let place = Place::new(who);
     pypi::install_all(&place.path("site"));
     place.write("srv/app.py", APP);
@@ -60,7 +63,7 @@ fn with_servers(who: Who) -> Place {
 }
 
 /// A unit of this command, started by hand, that lives no longer than it has to.
-fn serve(place: &Place, command: &str, rest: &str) {
+pub fn serve(place: &Place, command: &str, rest: &str) {
     let (site, work) = (place.path("site"), place.path("work"));
     let environment =
         format!("environment = {{ PYTHONPATH = \"{}\", WORK = \"{}\" }}", site.display(), work.display());
@@ -70,21 +73,21 @@ fn serve(place: &Place, command: &str, rest: &str) {
     );
 }
 
-fn python_module(module: &str, arguments: &str) -> String {
+pub fn python_module(module: &str, arguments: &str) -> String {
     format!("\"{} -m {module} {arguments}\"", python())
 }
 
-fn uwsgi(place: &Place, arguments: &str) -> String {
+pub fn uwsgi(place: &Place, arguments: &str) -> String {
     let hook = "--hook-master-start 'unix_signal:15 gracefully_kill_them_all'";
     format!("\"{} --master --need-app {hook} {arguments}\"", place.path("site/bin/uwsgi").display())
 }
 
-fn socket(address: impl std::fmt::Display) -> String {
+pub fn socket(address: impl std::fmt::Display) -> String {
     format!("[socket.http]\nlisten = \"{address}\"\n")
 }
 
 /// What an HTTP server says; the first line.
-fn get(address: SocketAddr) -> String {
+pub fn get(address: SocketAddr) -> String {
     ask(address, "/")
 }
 
