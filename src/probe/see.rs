@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use super::pause;
-use crate::sys::{clock, process};
+use crate::sys::{clock, diag, process};
 use crate::wire::probe::Finding;
 
 /// The most processes of a tree that are looked at.
@@ -96,14 +98,21 @@ fn accepts(pid: u32) -> bool {
 /// Whether a connection was accepted by a process of the tree: None where nobody has accepted it in time.
 pub fn accepted_by(main: u32, ours: &TcpStream, until: u64) -> Option<bool> {
     let (local, peer) = (ours.local_addr().ok()?, ours.peer_addr().ok()?);
+    // Seen from the other end; a connection that waits to be accepted has no inode.
+    let other_end =
+        || rows().into_iter().find(|row| row.local == peer && row.remote == local && row.inode != 0);
+    held_by(main, until, || other_end().map(|row| row.inode))
+}
+
+/// The same of a Unix connection.
+pub fn unix_accepted_by(main: u32, ours: &UnixStream, until: u64) -> Option<bool> {
+    held_by(main, until, || diag::unix_peer(ours.as_fd()).ok().flatten())
+}
+
+fn held_by(main: u32, until: u64, mut inode: impl FnMut() -> Option<u64>) -> Option<bool> {
     loop {
-        // Seen from the other end; a connection that waits to be accepted has no inode.
-        let row = rows().into_iter().find(|row| row.local == peer && row.remote == local && row.inode != 0);
-        if let Some(row) = row {
-            if tree(main).into_iter().any(|pid| held(pid).contains(&row.inode)) {
-                return Some(true);
-            }
-            return Some(false);
+        if let Some(inode) = inode() {
+            return Some(tree(main).into_iter().any(|pid| held(pid).contains(&inode)));
         }
         if clock::monotonic_ms() >= until || !pause(5) {
             return None;
@@ -160,7 +169,6 @@ fn address(text: &str) -> Option<SocketAddr> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::os::fd::AsFd;
 
     #[test]
     fn addresses_are_those_of_proc() {

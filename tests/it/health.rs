@@ -93,12 +93,15 @@ fn user_one_that_is_never_well_fails_to_start_and_says_why() {
 }
 
 /// Both generations answer on the one socket; only what the new one says counts for it.
-#[test]
-fn user_the_answers_of_the_old_generation_prove_nothing_of_the_new_one() {
-    let mut place = with_servers(Who::User);
-    let address = place.address();
+#[track_caller]
+fn only_the_new_generation_proves_itself(who: Who, path: Option<&str>) {
+    let mut place = with_servers(who);
+    let address = match path {
+        Some(path) => place.path(path).display().to_string(),
+        None => place.address().to_string(),
+    };
     place.write("work/go", "");
-    let rest = format!("{READY}start-timeout = \"12s\"\n{}[health]\nhttp = \"/\"\n", socket(address));
+    let rest = format!("{READY}start-timeout = \"12s\"\n{}[health]\nhttp = \"/\"\n", socket(&address));
     serve(&place, &python_module("uvicorn", "app:asgi --fd {fd:http}"), &rest);
     place.run();
     place.order(&["start", "web"]);
@@ -106,9 +109,19 @@ fn user_the_answers_of_the_old_generation_prove_nothing_of_the_new_one() {
     let said = place.ask(&["restart", "web"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("not ready within 12s: not healthy: probe said 503"), "{said:?}");
-    assert!(get(address).contains(" 200"), "the old one goes on");
+    assert_eq!(place.service("web")["generation"], 1, "the old one goes on");
     // And where it is well it takes over, whoever answers first.
     place.write("work/status.2", "200 OK");
     place.write("work/status.3", "200 OK");
     place.order(&["restart", "web"]);
+}
+
+#[test]
+fn user_the_answers_of_the_old_generation_prove_nothing_of_the_new_one() {
+    only_the_new_generation_proves_itself(Who::User, None);
+}
+
+#[test]
+fn root_nor_do_they_on_a_unix_socket() {
+    only_the_new_generation_proves_itself(Who::Root, Some("web.sock"));
 }
