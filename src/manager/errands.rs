@@ -2,12 +2,15 @@
 //! starts one.
 
 use super::Manager;
+use std::io;
+use std::os::fd::OwnedFd;
+
 use super::inputs::Which;
 use super::listeners::{Address, Spot};
 use super::probes::For;
 use crate::policy::{Run, ServiceId};
 use crate::servers::Protocol;
-use crate::sys::files;
+use crate::sys::{files, sockets};
 use crate::unit::{self, Gate, Probe, Unit};
 use crate::wire::keeper::Kind;
 use crate::wire::probe::{Ask, At, Task};
@@ -15,7 +18,18 @@ use crate::wire::probe::{Ask, At, Task};
 /// Milliseconds between two probes of one that is to become healthy, unless it is probed more often anyway.
 const AGAIN_MS: u64 = 1_000;
 
+/// Connections that a probe is given where another incarnation may take some of them.
+const MOST_TRIES: u8 = 4;
+
 impl Manager {
+    /// The connections that a probe is given.
+    pub(super) fn connections(&self, id: ServiceId, task: &Task) -> io::Result<Vec<OwnedFd>> {
+        let Task::Health { at: At::Given { count }, .. } = task else { return Ok(Vec::new()) };
+        let socket = self.unit_of(id).and_then(Unit::health_socket).map(|socket| &socket.listen);
+        let Some(unit::Listen::Unix(path)) = socket else { return Ok(Vec::new()) };
+        (0..*count).map(|_| sockets::connect_unix(path, sockets::STREAM)).collect()
+    }
+
     pub(super) fn task(&self, id: ServiceId, run: Run, what: For) -> Option<Task> {
         let unit = self.unit_of(id)?;
         let main = self.processes.get(run)?.pid;
@@ -65,6 +79,11 @@ impl Manager {
         let at = reachable(&Address::of(unit.health_socket()?));
         let alone = self.runs_of(id).len() < 2;
         let only = if alone { None } else { Some(self.processes.get(run)?.pid) };
+        // A proxy's group may connect, and the service's own user may not.
+        if let (0, At::Path(_)) = (self.user, &at) {
+            let at = At::Given { count: if alone { 1 } else { MOST_TRIES } };
+            return Some(Task::Health { at, ask, only, timeout_ms, again_ms: None });
+        }
         Some(Task::Health { at, ask, only, timeout_ms, again_ms })
     }
 

@@ -15,7 +15,7 @@ use super::inputs::Which;
 use super::kept::is_full;
 use super::{Manager, errands};
 use crate::launch::words;
-use crate::plan::{ExecPlan, FIXED_PATH};
+use crate::plan::{ExecPlan, FIXED_PATH, Passed};
 use crate::policy::service::{Incarnation, Phase};
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
@@ -219,7 +219,17 @@ impl Manager {
     }
 
     fn launch_probe(&mut self, id: ServiceId, run: Run, what: For, task: &Task) -> io::Result<()> {
-        let plan = self.probe_plan(id, run, task).map_err(io::Error::other)?;
+        let connections = match self.connections(id, task) {
+            Ok(connections) => connections,
+            Err(error) => {
+                // As if the probe itself had not got through.
+                self.heed_probe(id, run, what, Finding::Unhealthy(reason(&error).to_lowercase()));
+                return Ok(());
+            }
+        };
+        let mut plan = self.probe_plan(id, run, task).map_err(io::Error::other)?;
+        let passed = |_: &OwnedFd| Passed { name: "connection".to_owned(), address: "connection".to_owned() };
+        plan.sockets = connections.iter().map(passed).collect();
         let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
         let plan = memfd::sealed(c"supervise-probe", &plan)?;
         let (gate_read, gate) = fds::pipe(0)?;
@@ -241,9 +251,11 @@ impl Manager {
             Task::Command { .. } => self.kept.fd(Kind::Cgroup, run.0),
             Task::Answer { .. } | Task::Listens { .. } | Task::Health { .. } | Task::Look { .. } => None,
         };
+        parcel.extend(connections.iter().map(AsFd::as_fd));
         parcel.extend(cgroup);
         let request = self.starts.next_request(self.kept.manager);
-        self.starts.send(&Spawn { request, sockets: 0, cgroup: cgroup.is_some() }, &parcel)?;
+        self.starts
+            .send(&Spawn { request, sockets: connections.len() as u16, cgroup: cgroup.is_some() }, &parcel)?;
         let limit_ms = match task {
             Task::Health { timeout_ms, again_ms: None, .. }
             | Task::Command { timeout_ms, again_ms: None, .. } => Some(timeout_ms.saturating_add(GRACE_MS)),
@@ -373,32 +385,36 @@ impl Manager {
     }
 
     fn heed_finding(&mut self, request: u64, finding: Option<Finding>) {
-        let Some(one) = self.probes.flying.get(&request) else { return };
+        let (Some(one), Some(finding)) = (self.probes.flying.get(&request), finding) else { return };
         let (id, run, what) = (one.service, one.run, one.what);
-        match (what, finding) {
-            (For::Ready, Some(Finding::Ready)) => {
-                drop(self.land(request));
-                self.is_ready(id, run);
+        // One that asks again and again goes on.
+        let goes_on = matches!((what, &finding), (For::Ready, Finding::Unhealthy(_))) && one.until.is_none();
+        if goes_on {
+            if let Finding::Unhealthy(words) = finding {
+                self.note_health(run, false, words);
             }
-            (For::Ready, Some(Finding::Healthy(words))) => {
-                drop(self.land(request));
+            return;
+        }
+        drop(self.land(request));
+        self.heed_probe(id, run, what, finding);
+    }
+
+    fn heed_probe(&mut self, id: ServiceId, run: Run, what: For, finding: Finding) {
+        match (what, finding) {
+            (For::Ready, Finding::Ready) => self.is_ready(id, run),
+            (For::Ready, Finding::Healthy(words)) => {
                 self.note_health(run, true, words);
                 self.is_ready(id, run);
             }
-            (For::Ready, Some(Finding::Unhealthy(words))) => self.note_health(run, false, words), // it goes on
-            (For::Health, Some(Finding::Healthy(words))) => {
-                drop(self.land(request));
-                self.heed_health(id, run, true, words);
+            (For::Ready, Finding::Unhealthy(words)) => {
+                self.note_health(run, false, words);
+                self.probes.again.insert(run, self.now.after(AGAIN_MS));
             }
-            (For::Health, Some(Finding::Unhealthy(words))) => {
-                drop(self.land(request));
-                self.heed_health(id, run, false, words);
-            }
-            (For::Look, Some(Finding::Seen { held, waits, other })) => {
-                drop(self.land(request));
-                self.judge(id, run, held, waits, other);
-            }
-            (_, Some(_) | None) => {} // nothing that it was sent for
+            (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, true, words),
+            (For::Health, Finding::Unhealthy(words)) => self.heed_health(id, run, false, words),
+            (For::Look, Finding::Seen { held, waits, other }) => self.judge(id, run, held, waits, other),
+            // Nothing that it was sent for.
+            (what @ (For::Ready | For::Health | For::Look), _) => self.came_to_nothing(id, run, what),
         }
     }
 

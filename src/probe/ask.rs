@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use super::{is_alone, pause, readable, see};
 use crate::sys::errno::reason;
-use crate::sys::{clock, sockets};
+use crate::sys::{clock, fds, sockets};
 use crate::wire::probe::{Ask, At, Finding};
 
 /// Milliseconds between two tries where there was no connection, or one that ended without an answer.
 const AGAIN_MS: u64 = 100;
+/// The descriptor of the first connection that is given.
+const FIRST_GIVEN: i32 = 3;
+/// What is said where no connection came to the incarnation that is asked.
+const OTHERS: &str = "only another incarnation of it answers";
 /// Bytes of an answer that say what it is: `HTTP/1.1 200`.
 const HEAD: usize = 12;
 
@@ -24,8 +28,18 @@ enum Stream {
 }
 
 impl Stream {
-    fn open(at: &At, within_ms: u64) -> std::io::Result<Self> {
+    fn open(at: &At, within_ms: u64, given: &mut i32) -> std::io::Result<Self> {
         match at {
+            At::Given { count } => {
+                let next = *given;
+                if next - FIRST_GIVEN >= i32::from(*count) {
+                    return Err(ErrorKind::NotFound.into());
+                }
+                *given += 1;
+                let stream = UnixStream::from(fds::inherited(next)?);
+                stream.set_nonblocking(false)?;
+                Ok(Self::Unix(stream))
+            }
             At::Path(path) => unix(path),
             At::Abstract(name) => {
                 use std::os::linux::net::SocketAddrExt;
@@ -120,7 +134,7 @@ pub fn until_answered(at: &At, asks: &[Ask]) -> Option<Finding> {
         }
         let mut streams: Vec<Stream> = Vec::new();
         for ask in asks {
-            if let Ok(mut stream) = Stream::open(at, 1_000)
+            if let Ok(mut stream) = Stream::open(at, 1_000, &mut 0)
                 && stream.send(&request(ask)).is_ok()
             {
                 streams.push(stream);
@@ -151,10 +165,14 @@ pub fn until_answered(at: &At, asks: &[Ask]) -> Option<Finding> {
 pub fn health(at: &At, ask: &Ask, only: Option<u32>, timeout_ms: u64) -> Finding {
     let until = clock::monotonic_ms() + timeout_ms;
     let late = || format!("no answer within {}", duration(timeout_ms));
+    let mut given = FIRST_GIVEN;
     loop {
         let left = until.saturating_sub(clock::monotonic_ms());
-        let mut stream = match Stream::open(at, left) {
+        let mut stream = match Stream::open(at, left, &mut given) {
             Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::NotFound && given > FIRST_GIVEN => {
+                return Finding::Unhealthy(OTHERS.to_owned());
+            }
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
                 if error.kind() == ErrorKind::WouldBlock && left > AGAIN_MS && pause(AGAIN_MS) {
                     continue; // its queue is full
@@ -163,17 +181,18 @@ pub fn health(at: &At, ask: &Ask, only: Option<u32>, timeout_ms: u64) -> Finding
             }
             Err(error) => return Finding::Unhealthy(reason(&error).to_lowercase()),
         };
-        match (only, &stream) {
-            (Some(main), Stream::Tcp(tcp)) => match see::accepted_by(main, tcp, until) {
+        if let Some(main) = only {
+            let accepted = match &stream {
+                Stream::Tcp(tcp) => see::accepted_by(main, tcp, until),
+                Stream::Unix(unix) => see::unix_accepted_by(main, unix, until),
+            };
+            match accepted {
                 Some(true) => {}
                 // Another incarnation took it.
                 Some(false) if clock::monotonic_ms() < until => continue,
-                Some(false) => {
-                    return Finding::Unhealthy("only another incarnation of it answers".to_owned());
-                }
+                Some(false) => return Finding::Unhealthy(OTHERS.to_owned()),
                 None => return Finding::Unhealthy(late()),
-            },
-            (Some(_), Stream::Unix(_)) | (None, _) => {}
+            }
         }
         return match answer(&mut stream, ask, until) {
             Ok(found) => found,

@@ -21,6 +21,12 @@ pub enum At {
     Abstract(String),
     /// A TCP socket: address and port.
     Tcp(String),
+    /// So many connections that are there already, from descriptor 3 on: the socket's file may let others in than
+    /// the service itself.
+    Given {
+        /// How many.
+        count: u8,
+    },
 }
 
 /// What to ask.
