@@ -2,6 +2,8 @@
 //! protocol over a real socket. Whole texts are compared.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, missing_docs)]
 
+#[path = "cli/commands.rs"]
+mod commands;
 #[path = "cli/server.rs"]
 mod server;
 #[path = "cli/varlink.rs"]

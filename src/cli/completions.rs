@@ -49,7 +49,11 @@ _supervise_with_names() {{
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
         case $word in {commands}) command=$word; break ;; esac
     done
-    if [[ -n $command && ${{COMP_WORDS[COMP_CWORD]}} != -* && ${{COMP_WORDS[COMP_CWORD-1]}} != --runtime-dir ]]; then
+    # What follows an option that takes a value is no name.
+    case ${{COMP_WORDS[COMP_CWORD-1]}} in
+        --runtime-dir | --log-dir | -s | --signal | -n | --since | --until) return ;;
+    esac
+    if [[ -n $command && ${{COMP_WORDS[COMP_CWORD]}} != -* ]]; then
         COMPREPLY=($(compgen -W "$({NAMES})" -- "${{COMP_WORDS[COMP_CWORD]}}"))
     fi
 }}

@@ -22,8 +22,7 @@ pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
     let request = Request::Events { names };
     let ending = ask_while(control, &request, false, &mut |news| {
         let text = match news {
-            News::Answer(answer) if json => text::json(&format!("{}\n", answer.parameters)),
-            News::Answer(answer) => lines(answer.parameters),
+            News::Answer(answer) => told(answer.parameters, json),
             // As JSON it is seen by the reply without an event that comes next.
             News::Again if !json => {
                 "-- the supervisor began anew: changes may be missing here --\n".to_owned()
@@ -47,9 +46,17 @@ pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
         (None, Ok(Ending::Last(answer @ Answer { error: Some(_), .. }))) => {
             trouble::tell_all(&trouble::of_answer(&answer, Verb::Events))
         }
-        (None, Ok(Ending::Last(_) | Ending::Detached)) => Exit::Done.into(),
+        (None, Ok(Ending::Last(answer))) => match trouble::print(&told(answer.parameters, json)) {
+            Ok(()) => Exit::Done.into(),
+            Err(trouble) => trouble::tell(&trouble),
+        },
+        (None, Ok(Ending::Detached)) => Exit::Done.into(),
         (None, Err(trouble)) => trouble::tell(&trouble),
     }
+}
+
+fn told(parameters: Value, json: bool) -> String {
+    if json { text::json(&format!("{parameters}\n")) } else { lines(parameters) }
 }
 
 /// What a reply says, for people.

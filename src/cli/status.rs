@@ -12,11 +12,14 @@ use super::exit::Exit;
 use super::text::{self, Paint};
 use super::trouble::{self, Trouble};
 use super::{page, processes, table};
-use crate::wire::control::StatusReply;
+use crate::wire::control::{Service, StatusReply};
 use crate::wire::names::is_glob;
 use crate::wire::request::Request;
 use crate::wire::varlink::Answer;
 use crate::wire::verb::Verb;
+
+/// The most names in a line.
+const MOST_CHANGED: usize = 8;
 
 /// Asks and prints.
 pub fn show(control: &Path, names: Vec<String>, form: Form) -> ExitCode {
@@ -46,7 +49,12 @@ fn shown(control: &Path, names: Vec<String>, form: Form) -> Result<Exit, Vec<Tro
         let (paint, now) = (Paint::for_stdout(), jiff::Timestamp::now().as_second());
         match &reply.services[..] {
             [service] if one => print(&page::page(service, now, paint, &processes::look))?,
-            services => print(&table::table(services, now, paint))?,
+            services => {
+                print(&table::table(services, now, paint))?;
+                if let Some(line) = changed(services) {
+                    trouble::say(&line);
+                }
+            }
         }
     }
     let as_wanted = reply.services.iter().all(|service| service.state.is_as_wanted());
@@ -91,6 +99,21 @@ pub fn read(merged: Value) -> Result<StatusReply, Vec<Trouble>> {
     serde_json::from_value(merged).map_err(unreadable)
 }
 
+/// That files of units are not what they were, in one line.
+fn changed(services: &[Service]) -> Option<String> {
+    let names: Vec<String> = services
+        .iter()
+        .filter(|service| !service.changed.is_empty())
+        .map(|service| format!("`{}`", text::shown(&service.name)))
+        .collect();
+    let more = names.len().saturating_sub(MOST_CHANGED);
+    let listed = names.get(..names.len().min(MOST_CHANGED)).unwrap_or_default().join(", ");
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        format!("unit files have changed since they were read: {listed}{more}; supervise reads them when it starts")
+    })
+}
+
 /// The parts of a stream as the one reply they are parts of; what a newer supervisor adds to it stays.
 fn merged(parts: Vec<Value>) -> Value {
     let mut whole = json!({ "supervisor": null, "services": [] });
@@ -125,6 +148,26 @@ pub fn print_json(answer: &Answer) -> Result<(), Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_files_are_one_line_however_many() {
+        let of = |count: usize| -> Vec<Service> {
+            let one = |number| Service {
+                name: format!("s{number}"),
+                changed: vec!["/u".into()],
+                ..Service::default()
+            };
+            std::iter::once(Service::default()).chain((1..=count).map(one)).collect()
+        };
+        let said = |names: &str| {
+            Some(format!(
+                "unit files have changed since they were read: {names}; supervise reads them when it starts"
+            ))
+        };
+        assert_eq!(changed(&of(0)), None);
+        assert_eq!(changed(&of(2)), said("`s1`, `s2`"));
+        assert_eq!(changed(&of(9)), said("`s1`, `s2`, `s3`, `s4`, `s5`, `s6`, `s7`, `s8` and 1 more"));
+    }
 
     #[test]
     fn the_parts_of_a_stream_become_one_reply() {

@@ -1,0 +1,164 @@
+//! Commands of which the whole text is compared: `why`, `events`, `show`, `kill`, and the page of one service.
+
+use supervise::wire::control::{
+    Ended, Event, EventReply, Exit, Failed, Failure, Refusal, Reply, Row, Service, Shown, State, StatusReply,
+};
+use supervise::wire::request::Request;
+
+use super::run;
+use super::server::{Server, outcome, supervisor};
+
+fn crash() -> Exit {
+    Exit { code: Some(3), signal: None, meaning: "exit status 3: a worker could not boot".into() }
+}
+
+/// A service in a crash loop, of which everything is known.
+fn looping() -> Service {
+    let end = |at: &str, lived_ms| Ended {
+        at: at.into(),
+        instance: 1,
+        generation: 2,
+        step: "running".into(),
+        reason: crash().meaning,
+        exit: Some(crash()),
+        lived_ms: Some(lived_ms),
+    };
+    Service {
+        name: "web".into(),
+        state: State::BackingOff,
+        user: Some("bagels".into()),
+        generation: 2,
+        restarts: 4,
+        exit: Some(crash()),
+        ends: vec![end("2026-11-23T03:12:40.000Z", 1200), end("2026-11-23T03:12:45.000Z", 800)],
+        output: vec!["ImportError: no module\u{1b}[2J".into()],
+        changed: vec!["/etc/supervise/units/web.toml".into()],
+        ..Service::default()
+    }
+}
+
+fn status_of(service: Service) -> Vec<Reply> {
+    vec![supervisor(), Reply::Status(StatusReply { supervisor: None, services: vec![service] })]
+}
+
+/// Without the one part that depends on when it is read.
+fn without_ago(text: &str) -> String {
+    let line = |line: &str| match line.split_once(" (") {
+        Some((start, rest)) if rest.ends_with(" ago)") => format!("{start} (AGO)"),
+        _ => line.to_owned(),
+    };
+    text.lines().map(|one| line(one) + "\n").collect()
+}
+
+#[test]
+fn why_is_as_it_was() {
+    let server = Server::start(|request| {
+        assert!(matches!(request, Request::Status { detail: true, .. }), "its output was not asked for");
+        status_of(looping())
+    });
+    let (status, stdout, stderr) = run(server.dir(), &["why", "web"]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert_eq!(without_ago(&stdout), include_str!("why.txt"));
+    let (_, json, _) = run(server.dir(), &["why", "web", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["services"][0]["ends"][1]["lived_ms"], 800);
+}
+
+#[test]
+fn why_without_a_name_asks_about_what_is_not_as_wanted() {
+    let server = Server::start(|request| match request {
+        Request::Status { names, detail: false } => {
+            assert_eq!(names, &[""; 0]);
+            let fine = Service { name: "fine".into(), state: State::Running, ..Service::default() };
+            let off = Service { name: "off".into(), ..Service::default() };
+            let services = vec![fine, off, looping()];
+            vec![supervisor(), Reply::Status(StatusReply { supervisor: None, services })]
+        }
+        Request::Status { names, detail: true } => {
+            assert_eq!(names, &["web"]);
+            status_of(looping())
+        }
+        other => panic!("{other:?}"),
+    });
+    let (status, stdout, _) = run(server.dir(), &["why"]);
+    assert_eq!((status, without_ago(&stdout).as_str()), (0, include_str!("why.txt")));
+}
+
+#[test]
+fn the_page_of_a_service_is_as_it_was() {
+    let server = Server::start(|_| status_of(looping()));
+    let (status, stdout, _) = run(server.dir(), &["status", "web"]);
+    assert_eq!((status, stdout.as_str()), (3, include_str!("page.txt")));
+}
+
+#[test]
+fn events_are_lines_and_say_what_is_missing() {
+    let server = Server::start(|_| {
+        let event = |was, state, pid, exit| Event {
+            at: "2026-11-23T03:12:45.123Z".into(),
+            service: "web".into(),
+            was,
+            state,
+            generation: 1,
+            pid,
+            exit,
+            text: None,
+        };
+        let reply = |event, missed| Reply::Event(EventReply { event: Some(Box::new(event)), missed });
+        vec![
+            Reply::Event(EventReply::default()),
+            reply(event(State::Starting, State::Running, Some(7), None), 0),
+            reply(event(State::Running, State::BackingOff, None, Some(crash())), 3),
+        ]
+    });
+    let expected = "\
+2026-11-23T03:12:45.123Z web: starting -> running, pid 7
+-- 3 changes are missing here: this reader was too slow --
+2026-11-23T03:12:45.123Z web: running -> backing-off, exit status 3: a worker could not boot
+";
+    assert_eq!(run(server.dir(), &["events"]), (0, expected.to_owned(), String::new()));
+}
+
+#[test]
+fn show_is_a_unit_file_with_places() {
+    let server = Server::start(|request| {
+        assert_eq!(*request, Request::Show { name: "web".into(), exec: false });
+        let row = |key: &str, value: &str, from: &str| Row {
+            key: key.into(),
+            value: value.into(),
+            from: from.into(),
+        };
+        let rows = vec![
+            row("service.user", "\"bagels\"", "/etc/supervise/units/web.toml:3:8"),
+            row("restart.delay", "\"250ms\"", "default"),
+        ];
+        vec![Reply::Shown(Shown { service: "web".into(), generation: 1, rows })]
+    });
+    let expected = "\
+service.user = \"bagels\"  # /etc/supervise/units/web.toml:3:8
+restart.delay = \"250ms\"  # default
+";
+    assert_eq!(run(server.dir(), &["show", "web"]), (0, expected.to_owned(), String::new()));
+}
+
+#[test]
+fn kill_names_the_signal_and_is_asked_for_once() {
+    let server = Server::start(|request| {
+        let Request::Kill { names, signal, all } = request else { panic!("{request:?}") };
+        if names == &["web"] {
+            assert_eq!((signal.as_str(), *all), ("USR1", true));
+            return vec![outcome("web")];
+        }
+        let first = Failure {
+            service: "db".into(),
+            step: format!("sending SIG{signal}"),
+            reason: "it has no process".into(),
+            hint: Some("`supervise start db` starts it".into()),
+            ..Failure::default()
+        };
+        vec![Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: vec![] })))]
+    });
+    assert_eq!(run(server.dir(), &["kill", "-s", "usr1", "--all", "web"]), (0, String::new(), String::new()));
+    let expected = "db: sending SIGTERM: it has no process\nhint: `supervise start db` starts it\n";
+    assert_eq!(run(server.dir(), &["kill", "db"]), (1, String::new(), expected.to_owned()));
+}
