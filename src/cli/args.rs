@@ -71,6 +71,15 @@ pub enum Asked {
         /// As JSON.
         json: bool,
     },
+    /// A command in a service's context.
+    Exec {
+        /// Which supervisor.
+        place: Place,
+        /// The service.
+        name: String,
+        /// The command.
+        argv: Vec<String>,
+    },
     /// Check units before they run.
     Check(Check),
     /// What services have written.
@@ -170,7 +179,7 @@ pub fn definition() -> Command {
         .subcommand(check())
         .subcommand(completions())
         .after_help(
-            "More commands: reload, scale, kill, events, show, completions\n\
+            "More commands: reload, scale, kill, events, show, exec, completions\n\
              NAME may be a glob: 'bagels-*'. `supervise COMMAND --help` tells more.",
         )
 }
@@ -317,6 +326,12 @@ fn command(verb: Verb) -> Command {
             .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
             .arg(flag("exec", "Show the plan of its next start"))
             .arg(json.help("Print the supervisor's reply as JSON")),
+        Verb::Exec => command
+            .hide(true)
+            .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
+            .arg(Arg::new("argv").value_name("CMD").required(true).last(true).num_args(1..).help(
+                "The command and its arguments; without a slash it is looked up in the service's PATH",
+            )),
     }
 }
 
@@ -410,6 +425,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, clap::Er
 
 fn of_verb(verb: Verb, place: Place, of: &ArgMatches) -> Asked {
     let names: Vec<String> = of.get_many("names").unwrap_or_default().cloned().collect();
+    if verb == Verb::Exec {
+        let name = names.into_iter().next().unwrap_or_default();
+        return Asked::Exec { place, name, argv: of.get_many("argv").unwrap_or_default().cloned().collect() };
+    }
     let json = of.get_flag("json");
     let what = match verb {
         Verb::Status => {
@@ -426,7 +445,7 @@ fn of_verb(verb: Verb, place: Place, of: &ArgMatches) -> Asked {
             let name = names.into_iter().next().unwrap_or_default();
             return Asked::Show { place, name, exec: of.get_flag("exec"), json };
         }
-        Verb::Start => What::Start,
+        Verb::Start | Verb::Exec => What::Start, // the second is not for here
         Verb::Stop => What::Stop { hold: of.get_flag("hold") },
         Verb::Restart => What::Restart { stop_first: of.get_flag("stop-first") },
         Verb::Reload => What::Reload,
@@ -470,7 +489,7 @@ mod tests {
 
     #[test]
     fn every_verb_is_a_command() {
-        for verb in Verb::ALL {
+        for verb in Verb::ALL.into_iter().filter(|verb| *verb != Verb::Exec) {
             let besides = if verb == Verb::Scale { " 2" } else { "" };
             let asked = parsed(&format!("{} b-*{besides} --json", verb.command())).unwrap();
             let (names, json) = match asked {
@@ -482,7 +501,8 @@ mod tests {
                     assert!(what.verb() == verb && wait);
                     (names, json)
                 }
-                Asked::Run(_)
+                Asked::Exec { .. }
+                | Asked::Run(_)
                 | Asked::Why { .. }
                 | Asked::Init(_)
                 | Asked::Check(_)
@@ -493,6 +513,13 @@ mod tests {
             assert!(names == ["b-*"] && json, "{}", verb.command());
         }
         assert!(parsed("status").is_ok() && parsed("events").is_ok());
+        let exec = Asked::Exec {
+            place: Place::default(),
+            name: "web".into(),
+            argv: vec!["ls".into(), "--json".into(), "--".into()],
+        };
+        assert_eq!(parsed("exec web -- ls --json --").unwrap(), exec);
+        assert!(parsed("exec web").is_err() && parsed("exec -- ls").is_err());
         let lines = [
             "start",
             "stop --json",

@@ -133,7 +133,8 @@ pub fn ask_while(
     }
 }
 
-fn explained(control: &Path, fault: &Fault) -> Trouble {
+/// A fault in the user's words.
+pub fn explained(control: &Path, fault: &Fault) -> Trouble {
     match fault {
         Fault::Absent(error) => trouble::absent(control, &reason(error)),
         Fault::Busy => trouble::absent(control, "too many clients are waiting for it"),

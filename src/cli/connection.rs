@@ -72,6 +72,11 @@ impl Connection {
         })
     }
 
+    /// Waits until there is something to read.
+    pub fn wait(&self) -> Result<(), Fault> {
+        peer::wait_readable(&self.stream).map_err(|error| Fault::Other("waiting for the supervisor", error))
+    }
+
     /// The descriptors that have come with what was read so far, each of them once.
     pub fn passed(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.passed)

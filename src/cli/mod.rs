@@ -7,6 +7,7 @@ mod completions;
 mod connection;
 mod entry;
 mod events;
+mod exec;
 mod exit;
 mod init;
 mod logs;
@@ -66,6 +67,7 @@ pub fn main() -> ExitCode {
         Asked::Events { place, names, json } => {
             with(&place, &around, |control| events::watch(control, names, json))
         }
+        Asked::Exec { place, name, argv } => with(&place, &around, |control| exec::exec(control, name, argv)),
         Asked::Show { place, name, exec, json } => {
             with(&place, &around, |control| show::show(control, name, exec, json))
         }

@@ -70,6 +70,7 @@ impl Manager {
                 self.streams.remove(&session);
                 self.logs.readers.remove(&session);
                 self.watchers.leave(session);
+                self.exec_left(session);
                 self.waiting.table.values_mut().for_each(|wait| wait.sessions.retain(|one| *one != session));
                 self.waiting.table.retain(|_, wait| !wait.sessions.is_empty());
             }
@@ -93,6 +94,7 @@ impl Manager {
             Request::Kill { names, signal, all } => self.answer_kill(asker, names, signal, *all),
             Request::Events { names } => self.subscribe(asker, names),
             Request::Show { name, exec } => self.answer_show(asker, name, *exec),
+            Request::Exec { name, argv } => self.answer_exec(asker, name, argv),
             Request::Logs { names } => self.answer_logs(asker, names),
         }
     }

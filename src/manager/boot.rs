@@ -118,6 +118,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         events: std::collections::VecDeque::new(),
         actions: Vec::new(),
         cgroups: find_cgroups(fresh),
+        execs: super::exec::Execs::default(),
         lacking: BTreeMap::new(),
         made: std::collections::BTreeSet::new(),
         cgroup_tag: format!("{tag:08x}"),
@@ -136,6 +137,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         manager.world.close(); // before the first event: nothing may come up any more
     }
     manager.enable_controllers();
+    manager.end_execs();
     manager.recover();
     manager.take_first_news(news);
     if fresh {

@@ -17,6 +17,7 @@ mod directories;
 mod ends;
 mod errands;
 mod events;
+mod exec;
 mod handover;
 mod inputs;
 mod kept;
@@ -107,6 +108,7 @@ struct Manager {
     events: VecDeque<(ServiceId, Event)>,
     actions: Vec<Action>,
     cgroups: Option<cgroup::Base>,
+    execs: exec::Execs,
     /// Limits that a service asks for and does not have, in words.
     lacking: BTreeMap<ServiceId, Vec<String>>,
     /// Services whose runtime directory this manager has made.

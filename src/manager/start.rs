@@ -142,6 +142,7 @@ impl Manager {
             self.abandon(run, prepared, End::NoProcess(libc::EPIPE));
         }
         self.probes_ungated();
+        self.execs_ungated();
     }
 
     /// Wants a process for this incarnation.
@@ -348,6 +349,9 @@ impl Manager {
 
     fn refused(&mut self, request: u64, errno: i32) {
         self.probe_refused(request);
+        if self.exec_refused(request, errno) {
+            return;
+        }
         if let Some((run, prepared)) = self.starts.asked.remove(&request) {
             self.abandon(run, prepared, End::NoProcess(errno));
         }
@@ -356,6 +360,7 @@ impl Manager {
     /// Writes a process down, has the keeper register it, and only then tells policy of it.
     fn spawned(&mut self, request: u64, pid: u32, cgroup_errno: u16, pidfd: OwnedFd) {
         let Err(pidfd) = self.probe_spawned(request, pidfd) else { return };
+        let Err(pidfd) = self.exec_spawned(request, pid, pidfd) else { return };
         // An answer to a manager that has died: its child ends at its gate, unregistered.
         let Some((run, prepared)) = self.starts.asked.remove(&request) else { return };
         let id = prepared.service;

@@ -81,6 +81,7 @@ impl Manager {
             self.notices.deadline(),
             self.above.deadline(),
             self.probes.deadline(),
+            self.execs.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
             (!self.answered.is_empty()).then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
@@ -223,6 +224,9 @@ impl Manager {
             let mut bytes = [0; exits::RECORD];
             self.exits.load(exits::offset(cursor, places), &mut bytes);
             if let Some(record) = ExitRecord::decode(&bytes) {
+                if record.run >= super::exec::FIRST {
+                    self.exec_ended(record.run, exit_of(&record));
+                }
                 let run = Run(record.run);
                 self.hear(run); // how it began, and what it said, come before how it ended
                 if let Some(id) = self.service_of(run) {
@@ -319,6 +323,7 @@ impl Manager {
 
     fn keep_deadlines(&mut self) -> io::Result<()> {
         self.keep_probes();
+        self.keep_execs();
         // Every due tick moves its own deadline on; the bound only keeps a mistake there from holding us.
         for _ in 0..self.services.len() * 4 + 4 {
             let Some(id) = self.world.due(self.now) else { break };
@@ -374,6 +379,7 @@ impl Manager {
     }
 
     fn finish(mut self) -> io::Result<()> {
+        self.end_execs();
         self.send_answers();
         if self.kept.fd(Kind::Control, 0).is_some() {
             let _ = std::fs::remove_file(self.settings.control());

@@ -22,6 +22,16 @@ pub struct Peer {
     pub gid: u32,
 }
 
+/// Waits until there is something to read, or its end.
+pub fn wait_readable(socket: &impl AsFd) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
 /// Who connected to, or listened on, the other end.
 pub fn credentials(socket: &impl AsFd) -> io::Result<Peer> {
     let found = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?;

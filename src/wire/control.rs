@@ -501,6 +501,8 @@ pub enum Reply {
     Event(EventReply),
     /// To `Show`.
     Shown(Shown),
+    /// To `Exec`: that it runs, with descriptors beside it, or how it ended.
+    Executed(super::exec::ExecReply),
     /// To `Logs`.
     Log(Box<LogReply>),
     /// An error of our own; always the last reply.
@@ -513,7 +515,12 @@ impl Reply {
     /// Whether this can only be the last reply to its call.
     pub const fn is_error(&self) -> bool {
         match self {
-            Self::Status(_) | Self::Operation(_) | Self::Event(_) | Self::Shown(_) | Self::Log(_) => false,
+            Self::Status(_)
+            | Self::Operation(_)
+            | Self::Event(_)
+            | Self::Shown(_)
+            | Self::Log(_)
+            | Self::Executed(_) => false,
             Self::Refused(_) | Self::Standard(_) => true,
         }
     }
@@ -528,6 +535,7 @@ impl Reply {
             }
             Self::Event(reply) => framed(None, reply, continues),
             Self::Shown(shown) => framed(None, shown, continues),
+            Self::Executed(reply) => framed(None, reply, continues),
             Self::Log(reply) => framed(None, reply, continues),
             Self::Refused(refusal) => refusal.encode(),
             Self::Standard(error) => error.answer().encode(),

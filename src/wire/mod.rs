@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod control;
 pub mod cri;
+pub mod exec;
 pub mod handover;
 pub mod keeper;
 pub mod logger;

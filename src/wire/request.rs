@@ -109,6 +109,13 @@ pub enum Request {
         /// Whether its next start is asked for, and not its unit.
         exec: bool,
     },
+    /// Run a command in a service's context.
+    Exec {
+        /// The service's name.
+        name: String,
+        /// The command: at least one word.
+        argv: Vec<String>,
+    },
     /// The log files of services: of these, or of all where there is no name.
     Logs {
         /// Names and globs.
@@ -129,6 +136,7 @@ impl Request {
             Self::Kill { .. } => Verb::Kill,
             Self::Events { .. } => Verb::Events,
             Self::Show { .. } => Verb::Show,
+            Self::Exec { .. } => Verb::Exec,
             Self::Logs { .. } => Verb::Logs,
         }
     }
@@ -145,13 +153,14 @@ impl Request {
             | Self::Kill { .. }
             | Self::Events { .. }
             | Self::Show { .. }
-            | Self::Logs { .. } => None,
+            | Self::Logs { .. }
+            | Self::Exec { .. } => None,
         }
     }
 
     /// Whether asking twice is the same as asking once, so that a client whose connection broke may ask again.
     pub const fn is_repeatable(&self) -> bool {
-        !matches!(self, Self::Kill { .. })
+        !matches!(self, Self::Kill { .. } | Self::Exec { .. })
     }
 
     /// The call that asks for it, with `more` set.
@@ -162,6 +171,7 @@ impl Request {
             }
             Self::Kill { names, signal, all } => json!({ "names": names, "signal": signal, "all": all }),
             Self::Show { name, exec } => json!({ "name": name, "exec": exec }),
+            Self::Exec { name, argv } => json!({ "name": name, "argv": argv }),
             Self::Start(order)
             | Self::Stop { order, .. }
             | Self::Restart { order, .. }
@@ -272,6 +282,13 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
             only(call, &["name", "exec"])?;
             Request::Show { name: word(call, "name", MOST_NAME)?, exec: flag(call, "exec", false)? }
         }
+        Verb::Exec => {
+            only(call, &["name", "argv"])?;
+            if !call.more {
+                return Err(Reply::Standard(Standard::ExpectedMore));
+            }
+            Request::Exec { name: word(call, "name", MOST_NAME)?, argv: words(call, "argv")? }
+        }
     };
     Ok(Understood::Ask(request))
 }
@@ -341,6 +358,14 @@ fn word(call: &Call, name: &str, most: usize) -> Result<String, Reply> {
     let word = call.parameters.get(name).and_then(Value::as_str);
     let word = word.filter(|word| !word.is_empty() && word.len() <= most);
     word.map(str::to_owned).ok_or_else(|| invalid(name))
+}
+
+/// The words of a command; the frame bounds how many.
+fn words(call: &Call, name: &str) -> Result<Vec<String>, Reply> {
+    let list = call.parameters.get(name).and_then(Value::as_array).ok_or_else(|| invalid(name))?;
+    let words: Option<Vec<String>> = list.iter().map(|word| word.as_str().map(str::to_owned)).collect();
+    let right = |words: &Vec<String>| words.first().is_some_and(|program| !program.is_empty());
+    words.filter(right).ok_or_else(|| invalid(name))
 }
 
 fn some_names(call: &Call) -> Result<Vec<String>, Reply> {

@@ -28,6 +28,8 @@ pub enum Verb {
     Events,
     /// What services are made of.
     Show,
+    /// Run a command in a service's context.
+    Exec,
     /// The files that hold what services have written.
     Logs,
 }
@@ -90,7 +92,7 @@ impl Rights {
 
 impl Verb {
     /// Every verb, in the order in which the help lists them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Status,
         Self::Start,
         Self::Stop,
@@ -101,13 +103,15 @@ impl Verb {
         Self::Events,
         Self::Show,
         Self::Logs,
+        Self::Exec,
     ];
 
     /// A new verb does not compile until someone decides who may use it.
     pub const fn needs(self) -> Right {
         match self {
             Self::Status | Self::Events => Right::Status,
-            Self::Show | Self::Logs => Right::Logs,
+            // The service's own user has the second right on it, and only that user, root and ours are let through to exec.
+            Self::Show | Self::Logs | Self::Exec => Right::Logs,
             Self::Start | Self::Stop | Self::Restart | Self::Reload | Self::Scale | Self::Kill => {
                 Right::Control
             }
@@ -126,6 +130,7 @@ impl Verb {
             Self::Kill => "Kill",
             Self::Events => "Events",
             Self::Show => "Show",
+            Self::Exec => "Exec",
             Self::Logs => "Logs",
         }
     }
@@ -142,6 +147,7 @@ impl Verb {
             Self::Kill => "kill",
             Self::Events => "events",
             Self::Show => "show",
+            Self::Exec => "exec",
             Self::Logs => "logs",
         }
     }
@@ -158,6 +164,7 @@ impl Verb {
             Self::Kill => "Send a signal to the main processes of services",
             Self::Events => "Show what happens to services from now on",
             Self::Show => "Show the effective unit, each value with where it was written",
+            Self::Exec => "Run a command in a service's context",
             Self::Logs => "Show what services have written, merged by time",
         }
     }
@@ -205,6 +212,13 @@ impl Verb {
             Self::Show => {
                 "Values of environment variables are not shown. With `--exec` the plan of the next start: the \
                  command, who it runs as, where, with which variables, limits and descriptors."
+            }
+            Self::Exec => {
+                "The command runs as the service does: its user, groups, variables, directory, limits and \
+                 capabilities, in a cgroup of its own; it gets no sockets. Root, the supervisor's own user and the \
+                 service's may run one, as in `supervise exec shop -- bin/manage.py migrate`. Exits as the command does: \
+                 its status, 128 and the number of its signal, 127 when there is no such program, 126 when it cannot be \
+                 executed, 125 when it did not come to that. Ctrl-C ends it."
             }
             Self::Logs => {
                 "Times are local. T is `02:10`, `2026-11-23 02:10`, `10min ago`, `yesterday` or RFC 3339. On a \

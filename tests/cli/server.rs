@@ -97,7 +97,7 @@ pub fn asked_names(request: &Request) -> Vec<String> {
         Request::Status { names, .. } | Request::Events { names } | Request::Kill { names, .. } => {
             names.clone()
         }
-        Request::Show { name, .. } => vec![name.clone()],
+        Request::Show { name, .. } | Request::Exec { name, .. } => vec![name.clone()],
         Request::Logs { names } => names.clone(),
         Request::Start(order)
         | Request::Stop { order, .. }

@@ -5,7 +5,10 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use super::server::{Server, asked_names, outcome, service, supervisor};
-use supervise::wire::control::{Event, EventReply, LogReply, Refusal, Reply, Row, Shown, State, StatusReply};
+use supervise::wire::control::{
+    self, Event, EventReply, LogReply, Refusal, Reply, Row, Shown, State, StatusReply,
+};
+use supervise::wire::exec::ExecReply;
 use supervise::wire::names::Unknown;
 use supervise::wire::request::Request;
 
@@ -57,6 +60,10 @@ fn script(request: &Request) -> Vec<Reply> {
         Request::Show { name, .. } => {
             let row = Row { key: "service.user".into(), value: "\"al\"".into(), from: "web.toml:2:8".into() };
             vec![Reply::Shown(Shown { service: name.clone(), generation: 1, rows: vec![row] })]
+        }
+        Request::Exec { .. } => {
+            let exit = control::Exit { code: Some(0), signal: None, meaning: "success".into() };
+            vec![Reply::Executed(ExecReply { pid: None, exit: Some(exit), problem: None })]
         }
         Request::Logs { .. } => {
             let reply = LogReply { service: "web".into(), to: "file".into(), ..LogReply::default() };
@@ -126,7 +133,7 @@ with varlink.Client.new_with_address(sys.argv[1]) as client:
     let (good, said, error) = python(&judge, &["-c", program, &address]);
     assert!(good, "{error}");
     let expected = "\
-Ended Event Events Exit Failed Failure Instance Kill Logs NoSuchService NotPermitted Outcome Progress Reload Restart Row Scale Service Show Socket Start Status Stop Supervisor
+Ended Event Events Exec Exit Failed Failure Instance Kill Logs NoSuchService NotPermitted Outcome Progress Reload Restart Row Scale Service Show Socket Start Status Stop Supervisor
 9.9.9 web
 0 1
 running

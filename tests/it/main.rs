@@ -22,6 +22,7 @@ mod access;
 mod boot;
 mod check;
 mod crash_loop;
+mod exec;
 mod exits;
 mod explain;
 mod health;

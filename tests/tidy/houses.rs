@@ -139,6 +139,7 @@ pub const BEYOND: &[Beyond] = &[
         why: "a control socket is believed by the uid behind it",
     },
     Beyond { file: "src/cli/connection.rs", uses: "sys::peer", why: "as above" },
+    Beyond { file: "src/cli/exec.rs", uses: "sys::peer", why: "as above" },
     Beyond { file: "src/cli/connection.rs", uses: "sys::link", why: "log files come as descriptors" },
     Beyond {
         file: "src/cli/logs/source.rs",

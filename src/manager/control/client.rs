@@ -364,7 +364,8 @@ impl Client {
                         | Request::Kill { .. }
                         | Request::Events { .. }
                         | Request::Show { .. }
-                        | Request::Logs { .. } => None,
+                        | Request::Logs { .. }
+                        | Request::Exec { .. } => None,
                     };
                     self.flight = Some(Flight { serial, more, gathered, held_back: false });
                 }
@@ -464,6 +465,7 @@ fn gather(flight: &mut Flight, reply: &Reply, last: bool) -> Option<Vec<u8>> {
             | Reply::Event(_)
             | Reply::Shown(_)
             | Reply::Log(_)
+            | Reply::Executed(_)
             | Reply::Refused(_)
             | Reply::Standard(_),
         )

@@ -1,0 +1,134 @@
+//! A command in a service's context is the service in everything but its sockets, and its client's in its end.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use super::accounts::Account;
+use super::identity::portrait;
+use super::place::{Place, Who};
+use super::supervisor::Role;
+use super::{processes, wait};
+
+const UNIT: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\numask = \"0077\"\ncapabilities = [\"net-raw\"]\n\
+                    environment = { A = \"from the unit\" }\n[limits]\nnofile = 99\nnice = 3\n";
+
+#[test]
+fn root_a_command_has_the_context_of_its_service() {
+    let mut place = Place::new(Who::Root);
+    place.unit("web", UNIT);
+    place.run();
+    place.reaches("web", "running");
+    // A status of its own, and what it writes to both.
+    let said = place.ask(&["exec", "web", "--", "sh", "-c", "echo out $A $$; echo err >&2; exit 7"]);
+    assert_eq!(said.code, Some(7), "{said:?}");
+    assert!(said.out.starts_with("out from the unit ") && said.err == "err\n", "{said:?}");
+    // The same rights as the service's own process, line for line.
+    let mut client = place.command(&place.binary());
+    client.arg("--runtime-dir").arg(place.path("run"));
+    client.args(["exec", "web", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
+    let mut client =
+        client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = [0; 16];
+    let count = client.stdout.as_mut().unwrap().read(&mut line).unwrap();
+    let pid: u32 = String::from_utf8_lossy(&line[..count]).trim().parse().unwrap();
+    wait::until(wait::LONG, "the command", || (processes::arguments(pid).first()? == "sleep").then_some(()));
+    let names = |pid: u32| super::identity::names(&place, pid);
+    let of_service = place.pid_of("web");
+    // Its input is a pipe of the client's, and the service's is nothing.
+    let expected =
+        portrait(of_service, &names(of_service)).replace("descriptor 0: /dev/null", "descriptor 0: pipe");
+    assert_eq!(portrait(pid, &names(pid)), expected);
+    let group = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    if place.service("web")["tracking"] == "cgroup" {
+        assert_ne!(group(pid), group(of_service));
+    }
+    // It ends with its client.
+    client.kill().unwrap();
+    client.wait().unwrap();
+    wait::until(wait::LONG, "its end", || (!processes::lives(pid)).then_some(()));
+    assert_eq!(place.pid_of("web"), of_service);
+    assert_eq!(place.service("web")["restarts"], 0);
+}
+
+#[test]
+fn root_a_commands_end_is_told_as_a_shell_would() {
+    let mut place = Place::new(Who::Root);
+    place.unit("web", UNIT);
+    place.run();
+    place.reaches("web", "running");
+    let exec = |argv: &[&str]| {
+        let mut all = vec!["exec", "web", "--"];
+        all.extend(argv);
+        place.ask(&all)
+    };
+    assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).code, Some(143));
+    let said = exec(&["no-such-program"]);
+    assert!(
+        said.code == Some(127) && said.err.contains("executing the command: no-such-program: not found in "),
+        "{said:?}"
+    );
+    let said = exec(&["/etc/passwd"]);
+    assert!(said.code == Some(126) && said.err.contains("executing the command: /etc/passwd: "), "{said:?}");
+    let said = place.ask(&["exec", "nothing", "--", "true"]);
+    assert!(said.code == Some(125) && said.err.contains("no such service `nothing`"), "{said:?}");
+    // What comes in is what the command reads, to its end.
+    let mut client = place.command(&place.binary());
+    client.arg("--runtime-dir").arg(place.path("run")).args(["exec", "web", "--", "cat"]);
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let text = "x".repeat(300_000);
+    let mut input = client.stdin.take().unwrap();
+    let reader = std::thread::spawn(move || client.wait_with_output().unwrap());
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    let output = reader.join().unwrap();
+    assert!(output.status.success() && output.stdout == text.as_bytes());
+}
+
+#[test]
+fn root_only_root_and_the_services_own_user_run_commands_as_it() {
+    let mut place = Place::new(Who::Root);
+    let stranger = Account::make();
+    place.unit("web", &format!("{UNIT}[access]\ncontrol = [\"user:{}\"]\n", stranger.name));
+    place.run();
+    place.reaches("web", "running");
+    let as_user = |account: &Account| {
+        let mut client = place.command_as(account.uid, account.gid, &[], &place.binary());
+        client.arg("--runtime-dir").arg(place.path("run")).args(["exec", "web", "--", "id", "-u"]);
+        client.stdin(Stdio::null()).output().unwrap()
+    };
+    let own = as_user(&place.account);
+    assert_eq!(String::from_utf8_lossy(&own.stdout), format!("{}\n", place.account.uid), "{own:?}");
+    let refused = as_user(&stranger);
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted to `exec`"), "{refused:?}");
+}
+
+#[test]
+fn user_a_command_whose_manager_dies_ends_with_it() {
+    let mut place = Place::new(Who::User);
+    place.unit("web", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n");
+    place.run();
+    place.reaches("web", "running");
+    let service = place.pid_of("web");
+    let mut client = place.command(&place.binary());
+    client.arg("--runtime-dir").arg(place.path("run")).args([
+        "exec",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo $$; exec sleep 1000",
+    ]);
+    let mut client =
+        client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 16];
+    let count = client.stdout.as_mut().unwrap().read(&mut line).unwrap();
+    let pid: u32 = String::from_utf8_lossy(&line[..count]).trim().parse().unwrap();
+    place.kill(Role::Manager);
+    wait::until(wait::LONG, "the command's end", || (!processes::lives(pid)).then_some(()));
+    let status = wait::until(wait::LONG, "the client's end", || client.try_wait().unwrap());
+    assert_eq!(status.code(), Some(125));
+    place.reaches("web", "running");
+    assert_eq!(place.pid_of("web"), service);
+}
