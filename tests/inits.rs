@@ -103,11 +103,13 @@ fn root_below_systemd_it_is_ready_when_it_says_so_and_a_killed_keeper_costs_noth
     needs(&["python3"], "python3");
     let place = Place::new();
     place.units();
+    let unit = std::fs::read_to_string(place.path("units/web.toml")).unwrap();
+    place.write("units/web.toml", &format!("{unit}[socket.http]\nlisten = \"127.77.3.1:7077\"\n"));
     place.contrib("systemd/user/supervise.service", "config/systemd/user/supervise.service");
     let (status, said) = place.run("systemd");
     assert_eq!(
         (status, said.as_str()),
-        (Some(0), "active 2 running\nkilled: active, the same services\ninactive\n")
+        (Some(0), "active 2 running\nkilled: active, the same services\nrestarted: nobody was refused\ninactive\n")
     );
 }
 

@@ -10,7 +10,7 @@ use crate::sys::errno::reason;
 use crate::sys::link::Link;
 use crate::sys::{fds, gate, notify};
 use crate::wire::keeper::Kind;
-use crate::wire::upward::{Said, stored_name, summary};
+use crate::wire::upward::{OURS, Said, stored_name, summary};
 
 /// Milliseconds for which room in the queue of the init above is waited for.
 const ROOM_MS: i32 = 1_000;
@@ -24,6 +24,7 @@ pub struct Above {
     /// Half of the time within which it wants to hear of us.
     alive_ms: Option<u64>,
     alive_at: Option<Mono>,
+    stores: bool,
     /// Something has changed since it was told.
     pub stale: bool,
 }
@@ -43,7 +44,21 @@ impl Above {
         };
         let within_us = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
         let alive_ms = within_us.filter(|us| *us > 0 && socket.is_some()).map(|us| (us / 2_000).max(1));
-        Self { socket, alive_ms, alive_at: alive_ms.map(|_| now), stale: true, ..Self::default() }
+        let room = std::env::var("FDSTORE").ok().and_then(|text| text.parse::<u64>().ok());
+        let stores = socket.is_some() && room.is_some_and(|room| room > 0);
+        Self { socket, stores, alive_ms, alive_at: alive_ms.map(|_| now), stale: true, ..Self::default() }
+    }
+
+    /// Whether it keeps our sockets over a restart, as systemd says it does (from version 254 on, or our unit).
+    pub fn stores(&self) -> bool {
+        self.stores
+    }
+
+    /// It need not keep this any longer, if it was for us.
+    pub fn forget(&self, name: &str) {
+        if name.starts_with(OURS) {
+            self.say(&Said::Forget(name.to_owned()), None);
+        }
     }
 
     /// When it next wants to hear of us.

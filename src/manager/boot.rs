@@ -155,6 +155,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
 impl Manager {
     /// Everything is there: whoever waits for it is told, and what has come meanwhile is done.
     fn begin(&mut self) {
+        self.drop_given();
         self.kept.ready();
         self.run_events();
         self.tell_ready();

@@ -131,7 +131,10 @@ impl Manager {
         use crate::policy::service::Goal;
         let Some(service) = self.world.get(id) else { return };
         if service.is_down() && service.goal == Goal::Down {
-            self.release_sockets(id);
+            // The init above has stored them, and gives them to the next of us, with their files where they were.
+            if !(self.world.is_closing() && self.above.stores()) {
+                self.release_sockets(id);
+            }
             self.remove_runtime_directory(id);
         }
         self.drop_old_inputs(id);

@@ -7,6 +7,9 @@ use std::fmt::Write;
 /// The most bytes of a descriptor's name in the store of systemd.
 const MOST_NAME: usize = 255;
 
+/// How the names begin under which sockets are stored.
+pub const OURS: &str = "supervise ";
+
 /// Something for the init above to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -45,7 +48,7 @@ impl Said {
 /// The name under which a socket of this address is stored: printable ASCII without `:`, as systemd wants it,
 /// and another one for each address.
 pub fn stored_name(address: &str) -> String {
-    let mut name = String::from("supervise ");
+    let mut name = String::from(OURS);
     for byte in address.bytes() {
         match byte {
             b'!'..=b'~' if byte != b':' && byte != b'%' => name.push(byte.into()),
@@ -53,7 +56,7 @@ pub fn stored_name(address: &str) -> String {
         }
     }
     if name.len() > MOST_NAME {
-        name = format!("supervise %{:08x}{:x}", crc32fast::hash(address.as_bytes()), address.len());
+        name = format!("{OURS}%{:08x}{:x}", crc32fast::hash(address.as_bytes()), address.len());
     }
     name
 }

@@ -93,7 +93,7 @@ fn refused(error: io::Error, port: u16) -> Failure {
 
 /// The lock of a path, in a directory of ours: whoever holds it owns the path. None where there can be no such
 /// directory; what is found at the path decides alone then.
-fn lock(locks: &Path, path: &Path) -> Result<Option<OwnedFd>, Failure> {
+pub fn lock(locks: &Path, path: &Path) -> Result<Option<OwnedFd>, Failure> {
     if files::make_directory(locks, 0o700).is_err() {
         return Ok(None);
     }

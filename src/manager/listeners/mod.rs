@@ -6,6 +6,7 @@
 
 mod address;
 mod bind;
+mod given;
 mod guard;
 mod holder;
 mod of_service;

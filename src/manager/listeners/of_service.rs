@@ -78,7 +78,10 @@ impl Manager {
         let Some((number, listener)) = self.listeners.at(&wanted.address) else {
             let number = self.store.get(header::NEXT_LISTENER) + 1;
             self.store.set(header::NEXT_LISTENER, number);
-            let bound = self.bind_new(wanted)?;
+            let bound = match self.take_given(wanted) {
+                Some(given) => given,
+                None => self.bind_new(wanted)?,
+            };
             return self.keep_socket(number, holder.service, wanted, bound).map(|()| number);
         };
         if listener.service != holder.service {
