@@ -15,10 +15,13 @@
 //!
 //! The row `peers` measures runit, s6, dinit and supervisord, as far as they are installed, with the same probes.
 //!
+//! The row `init` is `supervise init` beside tini and dumb-init, by turns and without a floor.
+//!
 //! SUPERVISE_BENCH_BINARY names another build to measure; SUPERVISE_BENCH_ROUNDS multiplies the rounds by a
 //! number of per cent.
 
 mod bare;
+mod one;
 mod ours;
 mod peers;
 mod probe;

@@ -9,6 +9,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, geteuid};
 use supervise::sys::clock::monotonic_ns;
 
+use crate::one;
 use crate::ours::{self, Ours, service, shares};
 use crate::peers;
 use crate::probe::{self, Probe, Record};
@@ -335,7 +336,7 @@ fn log(most: usize) -> io::Result<()> {
 
 type Row = (&'static str, fn(&str) -> io::Result<()>);
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 18] = [
     ("processor time of a start, alone", |name| efforts(1, 200)?.print(name, 1.5)),
     ("processor time of a start, among 1000", |name| efforts(1_000, 200)?.print(name, 1.5)),
     ("crash to first instruction, alone", |name| crashes(1, 1, 300)?.print(name, 1.5)),
@@ -352,6 +353,7 @@ const ROWS: [Row; 17] = [
     ("memory", |_| memory(1, 2.1).and_then(|()| memory(1_000, 4.0))),
     ("idle", |_| idle(1_000)),
     ("log", |_| log(3)),
+    ("init", one::row),
     ("peers", |_| peers::all()),
 ];
 
