@@ -109,7 +109,10 @@ fn root_below_systemd_it_is_ready_when_it_says_so_and_a_killed_keeper_costs_noth
     let (status, said) = place.run("systemd");
     assert_eq!(
         (status, said.as_str()),
-        (Some(0), "active 2 running\nkilled: active, the same services\nrestarted: nobody was refused\ninactive\n")
+        (
+            Some(0),
+            "active 2 running\nkilled: active, the same services\nrestarted: nobody was refused\ninactive\n"
+        )
     );
 }
 
@@ -175,10 +178,21 @@ fn as_pid_one(place: &Place, before: &str, more: &[&str], then: impl FnOnce(u32)
     );
     command.args(["sh", "-c", &script, "sh", BINARY, "run", "--units"]).arg(place.path("units")).args(more);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let guard = Guard(child.id());
     then(child.id());
+    std::mem::forget(guard);
     let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     (output.status.code(), text.concat())
+}
+
+/// Ends a namespace where the test fails before it waits for it.
+struct Guard(u32);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        send(self.0, libc::SIGKILL);
+    }
 }
 
 /// The one child of `unshare`, which is PID 1 inside, once it is the keeper and runs services of this command.
@@ -268,6 +282,33 @@ fn root_pid_one_reaps_a_storm_of_orphans() {
     });
     assert_eq!(status, Some(0), "{said}");
     assert_eq!(std::fs::read_to_string(&done).unwrap(), "0 left\n", "{said}");
+}
+
+#[test]
+fn root_pid_one_passes_output_on_whole() {
+    let place = Place::new();
+    let unit = |name: &str, seconds: u32| {
+        let script = format!("echo from {name}; echo more of {name} >&2; exec sleep {seconds}");
+        let text = format!("[service]\nuser = \"nobody\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n");
+        place.write(&format!("units/{name}.toml"), &text);
+    };
+    unit("web", 1006);
+    let term = |unshare| send(first(unshare, "sleep\x001006\0"), libc::SIGTERM);
+    let (status, said) = as_pid_one(&place, READ_ONLY, &[], term);
+    let has = |said: &str, line: &str| said.lines().any(|one| one == line);
+    assert!(status == Some(0) && has(&said, "from web") && has(&said, "more of web"), "{said}");
+    unit("worker", 1007);
+    let term = |unshare| {
+        first(unshare, "sleep\x001007\0");
+        term(unshare);
+    };
+    let (status, said) = as_pid_one(&place, READ_ONLY, &[], term);
+    for name in ["web", "worker"] {
+        for line in [format!("from {name}"), format!("more of {name}")] {
+            let named = said.lines().any(|one| one.starts_with(name) && one.ends_with(&line));
+            assert!(status == Some(0) && named, "{line}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -32,7 +32,8 @@ impl Manager {
         let (mut file, mut lock) = (None, None);
         if let Spot::Path(path) = &wanted.address.spot {
             let (parent, name) = bind::parts(path).map_err(said)?;
-            let walk::Walked::Directory(directory) = walk::to_directory(parent, self.user).map_err(said)? else {
+            let walk::Walked::Directory(directory) = walk::to_directory(parent, self.user).map_err(said)?
+            else {
                 return Err("others can write its directory".to_owned());
             };
             let named = files::look(directory.as_fd(), name).map_err(said)?;
