@@ -7,6 +7,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -167,6 +168,10 @@ fn root_below_openrc_it_starts_and_stops() {
 
 /// `supervise run` as PID 1: what a line of sh does before it, and then its status and all that it said.
 fn as_pid_one(place: &Place, before: &str, more: &[&str], then: impl FnOnce(u32)) -> (Option<i32>, String) {
+    // All of them are at /run/supervise, each in its own mount namespace, but not in its own control group: each
+    // would take the others' for what a dead supervisor has left.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let script = format!("{before}\nexec \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child", "python3", "-c"]);

@@ -154,7 +154,12 @@ pub fn processes(group: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 
 /// Whether any process is in a group or below it.
 pub fn is_populated(group: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(read_whole(group, c"cgroup.events")?.lines().any(|line| line == "populated 1"))
+    match read_whole(group, c"cgroup.events") {
+        Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
+        // One that somebody has removed could only be removed because nobody was in it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Bytes of memory that a group uses; an error where its parent does not hand the controller down.
