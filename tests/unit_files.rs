@@ -210,6 +210,17 @@ fn the_reference_is_printed_from_the_key_table() {
     compare(&here().join("units/reference.toml"), &unit::reference());
 }
 
+#[test]
+fn the_schema_is_printed_from_the_key_table_and_is_json() {
+    compare(&here().join("units/schema.json"), &unit::schema());
+    let schema: serde_json::Value = serde_json::from_str(&unit::schema()).unwrap();
+    let key = |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("no {pointer}")).clone();
+    assert_eq!(key("/properties/limits/properties/nice/minimum"), -20);
+    assert_eq!(key("/properties/restart/properties/delay/default"), "250ms");
+    assert_eq!(key("/properties/socket/additionalProperties/required/0"), "listen");
+    assert_eq!(key("/properties/service/additionalProperties"), false);
+}
+
 /// What holds for every problem of every text.
 fn check(text: &str, problems: &[Problem]) {
     assert!(!problems.is_empty() && problems.len() <= unit::PROBLEMS_MAX + 1);

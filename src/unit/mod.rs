@@ -30,6 +30,7 @@ mod problem;
 mod read;
 mod reference;
 pub mod rules;
+mod schema;
 mod serve;
 mod settings;
 mod signal;
@@ -56,6 +57,7 @@ pub use model::{
 pub use parse::{Layer, text};
 pub use problem::{Problem, Severity, in_order};
 pub use reference::reference;
+pub use schema::schema;
 pub use serve::{Gate, check_server};
 pub use signal::Signal;
 pub use source::Place;
