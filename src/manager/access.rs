@@ -119,8 +119,8 @@ impl Manager {
         }
     }
 
-    /// The services that `wanted` names, on all of which the caller has the right `needs`; no name means all that
-    /// they may see.
+    /// The services that `wanted` names, on all of which the caller has the right `needs`; no name means all on which
+    /// they have it.
     pub(super) fn resolve(
         &self,
         wanted: &[String],
@@ -143,10 +143,12 @@ impl Manager {
         for name in chosen {
             let place = visible.binary_search_by(|(one, ..)| (*one).cmp(name)).ok();
             let Some((_, id, right)) = place.and_then(|place| visible.get(place)) else { continue };
-            if *right < needs {
-                return Err(Refusal::NotPermitted(needs));
+            match (*right >= needs, wanted.is_empty()) {
+                (true, _) => found.push(*id),
+                // Who names none means those that he may.
+                (false, true) => {}
+                (false, false) => return Err(Refusal::NotPermitted(needs)),
             }
-            found.push(*id);
         }
         Ok(found)
     }

@@ -50,6 +50,11 @@ fn root_who_may_control_a_service_controls_that_one_and_sees_no_other() {
     }
     assert_ne!(place.pid_of("web"), before);
     assert_eq!(ask(&["kill", "-s", "CONT", "web"]).code, Some(0));
+    // One more that may only be seen does not keep the logs of the others away.
+    let with_group = |arguments: &[&str]| asked_as(&place, &owner, &[group.gid], arguments);
+    assert_eq!(with_group(&["status", "--names"]).out, "db\nweb\n");
+    assert_eq!(with_group(&["logs", "-n", "1"]).code, Some(0));
+    assert_eq!(with_group(&["logs", "db"]).code, Some(6));
     // What one may not see is answered like what there is not, near names and all.
     let there = ask(&["stop", "secret"]);
     let nowhere = ask(&["stop", "secrex"]);
