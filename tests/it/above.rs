@@ -85,3 +85,28 @@ fn user_an_init_that_waits_for_a_line_gets_one() {
         place.stderr()
     );
 }
+
+#[test]
+fn user_one_below_another_is_ready_when_it_says_so() {
+    let mut place = Place::new(Who::User);
+    std::fs::create_dir(place.path("work/inner")).unwrap();
+    std::fs::write(
+        place.path("work/inner/web.toml"),
+        "[service]\ncommand = [\"sleep\", \"1000\"]\nready = \"started\"\nsettle = \"0s\"\n",
+    )
+    .unwrap();
+    let (binary, work) = (place.binary(), place.path("work"));
+    let (binary, work) = (binary.display(), work.display());
+    place.unit(
+        "inner",
+        &format!(
+            "command = [\"{binary}\", \"run\", \"--units\", \"{work}/inner\", \"--runtime-dir\", \"{work}/run\", \
+             \"--log-dir\", \"{work}/log\", \"--state-dir\", \"{work}/state\"]\nready = \"notify\"\nsettle = \"0s\""
+        ),
+    );
+    place.run();
+    place.reaches("inner", "running");
+    let says = || place.service("inner")["status_text"] == "1 running";
+    wait::until(wait::LONG, "the word of the inner one", || says().then_some(()));
+    place.order(&["stop", "inner"]);
+}
