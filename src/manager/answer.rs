@@ -82,32 +82,22 @@ impl Manager {
             Request::Status { names, detail } => self.answer_status(asker, names, *detail),
             Request::Start(order) => self.operate(asker, order, Event::Start),
             Request::Stop { order, hold: false } => self.operate(asker, order, Event::Stop),
-            Request::Stop { order, hold: true } => self.not_yet(asker, order, "holding its sockets"),
+            Request::Stop { order, hold: true } => self.operate(asker, order, Event::Hold),
             Request::Restart { order, stop_first: true } => {
                 self.operate(asker, order, Event::RestartStopFirst);
             }
-            // Nothing says how to reload yet, which means a restart.
-            Request::Restart { order, stop_first: false } | Request::Reload(order) => {
-                self.operate(asker, order, Event::Restart);
+            Request::Restart { order, stop_first: false } => self.operate(asker, order, Event::Restart),
+            Request::Reload(order) => self.operate(asker, order, Event::Reload),
+            Request::Scale { order, instances } => {
+                let instances = *instances;
+                self.operate(asker, order, |operation| Event::Scale(operation, instances));
             }
-            Request::Scale { order, .. } => self.not_yet(asker, order, "changing its instances"),
             Request::Kill { names, signal, all } => self.answer_kill(asker, names, signal, *all),
             Request::Events { names } => self.subscribe(asker, names),
             Request::Show { name, exec } => self.answer_show(asker, name, *exec),
             Request::Exec { name, argv } => self.answer_exec(asker, name, argv),
             Request::Logs { names } => self.answer_logs(asker, names),
         }
-    }
-
-    fn not_yet(&mut self, Asker { session, .. }: Asker<'_>, order: &Order, step: &str) {
-        let first = Failure {
-            service: order.names.first().cloned().unwrap_or_default(),
-            step: step.to_owned(),
-            reason: "not supported yet".to_owned(),
-            ..Failure::default()
-        };
-        let failed = Failed { first, others: Vec::new() };
-        self.reply(session, &Reply::Refused(Refusal::Failed(Box::new(failed))), true);
     }
 
     fn answer_status(&mut self, Asker { session, caller }: Asker<'_>, wanted: &[String], detail: bool) {
@@ -151,7 +141,7 @@ impl Manager {
         }
     }
 
-    fn operate(&mut self, asker: Asker<'_>, order: &Order, event: fn(Operation) -> Event) {
+    fn operate(&mut self, asker: Asker<'_>, order: &Order, event: impl Fn(Operation) -> Event) {
         let Asker { session, caller } = asker;
         let chosen = match self.resolve(&order.names, caller, Right::Control) {
             Ok(chosen) => chosen,
@@ -173,6 +163,12 @@ impl Manager {
             self.waiting.table.entry(operation).or_insert_with(new).sessions.push(session);
         }
         for id in &chosen {
+            let known = self.world.get(*id).is_some_and(|service| service.outcome(operation).is_some());
+            let starts =
+                matches!(event(operation), Event::Start(_) | Event::Restart(_) | Event::RestartStopFirst(_));
+            if starts && !known {
+                self.pull_for(*id);
+            }
             self.feed(*id, event(operation));
         }
         self.run_events();
@@ -192,12 +188,15 @@ impl Manager {
         event: Event,
         operation: Operation,
     ) -> Result<(), Box<Failed>> {
-        let restart = matches!(event, Event::Restart(_) | Event::RestartStopFirst(_));
+        let restart = matches!(event, Event::Restart(_) | Event::RestartStopFirst(_) | Event::Reload(_));
         let start = matches!(event, Event::Start(_));
         let new = |id: &&ServiceId| {
             let service = self.world.get(**id);
             service.is_some_and(|service| {
+                let reloads = matches!(event, Event::Reload(_))
+                    && self.world.spec(**id).is_some_and(|spec| spec.reload);
                 service.outcome(operation).is_none()
+                    && !reloads
                     && (restart || start && service.incarnations().next().is_none())
             })
         };
@@ -205,9 +204,34 @@ impl Manager {
         if new.is_empty() { Ok(()) } else { self.renew_inputs(&new, restart) }
     }
 
+    /// Brings up what a service needs.
+    pub(super) fn pull_for(&mut self, id: ServiceId) {
+        if self.world.spec(id).is_some_and(|spec| spec.off) {
+            return;
+        }
+        for other in self.world.pulls(id) {
+            if self.unit_of(other).is_some() {
+                self.feed(other, Event::Pull);
+            }
+        }
+    }
+
     fn refuse_bad_units(&self, chosen: &[ServiceId], event: Event) -> Option<Refusal> {
-        if matches!(event, Event::Stop(_)) {
+        if matches!(event, Event::Stop(_) | Event::Hold(_)) {
             return None;
+        }
+        if matches!(event, Event::Scale(..)) {
+            let task =
+                |id: &&ServiceId| self.unit_of(**id).is_some_and(|unit| unit.service.kind == Kind::Task);
+            let mut tasks = chosen.iter().filter(task).map(|id| Failure {
+                service: self.name_of(*id).to_owned(),
+                step: "changing its instances".to_owned(),
+                reason: "it is a task, and has one".to_owned(),
+                ..Failure::default()
+            });
+            if let Some(first) = tasks.next() {
+                return Some(Refusal::Failed(Box::new(Failed { first, others: tasks.collect() })));
+            }
         }
         let mut failures = chosen.iter().filter(|id| self.unit_of(**id).is_none()).map(|id| Failure {
             service: self.name_of(*id).to_owned(),
@@ -295,6 +319,8 @@ impl Manager {
                         (self.doing(id, ended), words, Some(hint), exit)
                     }
                     End::NotReady => ("becoming ready", words, Some(hint), None),
+                    End::Unhealthy => ("proving itself", words, Some(hint), None),
+                    End::Watchdog => ("running it", words, Some(hint), None),
                     End::Launch { .. }
                     | End::TimedOut
                     | End::Unprepared
@@ -306,6 +332,23 @@ impl Manager {
                 ("waiting", "another command for it came in between".to_owned(), None, None)
             }
             Outcome::Closing => ("waiting", "the supervisor is stopping".to_owned(), None, None),
+            Outcome::NotRunning => {
+                let hint = Some(format!("`supervise start {}` starts it", self.name_of(id)));
+                ("reloading it", "it is not running".to_owned(), hint, None)
+            }
+            Outcome::NotReloaded => {
+                let words = self.words.get(&id).cloned().unwrap_or_default();
+                ("reloading it", words, None, None)
+            }
+            Outcome::Off => {
+                let hint = Some("write `start = \"manual\"` where operators may start it".to_owned());
+                ("starting it", "its unit says `start = \"off\"`".to_owned(), hint, None)
+            }
+            Outcome::Requires(other) => {
+                let other = self.name_of(other);
+                let hint = Some(format!("`supervise status {other}` says why"));
+                ("starting it", format!("it requires `{other}`, which is not up"), hint, None)
+            }
         };
         let service = self.name_of(id).to_owned();
         let output = match outcome {

@@ -14,6 +14,7 @@ use super::kept::{Kept, News};
 use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
+use crate::launch::Stage;
 use crate::policy::backoff::{Backoff, Policy};
 use crate::policy::service::{Codes, Kind as For, Readiness, Service, Spec, Strategy};
 use crate::policy::world::World;
@@ -233,6 +234,7 @@ impl Manager {
         for (_, known) in fresh {
             ids.push(self.add_service(known));
         }
+        self.link_dependencies();
         for id in &ids {
             let boots = self.world.spec(*id).is_some_and(|spec| spec.start_at_boot);
             if boots && let Err(words) = self.make_directories(*id).and_then(|()| self.bind_all(*id, None)) {
@@ -244,6 +246,10 @@ impl Manager {
         let begun = self.world.iter().filter(|(_, service)| untouched(service)).map(|(id, _)| id);
         ids = begun.collect();
         for id in ids {
+            let boots = self.world.spec(id).is_some_and(|spec| spec.start_at_boot);
+            if boots {
+                self.pull_for(id);
+            }
             self.feed(id, Event::Boot);
         }
         self.run_events();
@@ -394,5 +400,12 @@ pub fn never() -> Spec {
         before: 0,
         success: Codes::ZERO,
         settle_ms: 0,
+        off: false,
+        essential: false,
+        reload: false,
+        watchdog_ms: None,
+        health: None,
+        config_codes: Codes::NONE,
+        exec_stage: Stage::Exec as u8,
     }
 }

@@ -7,6 +7,7 @@ use super::Manager;
 use super::tree::Tree;
 use crate::policy::{Action, Event, Run, ServiceId};
 use crate::sys::process;
+use crate::unit::{Gate, Reload};
 use crate::wire::keeper::Kind;
 use crate::wire::state;
 
@@ -28,7 +29,7 @@ impl Manager {
         if let Event::Empty(run) | Event::Lost(run) = event {
             self.forget(run);
         }
-        self.after_step(id);
+        self.after_step(id, event);
         self.above.stale = true;
         self.tend_probes(id);
         self.tell_watchers(id);
@@ -51,9 +52,38 @@ impl Manager {
                 }
                 self.feed(id, Event::Signalled(run));
             }
+            Action::Abort(run) => {
+                if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
+                    let _ = process::signal(pidfd, libc::SIGABRT);
+                }
+                log::warn!("service={} run={} no sign of life: ABRT", self.name_of(id), run.0);
+                self.feed(id, Event::Signalled(run));
+            }
+            Action::Probe(run) => self.probe_now(id, run),
+            Action::Reload(run) => self.have_reloaded(id, run),
             Action::Kill(run) => self.kill(run),
             Action::Clear(run) => self.clear(id, run),
             Action::Answer(operation) => self.answered.push(operation),
+        }
+    }
+
+    /// Has an incarnation read its configuration anew. One that says on its notify socket when it has done so is
+    /// waited for; policy knows for how long.
+    fn have_reloaded(&mut self, id: ServiceId, run: Run) {
+        let Some(unit) = self.unit_of(id) else { return };
+        let waits = unit.gate() == Gate::Notify;
+        match &unit.service.reload {
+            Some(Reload::Signal(signal)) => {
+                let signal = signal.number();
+                if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
+                    let _ = process::signal(pidfd, signal);
+                }
+                if !waits {
+                    self.feed(id, Event::Reloaded(run));
+                }
+            }
+            Some(Reload::Command(_)) => self.reload_now(id, run),
+            None => self.feed(id, Event::Reloaded(run)),
         }
     }
 
@@ -127,8 +157,16 @@ impl Manager {
     }
 
     /// What follows from the new state outside of policy: a service that was stopped gives its sockets up.
-    fn after_step(&mut self, id: ServiceId) {
+    fn after_step(&mut self, id: ServiceId, event: Event) {
         use crate::policy::service::Goal;
+        let Some(service) = self.world.get(id) else { return };
+        let held = service.is_down() && service.goal == Goal::Held;
+        if held
+            && matches!(event, Event::Hold(_))
+            && let Err(words) = self.bind_all(id, None)
+        {
+            self.say_words(id, words);
+        }
         let Some(service) = self.world.get(id) else { return };
         if service.is_down() && service.goal == Goal::Down {
             // The init above has stored them, and gives them to the next of us, with their files where they were.

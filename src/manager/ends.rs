@@ -83,6 +83,8 @@ impl Manager {
                 (End::Exited(_), Some(_)) => "preparing it",
                 (End::Exited(_), None) => "running",
                 (End::NotReady, _) => "becoming ready",
+                (End::Unhealthy, _) => "being healthy",
+                (End::Watchdog, _) => "giving a sign of life",
                 (End::Unbound, _) => "binding its sockets",
                 (End::Launch { .. } | End::NoProcess(_) | End::Unprepared | End::TimedOut, _) => {
                     "starting it"

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use super::inputs::Which;
 use super::listeners::{Address, Spot};
 use super::probes::For;
+use crate::policy::watch::RELOAD_MS;
 use crate::policy::{Run, ServiceId};
 use crate::servers::Protocol;
 use crate::sys::{files, sockets};
@@ -46,6 +47,10 @@ impl Manager {
                 self.health_task(id, run, Some(again_ms))
             }
             (For::Health, _) => self.health_task(id, run, None),
+            (For::Reload, _) => {
+                let Some(unit::Reload::Command(command)) = &unit.service.reload else { return None };
+                self.command_task(id, run, command, RELOAD_MS, None)
+            }
             (For::Ready, Gate::Success | Gate::Started | Gate::Notify | Gate::Line(_)) => None,
         }
     }
@@ -58,19 +63,7 @@ impl Manager {
             Probe::Http(path) => Ask::Http { path: path.clone(), host },
             Probe::Uwsgi(path) => Ask::Uwsgi { path: path.clone(), host },
             Probe::Tcp => Ask::Connection,
-            Probe::Command(command) => {
-                let Which { instance, generation, .. } = self.which(id, run)?;
-                let directories = self.directories(unit);
-                let paths: Vec<_> = directories.iter().map(|(which, path)| (*which, path.as_str())).collect();
-                let context = unit::Context {
-                    name: self.name_of(id),
-                    instance: instance.into(),
-                    generation: generation.into(),
-                    fds: &[],
-                    directories: &paths,
-                };
-                return Some(Task::Command { argv: command.expand(&context), timeout_ms, again_ms });
-            }
+            Probe::Command(command) => return self.command_task(id, run, command, timeout_ms, again_ms),
         };
         if unit.asks_private() {
             let at = At::Path(self.probe_path(run));
@@ -85,6 +78,29 @@ impl Manager {
             return Some(Task::Health { at, ask, only, timeout_ms, again_ms: None });
         }
         Some(Task::Health { at, ask, only, timeout_ms, again_ms })
+    }
+
+    /// A command of the unit, beside the service and with its rights.
+    fn command_task(
+        &self,
+        id: ServiceId,
+        run: Run,
+        command: &unit::Command,
+        timeout_ms: u64,
+        again_ms: Option<u64>,
+    ) -> Option<Task> {
+        let unit = self.unit_of(id)?;
+        let Which { instance, generation, .. } = self.which(id, run)?;
+        let directories = self.directories(unit);
+        let paths: Vec<_> = directories.iter().map(|(which, path)| (*which, path.as_str())).collect();
+        let context = unit::Context {
+            name: self.name_of(id),
+            instance: instance.into(),
+            generation: generation.into(),
+            fds: &[],
+            directories: &paths,
+        };
+        Some(Task::Command { argv: command.expand(&context), timeout_ms, again_ms })
     }
 
     /// Inodes of the unit's sockets, by which its processes' descriptors are told.

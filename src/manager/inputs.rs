@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::read_units::Layer;
 use super::{Manager, directories, notices};
+use crate::launch::Stage;
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
-use crate::policy::service::{Codes, Ended, Kind as For, Readiness, Spec, Strategy};
+use crate::policy::service::{Codes, Ended, Health, Kind as For, Readiness, Spec, Strategy};
 use crate::policy::{Run, ServiceId};
 use crate::sys::memfd;
 use crate::unit::{self, Unit};
@@ -260,7 +261,27 @@ pub fn spec(unit: &Unit) -> Spec {
         before: u16::try_from(unit.service.before_start.len()).unwrap_or(u16::MAX),
         success: Codes::of(&unit.service.success_codes),
         settle_ms: unit.service.settle_ms,
+        off: unit.service.start == unit::Start::Off,
+        essential: unit.service.essential,
+        reload: unit.service.reload.is_some(),
+        watchdog_ms: unit.service.watchdog_ms,
+        health: unit.health.as_ref().map(|health| Health {
+            interval_ms: health.interval_ms,
+            timeout_ms: health.timeout_ms,
+            failures: health.failures,
+        }),
+        config_codes: Codes::of(&config_codes(unit)),
+        exec_stage: Stage::Exec as u8,
     }
+}
+
+/// Exit codes that a new try does not mend: the server's own, EX_CONFIG, and what a shell says of a command that it
+/// cannot execute.
+fn config_codes(unit: &Unit) -> Vec<u8> {
+    let server = unit.service.recognised().server;
+    let mut codes = server.map_or_else(Vec::new, |server| server.config_codes().to_vec());
+    codes.extend([78, 126, 127]);
+    codes
 }
 
 /// Which incarnation.
@@ -382,7 +403,7 @@ impl Manager {
             identity: (self.user == 0).then_some(identity),
             environment: given.variables(unit),
             protocols: self.protocols(unit, run, before.is_some()),
-            watchdog_pid: false,
+            watchdog_pid: unit.service.watchdog_ms.is_some() && before.is_none(),
             listeners: listeners.clone(),
             beside: if before.is_some() { Vec::new() } else { passed_beside(unit) },
             start: plan::Start {
@@ -408,12 +429,12 @@ impl Manager {
             .into_iter()
             .map(|(which, path)| (directories::variable(which).to_owned(), path))
             .collect();
-        match unit.gate() {
-            unit::Gate::Notify if !before => {
-                let path = self.notify_path(run).to_string_lossy().into_owned();
-                all.push(("NOTIFY_SOCKET".to_owned(), path));
-            }
-            _ => {}
+        if notices::notifies(unit) && !before {
+            let path = self.notify_path(run).to_string_lossy().into_owned();
+            all.push(("NOTIFY_SOCKET".to_owned(), path));
+        }
+        if let Some(ms) = unit.service.watchdog_ms.filter(|_| !before) {
+            all.push(("WATCHDOG_USEC".to_owned(), ms.saturating_mul(1_000).to_string()));
         }
         all
     }

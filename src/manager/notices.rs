@@ -23,6 +23,8 @@ use crate::wire::{notify, state};
 
 /// Messages of one incarnation that are read within [`WINDOW_MS`].
 const MOST_IN_WINDOW: u32 = 64;
+/// Milliseconds that one may take that has said that it reads its configuration anew.
+const MOST_RELOADING_MS: u64 = 60_000;
 /// Milliseconds of a window.
 const WINDOW_MS: u64 = 500;
 /// Bytes read of a pipe at once; what a service writes before its line is of no interest.
@@ -110,9 +112,14 @@ impl Notices {
 #[derive(Debug, Default)]
 pub struct Voice {
     /// To be kept.
-    pub ours: Option<(Kind, OwnedFd)>,
+    pub ours: Vec<(Kind, OwnedFd)>,
     /// For the descriptors behind the sockets.
     pub theirs: Vec<OwnedFd>,
+}
+
+/// Whether a service is given a notify socket: to say that it is ready, or that it lives.
+pub fn notifies(unit: &Unit) -> bool {
+    unit.gate() == Gate::Notify || unit.service.watchdog_ms.is_some()
 }
 
 /// Descriptors behind the sockets that `ready = { fd = N }` needs: /dev/null up to N, and N.
@@ -144,10 +151,7 @@ impl Manager {
             return Ok(voice);
         }
         match unit.gate() {
-            Gate::Success | Gate::Started | Gate::Answer(_) | Gate::Listens | Gate::Health => {}
-            Gate::Notify => {
-                let owner = known.inputs.account.as_ref().map(|account| account.uid);
-                voice.ours = Some((Kind::Notify, self.bind_notify(run, owner)?));
+            Gate::Success | Gate::Started | Gate::Answer(_) | Gate::Listens | Gate::Health | Gate::Notify => {
             }
             Gate::Line(_) => {
                 let (read, write) = fds::pipe(0)?;
@@ -156,8 +160,12 @@ impl Manager {
                     voice.theirs.push(fds::duplicate(self.null.as_fd())?);
                 }
                 voice.theirs.push(write);
-                voice.ours = Some((Kind::ReadyPipe, read));
+                voice.ours.push((Kind::ReadyPipe, read));
             }
+        }
+        if notifies(unit) {
+            let owner = known.inputs.account.as_ref().map(|account| account.uid);
+            voice.ours.push((Kind::Notify, self.bind_notify(run, owner)?));
         }
         Ok(voice)
     }
@@ -275,8 +283,25 @@ impl Manager {
         if let Some(ms) = notice.extend_ms {
             self.feed(id, Event::Extended(run, ms));
         }
-        if notice.ready {
+        if let Some(us) = notice.watchdog_us {
+            self.feed(id, Event::Watched(run, us.div_ceil(1_000)));
+        }
+        if notice.alive {
+            self.feed(id, Event::Alive(run));
+        }
+        if notice.trigger {
+            self.feed(id, Event::Trigger(run));
+        }
+        if notice.reloading {
+            self.feed(id, Event::Extended(run, MOST_RELOADING_MS));
+        }
+        // Where it is probed instead, its own word is not enough.
+        let believed = self.unit_of(id).is_some_and(|unit| unit.gate() == Gate::Notify);
+        if notice.ready && believed {
             self.feed(id, Event::Ready(run));
+            if !notice.reloading {
+                self.feed(id, Event::Reloaded(run));
+            }
         }
         self.run_events();
         self.change_said(run, |said| {

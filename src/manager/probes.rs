@@ -52,6 +52,8 @@ pub(super) enum For {
     Health,
     /// To see whether its processes listen where they should.
     Look,
+    /// To have it read its configuration anew.
+    Reload,
 }
 
 /// One that is under way.
@@ -144,10 +146,16 @@ impl Manager {
     }
 
     /// Does one health probe of an incarnation now; there is at most one at a time.
-    #[expect(dead_code, reason = "policy asks for it once it keeps an eye on health")]
     pub(super) fn probe_now(&mut self, id: ServiceId, run: Run) {
         if !self.probes.has(run, For::Health) {
             self.want_probe(id, run, For::Health);
+        }
+    }
+
+    /// Has the unit's `reload` command run.
+    pub(super) fn reload_now(&mut self, id: ServiceId, run: Run) {
+        if !self.probes.has(run, For::Reload) {
+            self.want_probe(id, run, For::Reload);
         }
     }
 
@@ -188,10 +196,15 @@ impl Manager {
         let over = self.probes.flying.iter().filter(|(_, one)| one.until.is_some_and(|until| until <= now));
         let over: Vec<u64> = over.map(|(request, _)| *request).collect();
         for request in over {
-            if let Some(one) = self.land(request)
-                && one.what == For::Health
-            {
-                self.heed_health(one.service, one.run, false, "the probe did not end in time".to_owned());
+            match self.land(request) {
+                Some(one) if one.what == For::Health => {
+                    self.heed_health(one.service, one.run, false, "the probe did not end in time".to_owned());
+                }
+                Some(one) if one.what == For::Reload => {
+                    let words = "its `reload` command did not end in time".to_owned();
+                    self.heed_reload(one.service, one.run, Err(words));
+                }
+                Some(_) | None => {}
             }
         }
         self.pump_probes();
@@ -301,6 +314,9 @@ impl Manager {
             For::Ready => drop(self.probes.again.insert(run, self.now.after(AGAIN_MS))),
             For::Look => drop(self.probes.looks.insert(run, self.now.after(AGAIN_MS))),
             For::Health => self.heed_health(id, run, false, "no probe could be started".to_owned()),
+            For::Reload => {
+                self.heed_reload(id, run, Err("its `reload` command could not be started".to_owned()));
+            }
         }
     }
 
@@ -413,8 +429,14 @@ impl Manager {
             (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, true, words),
             (For::Health, Finding::Unhealthy(words)) => self.heed_health(id, run, false, words),
             (For::Look, Finding::Seen { held, waits, other }) => self.judge(id, run, held, waits, other),
+            (For::Reload, Finding::Healthy(_)) => self.heed_reload(id, run, Ok(())),
+            (For::Reload, Finding::Unhealthy(words)) => {
+                self.heed_reload(id, run, Err(format!("its `reload` command: {words}")));
+            }
             // Nothing that it was sent for.
-            (what @ (For::Ready | For::Health | For::Look), _) => self.came_to_nothing(id, run, what),
+            (what @ (For::Ready | For::Health | For::Look | For::Reload), _) => {
+                self.came_to_nothing(id, run, what)
+            }
         }
     }
 
@@ -426,8 +448,22 @@ impl Manager {
         self.run_events();
     }
 
-    fn heed_health(&mut self, _id: ServiceId, run: Run, healthy: bool, words: String) {
+    fn heed_health(&mut self, id: ServiceId, run: Run, healthy: bool, words: String) {
         self.note_health(run, healthy, words);
+        self.feed(id, if healthy { Event::Healthy(run) } else { Event::Unhealthy(run) });
+        self.run_events();
+    }
+
+    fn heed_reload(&mut self, id: ServiceId, run: Run, done: Result<(), String>) {
+        let event = match done {
+            Ok(()) => Event::Reloaded(run),
+            Err(words) => {
+                self.say_words(id, words);
+                Event::NotReloaded(run)
+            }
+        };
+        self.feed(id, event);
+        self.run_events();
     }
 
     fn note_health(&mut self, run: Run, healthy: bool, words: String) {

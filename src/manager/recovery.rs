@@ -1,15 +1,19 @@
 //! ROOT. Taking up what an earlier manager left: the state, the descriptors, and what happened meanwhile.
 //! Never reads a unit from disk: a crash is no apply. Where there is nothing to take up this does nothing.
 
+use std::collections::BTreeMap;
+
 use super::inputs::{self, Inputs, inputs_id};
 use super::listeners::Listener;
 use super::processes::Process;
 use super::turn::Launched;
 use super::{Known, Manager, ServiceRecord, boot};
 use crate::policy::recover::{self, Found, missed};
-use crate::policy::service::{Incarnation, Phase, Service};
+use crate::policy::service::{Incarnation, Phase, Probe, Service};
+use crate::policy::world::Needs;
 use crate::policy::{Action, Run, ServiceId};
 use crate::sys::memfd;
+use crate::unit;
 use crate::wire::keeper::Kind;
 use crate::wire::state;
 
@@ -19,6 +23,7 @@ impl Manager {
         self.restore_listeners();
         self.restore_processes();
         self.restore_services();
+        self.link_dependencies();
         self.restore_words();
         self.drop_leftovers();
         let mut again = Vec::new();
@@ -93,6 +98,24 @@ impl Manager {
                 Ok(process) => self.processes.add(Run(run), process, None),
                 Err(error) => log::error!("the record of incarnation {run}: {error}"),
             }
+        }
+    }
+
+    /// Says who depends on whom, by the units that run now.
+    pub(super) fn link_dependencies(&mut self) {
+        let ids: BTreeMap<&str, ServiceId> =
+            self.services.iter().map(|(id, known)| (known.name.as_str(), *id)).collect();
+        let of = |names: &[String]| names.iter().filter_map(|name| ids.get(name.as_str()).copied()).collect();
+        let with_units = self.services.iter().filter_map(|(id, known)| Some((*id, known.unit.as_ref()?)));
+        let all: Vec<(ServiceId, Needs)> = with_units
+            .filter(|(_, unit)| unit.dependencies.all().next().is_some())
+            .map(|(id, unit)| {
+                let unit::Dependencies { requires, wants, after } = &unit.dependencies;
+                (id, Needs { requires: of(requires), wants: of(wants), after: of(after) })
+            })
+            .collect();
+        for (id, needs) in all {
+            self.world.depend(id, needs);
         }
     }
 
@@ -172,6 +195,14 @@ impl Manager {
             Action::Terminate(run) => matches!(phase(run), Some(Phase::Stopping { signalled: false, .. })),
             Action::Kill(run) => matches!(phase(run), Some(Phase::Stopping { .. })),
             Action::Clear(run) => matches!(phase(run), Some(Phase::Clearing { .. })),
+            Action::Abort(run) => matches!(phase(run), Some(Phase::Stopping { signalled: false, .. })),
+            Action::Probe(run) => {
+                let one = self.world.incarnation(id, run);
+                one.is_some_and(|one| matches!(one.probe, Some(Probe::Asked { .. })))
+            }
+            Action::Reload(run) => {
+                self.world.incarnation(id, run).is_some_and(|one| one.reload_until.is_some())
+            }
             Action::Spawn(_) | Action::Release(_) | Action::Answer(_) => false,
         };
         if due {

@@ -69,6 +69,16 @@ impl Manager {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
             End::NotReady => self.unready_words(id, which.run),
+            End::Unhealthy => {
+                let said = self.notices.of_last(id, which.run).and_then(|said| said.health.as_ref());
+                let said = said.map_or_else(String::new, |health| format!(": {}", health.words));
+                format!("not healthy{said}")
+            }
+            End::Watchdog => {
+                let within = self.unit_of(id).and_then(|unit| unit.service.watchdog_ms);
+                let within = within.map_or_else(String::new, |ms| format!(" within {}", duration_text(ms)));
+                format!("no sign of life{within}: no WATCHDOG=1 on its notify socket")
+            }
             End::TimedOut => "the steps before the command took longer than `start-timeout`".to_owned(),
         }
     }
@@ -283,6 +293,17 @@ impl Manager {
             | Event::Stop(_)
             | Event::Restart(_)
             | Event::RestartStopFirst(_)
+            | Event::Hold(_)
+            | Event::Reload(_)
+            | Event::Scale(..)
+            | Event::Pull
+            | Event::Alive(_)
+            | Event::Trigger(_)
+            | Event::Watched(..)
+            | Event::Healthy(_)
+            | Event::Unhealthy(_)
+            | Event::Reloaded(_)
+            | Event::NotReloaded(_)
             | Event::Close
             | Event::Cloned(_)
             | Event::Signalled(_)
@@ -301,6 +322,9 @@ impl Manager {
             Action::Release(_)
             | Action::Terminate(_)
             | Action::Kill(_)
+            | Action::Abort(_)
+            | Action::Probe(_)
+            | Action::Reload(_)
             | Action::Clear(_)
             | Action::Answer(_) => None,
         });
@@ -344,7 +368,13 @@ fn state(service: &Service, said: Option<&Said>) -> control::State {
         let said = said.filter(|_| instance.current.as_ref().map(|one| one.run) == main);
         instance_state(service, instance, said)
     });
-    states.max_by_key(|state| badness(*state)).unwrap_or(control::State::Stopped)
+    let state = states.max_by_key(|state| badness(*state)).unwrap_or(control::State::Stopped);
+    let holds = service.goal == Goal::Held || service.goal == Goal::Up && service.instances.is_empty();
+    match state {
+        control::State::Stopped if service.waits && service.goal == Goal::Up => control::State::Waiting,
+        control::State::Stopped if holds => control::State::Listening,
+        state => state,
+    }
 }
 
 const fn badness(state: control::State) -> u8 {
@@ -383,6 +413,7 @@ fn instance_state(service: &Service, instance: &Instance, said: Option<&Said>) -
         (Rest::Done, None, None) => control::State::Done,
         (Rest::Failed, None, None) => control::State::Failed,
         (Rest::BackingOff { .. }, ..) => control::State::BackingOff,
+        (Rest::Waiting, None, None) if service.waits => control::State::Waiting,
         (Rest::Waiting, ..) => control::State::Starting,
     }
 }
@@ -393,7 +424,8 @@ fn incarnation_state(one: &Incarnation, said: Option<&Said>) -> control::State {
         | Phase::Launching { .. }
         | Phase::Preparing
         | Phase::Starting { .. }
-        | Phase::Settling { .. } => control::State::Starting,
+        | Phase::Settling { .. }
+        | Phase::Proving { .. } => control::State::Starting,
         Phase::Running => match said {
             Some(Said { stopping: true, .. }) => control::State::Stopping,
             Some(Said { reloading: true, .. }) => control::State::Reloading,

@@ -37,7 +37,7 @@ struct Prepared {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     cgroup: Option<(String, OwnedFd)>,
-    voice: Option<(Kind, OwnedFd)>,
+    voice: Vec<(Kind, OwnedFd)>,
     invocation: String,
 }
 
@@ -287,7 +287,7 @@ impl Manager {
     }
 
     fn discard(&mut self, run: Run, prepared: Prepared) {
-        if prepared.voice.is_some() {
+        if !prepared.voice.is_empty() {
             self.discard_voice(run);
         }
         self.discard_private(run);
@@ -390,7 +390,7 @@ impl Manager {
         ends.extend(prepared.stdout.map(|end| (Kind::Stdout, 0, end)));
         ends.extend(prepared.stderr.map(|end| (Kind::Stderr, 0, end)));
         ends.extend(cgroup.map(|(_, directory)| (Kind::Cgroup, 0, directory)));
-        ends.extend(prepared.voice.map(|(kind, end)| (kind, 0, end)));
+        ends.extend(prepared.voice.into_iter().map(|(kind, end)| (kind, 0, end)));
         ends.push((Kind::Process, pid, pidfd));
         if let Err(error) = self.kept.put_all(run.0, ends) {
             log::error!("{}: keeping a descriptor: {}", self.name_of(id), reason(&error));

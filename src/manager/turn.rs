@@ -53,6 +53,13 @@ impl Manager {
             if self.world.is_closed() {
                 return self.finish();
             }
+            if let Some(id) = self.world.fallen()
+                && !self.world.is_closing()
+            {
+                log::error!("service={} is essential and has ended: stopping", self.name_of(id));
+                self.close();
+                continue;
+            }
             if self.untidy && self.starts.is_idle() {
                 memory::give_back();
                 self.untidy = false;
@@ -378,6 +385,17 @@ impl Manager {
         }
     }
 
+    /// With what the supervisor ends: 0, or as the essential service did that ended.
+    fn end_status(&self) -> u8 {
+        let ended = self.world.fallen().and_then(|id| self.world.get(id)?.last_end().map(|ended| ended.end));
+        match ended {
+            None => 0,
+            Some(End::Exited(Exit::Code(code))) => u8::try_from(code).unwrap_or(1),
+            Some(End::Exited(Exit::Signal(signal))) => u8::try_from(128 + signal).unwrap_or(1),
+            Some(_) => 1,
+        }
+    }
+
     fn finish(mut self) -> io::Result<()> {
         self.end_execs();
         self.send_answers();
@@ -385,8 +403,9 @@ impl Manager {
             let _ = std::fs::remove_file(self.settings.control());
         }
         self.logs.drain(LAST_LINES_MS, &self.kept);
-        self.tell_end(0);
-        self.kept.finish(0);
+        let status = self.end_status();
+        self.tell_end(status);
+        self.kept.finish(status);
         self.kept.flush_within(1_000);
         Ok(())
     }

@@ -61,6 +61,14 @@ impl Backoff {
         }
     }
 
+    /// The same where no try after a short while can help: at the cap at once.
+    pub fn next_at_cap(&self, failures: u32, run: Run) -> Next {
+        match self.next(false, failures, run) {
+            Next::After(_) => Next::After(self.max_delay_ms),
+            other @ (Next::Done | Next::Failed) => other,
+        }
+    }
+
     /// Milliseconds to wait after the `failures`-th consecutive failure: doubling, ±20 %, never over the cap.
     pub fn delay(&self, failures: u32, run: Run) -> u64 {
         let plain = doubled(self.delay_ms, failures.saturating_sub(1), self.max_delay_ms);
@@ -92,7 +100,9 @@ pub const fn is_shortage(end: End) -> bool {
         | End::Unprepared
         | End::Unbound
         | End::TimedOut
-        | End::NotReady => false,
+        | End::NotReady
+        | End::Unhealthy
+        | End::Watchdog => false,
     }
 }
 

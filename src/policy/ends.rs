@@ -95,7 +95,12 @@ impl Service {
             instance.lie_down(Rest::Waiting, step.now); // its successor is on its way already
             return;
         }
-        match step.spec.backoff.next(success, instance.failures, one.run) {
+        let next = if step.spec.is_misconfigured(end) {
+            step.spec.backoff.next_at_cap(instance.failures, one.run)
+        } else {
+            step.spec.backoff.next(success, instance.failures, one.run)
+        };
+        match next {
             Next::After(ms) => {
                 instance.lie_down(Rest::BackingOff { until: step.now.after(ms) }, step.now);
             }
@@ -138,7 +143,12 @@ impl Service {
             return;
         }
         instance.retries = instance.retries.saturating_add(1);
-        instance.retry_at = Some(step.now.after(step.spec.backoff.delay(instance.retries, one.run)));
+        let delay_ms = if step.spec.is_misconfigured(end) {
+            step.spec.backoff.max_delay_ms
+        } else {
+            step.spec.backoff.delay(instance.retries, one.run)
+        };
+        instance.retry_at = Some(step.now.after(delay_ms));
     }
 
     /// The generation that was to come is given up. Who has moved already goes back through the same gate.

@@ -28,6 +28,7 @@ impl Incarnation {
             | Phase::Preparing
             | Phase::Starting { .. }
             | Phase::Settling { .. }
+            | Phase::Proving { .. }
             | Phase::Running
             | Phase::Stopping { .. }
             | Phase::Clearing { .. } => {} // a late report
@@ -51,7 +52,7 @@ impl Incarnation {
                 }
                 self.enter(Phase::Starting { give_up_at }, step.now);
                 match (step.spec.kind, step.spec.ready) {
-                    (Kind::Task, _) => self.enter(Phase::Running, step.now),
+                    (Kind::Task, _) => self.run_on(step),
                     (Kind::Service, Readiness::Started) => self.ready(step),
                     (Kind::Service, Readiness::Told) => self.tick(step), // the time may be over already
                 }
@@ -61,6 +62,7 @@ impl Incarnation {
             | Phase::Preparing
             | Phase::Starting { .. }
             | Phase::Settling { .. }
+            | Phase::Proving { .. }
             | Phase::Running
             | Phase::Stopping { .. }
             | Phase::Clearing { .. } => false,
@@ -75,7 +77,11 @@ impl Incarnation {
             }
             // The caller tells of the launch before it tells of what a command says.
             Phase::Cloning | Phase::Launching { .. } | Phase::Preparing => {}
-            Phase::Settling { .. } | Phase::Running | Phase::Stopping { .. } | Phase::Clearing { .. } => {} // said again, or too late
+            Phase::Settling { .. }
+            | Phase::Proving { .. }
+            | Phase::Running
+            | Phase::Stopping { .. }
+            | Phase::Clearing { .. } => {} // said again, or too late
         }
     }
 
@@ -83,6 +89,9 @@ impl Incarnation {
         let later = |at: Mono| at.max(step.now.after(ms));
         match &mut self.phase {
             Phase::Starting { give_up_at: Some(at) } => *at = later(*at),
+            Phase::Running if self.reload_until.is_some() => {
+                self.reload_until = self.reload_until.map(later);
+            }
             // Once KILL has been sent nothing that is left has a say.
             Phase::Stopping { killed: false, kill_at: Some(at), .. } => *at = later(*at),
             Phase::Starting { give_up_at: None }
@@ -91,6 +100,7 @@ impl Incarnation {
             | Phase::Launching { .. }
             | Phase::Preparing
             | Phase::Settling { .. }
+            | Phase::Proving { .. }
             | Phase::Running
             | Phase::Clearing { .. } => {} // nothing of its is limited
         }
@@ -99,7 +109,7 @@ impl Incarnation {
     /// Whether what it says of its health is believed: its end is not decided.
     pub(super) const fn has_a_say(&self) -> bool {
         match self.phase {
-            Phase::Starting { .. } | Phase::Settling { .. } | Phase::Running => true,
+            Phase::Starting { .. } | Phase::Settling { .. } | Phase::Proving { .. } | Phase::Running => true,
             Phase::Cloning
             | Phase::Launching { .. }
             | Phase::Preparing
@@ -122,6 +132,7 @@ impl Incarnation {
             | Phase::Preparing
             | Phase::Starting { .. }
             | Phase::Settling { .. }
+            | Phase::Proving { .. }
             | Phase::Running => step.spec.stop_timeout_ms.map(|ms| step.now.after(ms)),
             Phase::Cloning | Phase::Clearing { .. } => return, // of nobody yet, or told already
         };
@@ -132,15 +143,25 @@ impl Incarnation {
             Some(_) | None => Some(End::Exited(exit)),
         };
         step.out.push(Action::Clear(self.run));
+        self.unwatch();
         self.enter(Phase::Clearing { kill_at }, step.now);
     }
 
     // ---- time, and what others decide ----------------------------------------------------------------
 
     pub(super) fn tick(&mut self, step: &mut Step<'_>) {
+        self.tick_phase(step);
+        self.keep_watch(step); // of one that goes on
+    }
+
+    fn tick_phase(&mut self, step: &mut Step<'_>) {
         let now = step.now;
         match self.phase {
-            Phase::Settling { until } if now >= until => self.enter(Phase::Running, now),
+            Phase::Settling { until } if now >= until => self.settled(step),
+            Phase::Proving { give_up_at: Some(at) } if now >= at => {
+                self.pending_end = Some(End::Unhealthy);
+                self.terminate(step);
+            }
             Phase::Launching { give_up_at: Some(at) } if now >= at => {
                 self.pending_end = Some(End::TimedOut);
                 self.kill_at_gate(step);
@@ -155,6 +176,7 @@ impl Incarnation {
                 self.phase = Phase::Clearing { kill_at: Some(now.after(KILL_AGAIN_MS)) };
             }
             Phase::Settling { .. }
+            | Phase::Proving { .. }
             | Phase::Launching { .. }
             | Phase::Preparing
             | Phase::Starting { .. }
@@ -173,14 +195,17 @@ impl Incarnation {
             Phase::Cloning | Phase::Stopping { .. } | Phase::Clearing { .. } => {}
             // The command does not run yet, so there is nothing to end gracefully.
             Phase::Launching { .. } => self.kill_at_gate(step),
-            Phase::Preparing | Phase::Starting { .. } | Phase::Settling { .. } | Phase::Running => {
-                self.terminate(step);
-            }
+            Phase::Preparing
+            | Phase::Starting { .. }
+            | Phase::Settling { .. }
+            | Phase::Proving { .. }
+            | Phase::Running => self.terminate(step),
         }
     }
 
-    fn terminate(&mut self, step: &mut Step<'_>) {
+    pub(super) fn terminate(&mut self, step: &mut Step<'_>) {
         step.out.push(Action::Terminate(self.run));
+        self.unwatch();
         let kill_at = step.spec.stop_timeout_ms.map(|ms| step.now.after(ms));
         self.enter(Phase::Stopping { signalled: false, killed: false, kill_at }, step.now);
         if kill_at.is_some_and(|at| step.now >= at) {

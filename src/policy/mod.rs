@@ -16,6 +16,7 @@ mod roll;
 pub mod service;
 mod spec;
 mod state;
+pub mod watch;
 pub mod world;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,10 @@ pub enum End {
     TimedOut,
     /// The command ran and was not ready within `start-timeout`.
     NotReady,
+    /// The command ran, and a probe said that it does not work.
+    Unhealthy,
+    /// The command ran and gave no sign of life within `watchdog`, or asked to be ended.
+    Watchdog,
 }
 
 /// What happened.
@@ -97,10 +102,18 @@ pub enum Event {
     Start(Operation),
     /// An operator wants it down.
     Stop(Operation),
+    /// The same, but its sockets stay, and clients wait.
+    Hold(Operation),
     /// An operator wants a fresh incarnation of a new generation.
     Restart(Operation),
     /// The same, but what runs is stopped first, whatever the unit says.
     RestartStopFirst(Operation),
+    /// An operator wants it to read its configuration anew; a restart where it cannot.
+    Reload(Operation),
+    /// An operator wants so many instances of it, until its unit is applied again.
+    Scale(Operation, u16),
+    /// Another service that is being started needs it.
+    Pull,
     /// The whole supervisor stops.
     Close,
     /// The process exists and waits at its gate.
@@ -115,6 +128,20 @@ pub enum Event {
     Extended(Run, u64),
     /// It says that its earlier failures are over.
     Healed(Run),
+    /// A sign of life; after a recovery, that one has a full period again.
+    Alive(Run),
+    /// It says that it is to be treated as if it had given none.
+    Trigger(Run),
+    /// From now on it gives a sign of life so often, in milliseconds; 0: no more.
+    Watched(Run, u64),
+    /// A probe found that it works.
+    Healthy(Run),
+    /// A probe found that it does not.
+    Unhealthy(Run),
+    /// It has read its configuration anew.
+    Reloaded(Run),
+    /// What was to make it do so has failed.
+    NotReloaded(Run),
     /// A step before the command failed; the process ends on its own.
     NotExecuted(Run, End),
     /// The stop signal has been sent.
@@ -138,6 +165,12 @@ pub enum Action {
     Release(Run),
     /// Send the stop signal to the main process; brings `Signalled`.
     Terminate(Run),
+    /// Send ABRT to the main process, which gave no sign of life; brings `Signalled`.
+    Abort(Run),
+    /// Look once whether it works; brings `Healthy` or `Unhealthy`.
+    Probe(Run),
+    /// Have it read its configuration anew; brings `Reloaded`.
+    Reload(Run),
     /// Send KILL to everything of the tree; brings `Gone` where that has not come.
     Kill(Run),
     /// The main process is gone: TERM to what is left of the tree; brings `Empty` when nothing is.
@@ -156,6 +189,14 @@ pub enum Outcome {
     Already,
     /// The incarnation that was to prove itself ended before it had.
     Ended(End),
+    /// Nothing of it runs that could do it.
+    NotRunning,
+    /// What was to have it read its configuration anew has failed.
+    NotReloaded,
+    /// Its unit says that it is never to start.
+    Off,
+    /// It does not start before this other one is ready, which has failed.
+    Requires(ServiceId),
     /// Another operator's command came in between.
     Superseded,
     /// The supervisor is stopping.

@@ -42,12 +42,16 @@ impl Service {
     }
 
     pub(super) fn answer_waiting(&mut self, outcome: Outcome, step: &mut Step<'_>) {
-        self.conclude(step, outcome, |want| matches!(want, Want::Proven(_)));
+        self.conclude(step, outcome, |want| !matches!(want, Want::Gone));
     }
 
     /// What is of `generation` has failed: nobody waits for that, or for what is older, any longer.
     pub(super) fn fail_waiting(&mut self, end: End, generation: u32, step: &mut Step<'_>) {
-        let of = |want| matches!(want, Want::Proven(floor) if floor <= generation);
+        let of = |want| match want {
+            Want::Proven(floor) => floor <= generation,
+            Want::Scaled | Want::Reloaded => true,
+            Want::Gone => false,
+        };
         self.conclude(step, Outcome::Ended(end), of);
     }
 
@@ -63,7 +67,7 @@ impl Service {
         self.conclude(step, Outcome::Done, of);
     }
 
-    fn conclude(&mut self, step: &mut Step<'_>, outcome: Outcome, which: impl Fn(Want) -> bool) {
+    pub(super) fn conclude(&mut self, step: &mut Step<'_>, outcome: Outcome, which: impl Fn(Want) -> bool) {
         for asked in &mut self.asked {
             if asked.outcome.is_none() && which(asked.want) {
                 asked.outcome = Some((outcome, step.now));
@@ -78,26 +82,35 @@ impl Service {
             instance.current.as_ref().is_some_and(|one| one.is_proven() && one.generation >= floor)
         };
         spec.kind == Kind::Service
-            && self.instances.len() >= usize::from(spec.instances)
-            && self.instances.iter().all(proven)
+            && self.instances.len() >= spec.count(self.scale)
+            && self.instances.iter().take(spec.count(self.scale)).all(proven)
+    }
+
+    /// Whether there are as many instances as are wanted, and no others.
+    pub(super) fn is_scaled(&self, spec: &Spec) -> bool {
+        self.instances.len() == spec.count(self.scale) && self.is_proven(0, spec)
     }
 
     pub(super) fn settle_operations(&mut self, step: &mut Step<'_>) {
         if !self.asked.is_empty() {
             let spec = step.spec;
             let down = self.is_down();
+            let scaled = self.is_scaled(spec);
+            let reloaded = !self.incarnations().any(|(_, _, one)| one.reload_until.is_some());
             let floors: Vec<u32> = self
                 .asked
                 .iter()
                 .filter_map(|asked| match (asked.want, asked.outcome) {
                     (Want::Proven(floor), None) => Some(floor),
-                    (Want::Proven(_) | Want::Gone, _) => None,
+                    (Want::Proven(_) | Want::Gone | Want::Scaled | Want::Reloaded, _) => None,
                 })
                 .filter(|floor| self.is_proven(*floor, spec))
                 .collect();
             self.conclude(step, Outcome::Done, |want| match want {
                 Want::Proven(floor) => floors.contains(&floor),
                 Want::Gone => down,
+                Want::Scaled => scaled,
+                Want::Reloaded => reloaded,
             });
         }
         let now = step.now;

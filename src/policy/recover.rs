@@ -14,7 +14,7 @@
 //! caller keeps it back until that is so, which at a shut gate is soon, and feeds it in the place of `Gone`;
 //! the same for a report of a lost gate that comes after the recovery.
 
-use super::state::{Incarnation, Phase};
+use super::state::{Incarnation, Phase, Probe};
 use super::{Action, End, Event, Exit, Run};
 
 /// How far an incarnation got before its command.
@@ -64,6 +64,7 @@ pub fn missed(one: &Incarnation, found: Found) -> Missed {
             | Phase::Preparing
             | Phase::Starting { .. }
             | Phase::Settling { .. }
+            | Phase::Proving { .. }
             | Phase::Running
             | Phase::Stopping { .. } => missed.events.push(Event::Lost(run)),
         }
@@ -77,6 +78,9 @@ pub fn missed(one: &Incarnation, found: Found) -> Missed {
         return missed;
     }
     match one.phase {
+        Phase::Stopping { signalled: false, .. } if one.pending_end == Some(End::Watchdog) => {
+            missed.again.push(Action::Abort(run));
+        }
         Phase::Stopping { signalled: false, .. } => missed.again.push(Action::Terminate(run)),
         Phase::Stopping { signalled: true, kill_at, .. } => {
             // Where KILL was the first signal (the command had not begun) it may not have been sent.
@@ -93,7 +97,17 @@ pub fn missed(one: &Incarnation, found: Found) -> Missed {
         | Phase::Preparing
         | Phase::Starting { .. }
         | Phase::Settling { .. }
+        | Phase::Proving { .. }
         | Phase::Running => {}
+    }
+    if one.watchdog.is_some() {
+        missed.events.push(Event::Alive(run)); // nobody has listened meanwhile
+    }
+    if matches!(one.probe, Some(Probe::Asked { .. })) {
+        missed.again.push(Action::Probe(run)); // what it found was told to one who is dead
+    }
+    if one.reload_until.is_some() {
+        missed.again.push(Action::Reload(run));
     }
     missed
 }

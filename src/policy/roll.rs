@@ -10,28 +10,39 @@
 
 use super::service::Step;
 use super::state::{Goal, Incarnation, Instance, Phase, Rest, Role, Service, Strategy};
-use super::{Action, Run};
+use super::{Action, End, Run};
 
 impl Service {
     /// Brings everything on its way that can be.
     pub(super) fn advance(&mut self, step: &mut Step<'_>) {
-        if !matches!(self.goal, Goal::Up) || step.closing {
+        self.fit(step);
+        if !matches!(self.goal, Goal::Up) || step.closing || self.waits {
             return;
         }
-        self.fit(step);
         for index in 0..self.instances.len() {
             self.promote(index, step);
         }
-        self.finish_roll();
-        let turn = self.turn();
-        for index in 0..self.instances.len() {
+        let count = step.spec.count(self.scale);
+        self.finish_roll(count);
+        let turn = self.turn(count);
+        for index in 0..self.instances.len().min(count) {
             self.advance_one(index, turn == Some(index), step);
         }
     }
 
-    /// Makes the places that are wanted.
-    fn fit(&mut self, step: &Step<'_>) {
-        while self.instances.len() < usize::from(step.spec.instances) {
+    /// Makes the places that are wanted, and lets those go that are not.
+    fn fit(&mut self, step: &mut Step<'_>) {
+        let count = step.spec.count(self.scale);
+        for instance in self.instances.iter_mut().skip(count) {
+            instance.let_go(step);
+        }
+        while self.instances.len() > count && self.instances.last().is_some_and(Instance::is_empty) {
+            self.instances.pop();
+        }
+        if !matches!(self.goal, Goal::Up) || step.closing {
+            return;
+        }
+        while self.instances.len() < count {
             let number = u16::try_from(self.instances.len() + 1).unwrap_or(u16::MAX);
             let mut one = Instance::new(number, step.now);
             one.lie_down(Rest::Waiting, step.now);
@@ -52,15 +63,18 @@ impl Service {
         }
         instance.retries = 0;
         if let Some(mut old) = instance.current.take() {
+            if old.is_ill(step) {
+                old.pending_end = old.pending_end.or(Some(End::Unhealthy));
+            }
             old.dismiss(step);
             instance.draining = Some(old);
         }
         instance.current = instance.next.take();
     }
 
-    fn finish_roll(&mut self) {
+    fn finish_roll(&mut self, count: usize) {
         let Some(roll) = self.roll else { return };
-        if self.instances.iter().all(|instance| is_there(instance, roll.to)) {
+        if self.instances.iter().take(count).all(|instance| is_there(instance, roll.to)) {
             self.generation = roll.to;
             self.prepared = roll.prepared;
             self.roll = None;
@@ -68,9 +82,9 @@ impl Service {
     }
 
     /// The instance whose turn it is to be replaced.
-    fn turn(&self) -> Option<usize> {
+    fn turn(&self, count: usize) -> Option<usize> {
         let target = self.roll.map_or(self.generation, |roll| roll.to);
-        self.instances.iter().position(|instance| {
+        self.instances.iter().take(count).position(|instance| {
             // One that waits for another try holds up nobody, but in a roll, where all wait for each other.
             !is_there(instance, target) && (self.roll.is_some() || instance.retry_at.is_none())
         })
@@ -95,7 +109,14 @@ impl Service {
         let wanted = rolling.map_or(generation, |roll| roll.to);
         // In a roll those that have moved are where they are to be.
         let outdated = current.generation != wanted && roll_to != Some(current.generation);
-        if current.is_ending() || !outdated {
+        if current.is_ending() {
+            return;
+        }
+        if !outdated {
+            // In a roll its turn comes anyway.
+            if roll_to.is_none() && current.is_ill(step) {
+                self.replace_ill(index, others_next, step);
+            }
             return;
         }
         match self.replace {
@@ -106,6 +127,22 @@ impl Service {
                 }
             }
             Strategy::StopFirst | Strategy::StartFirst => {} // not yet
+        }
+    }
+
+    /// Probes have found it ill. What takes its place is of the same generation.
+    fn replace_ill(&mut self, index: usize, others_next: bool, step: &mut Step<'_>) {
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        let Some(current) = &mut instance.current else { return };
+        match step.spec.strategy {
+            Strategy::StopFirst => current.end_of_illness(step),
+            Strategy::StartFirst if !others_next => {
+                let generation = current.generation;
+                if instance.draining.is_none() && instance.retry_at.is_none() {
+                    self.spawn(index, Role::Next, generation, step);
+                }
+            }
+            Strategy::StartFirst => {} // one after the other
         }
     }
 
@@ -159,6 +196,24 @@ impl Service {
     }
 }
 
+impl Instance {
+    /// Takes down everything of it.
+    fn let_go(&mut self, step: &mut Step<'_>) {
+        for role in [Role::Current, Role::Next, Role::Draining] {
+            if let Some(one) = self.place(role)
+                && !one.dismissed
+            {
+                one.dismiss(step);
+            }
+        }
+        self.retry_at = None;
+        match self.rest {
+            Rest::Waiting | Rest::BackingOff { .. } => self.lie_down(Rest::Stopped, step.now),
+            Rest::Stopped | Rest::Done | Rest::Failed => {}
+        }
+    }
+}
+
 /// Whether an instance is where a roll is to bring it.
 fn is_there(instance: &Instance, generation: u32) -> bool {
     instance.current.as_ref().is_some_and(|one| one.is_proven() && one.generation == generation)
@@ -169,16 +224,7 @@ impl Service {
     /// Takes down everything that runs or would; nothing of it is blamed.
     pub(super) fn take_down(&mut self, step: &mut Step<'_>) {
         for instance in &mut self.instances {
-            for role in [Role::Current, Role::Next, Role::Draining] {
-                if let Some(one) = instance.place(role) {
-                    one.dismiss(step);
-                }
-            }
-            instance.retry_at = None;
-            match instance.rest {
-                Rest::Waiting | Rest::BackingOff { .. } => instance.lie_down(Rest::Stopped, step.now),
-                Rest::Stopped | Rest::Done | Rest::Failed => {}
-            }
+            instance.let_go(step);
         }
         // What was asked for last may have been overtaken by other commands, but not undone.
         if let Some(roll) = self.roll.take() {

@@ -35,12 +35,12 @@
 //! Every operation ends in exactly one outcome, which stays with the service (so a client that lost its
 //! connection can ask again) until [`KEEP_OUTCOME_MS`] has passed.
 
-pub use super::spec::{Codes, Kind, Readiness, Spec};
+pub use super::spec::{Codes, Health, Kind, Readiness, Spec};
 pub use super::state::{
-    Asked, Ended, Goal, Incarnation, Instance, KEEP_OUTCOME_MS, MOST_ENDS, MOST_OPERATIONS, Phase, Rest,
-    Role, Roll, Service, Strategy, Want,
+    Asked, Ended, Goal, Incarnation, Instance, KEEP_OUTCOME_MS, MOST_ENDS, MOST_OPERATIONS, Phase, Probe,
+    Rest, Role, Roll, Service, Strategy, Want,
 };
-use super::{Action, Event, Mono, Operation, Outcome, Run};
+use super::{Action, Event, Mono, Operation, Outcome, Run, ServiceId};
 
 /// Milliseconds between KILLs of a tree that is still there; KILL is final, so this only covers forks that
 /// raced with it where no cgroup holds the tree.
@@ -54,10 +54,23 @@ pub struct Step<'a> {
     pub now: Mono,
     /// The whole supervisor is stopping: nothing comes up any more.
     pub closing: bool,
+    /// What has to be ready before this one comes up, and is not.
+    pub lacks: Option<Lack>,
+    /// Whether something that needs this one is not down yet.
+    pub needed: bool,
     /// The next unused incarnation.
     pub next_run: &'a mut Run,
     /// The actions, in order.
     pub out: &'a mut Vec<Action>,
+}
+
+/// What keeps a service from coming up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// The service that has to be ready.
+    pub of: ServiceId,
+    /// It has failed, or nobody wants it.
+    pub failed: bool,
 }
 
 impl Service {
@@ -66,17 +79,22 @@ impl Service {
         match event {
             Event::Boot => {
                 if step.spec.start_at_boot && !step.closing {
-                    self.goal = Goal::Up;
+                    self.want_up();
                 }
             }
+            Event::Pull => self.pull(step),
             Event::Start(operation) => self.start(operation, step),
-            Event::Stop(operation) => self.stop(operation, step),
+            Event::Stop(operation) => self.stop(operation, Goal::Down, step),
+            Event::Hold(operation) => self.stop(operation, Goal::Held, step),
+            Event::Scale(operation, count) => self.scale_to(operation, count, step),
+            Event::Reload(operation) if step.spec.reload => self.reload(operation, step),
+            Event::Reload(operation) => self.restart(operation, step.spec.strategy, step),
             Event::Restart(operation) => self.restart(operation, step.spec.strategy, step),
             Event::RestartStopFirst(operation) => self.restart(operation, Strategy::StopFirst, step),
             Event::Close => {
                 self.goal = Goal::Down;
                 self.answer_waiting(Outcome::Closing, step);
-                self.take_down(step);
+                self.waits = true;
             }
             Event::Cloned(run) => self.with(run, |one| one.cloned(step)),
             Event::NotCloned(run, end) => {
@@ -91,14 +109,39 @@ impl Service {
             Event::Ready(run) => self.with(run, |one| one.ready(step)),
             Event::Extended(run, ms) => self.with(run, |one| one.extended(ms, step)),
             Event::Healed(run) => self.healed(run),
+            Event::Alive(run) => self.with(run, |one| one.alive(step)),
+            Event::Trigger(run) => self.with(run, |one| one.abort(step)),
+            Event::Watched(run, ms) => self.with(run, |one| one.watched(ms, step)),
+            Event::Healthy(run) => self.with(run, |one| one.looked_at(true, step)),
+            Event::Unhealthy(run) => self.with(run, |one| one.looked_at(false, step)),
+            Event::Reloaded(run) => self.with(run, |one| one.reload_until = None),
+            Event::NotReloaded(run) => {
+                if self.find(run).is_some_and(|(_, _, one)| one.reload_until.is_some()) {
+                    self.with(run, |one| one.reload_until = None);
+                    self.conclude(step, Outcome::NotReloaded, |want| matches!(want, Want::Reloaded));
+                }
+            }
             Event::Signalled(run) => self.with(run, Incarnation::signalled),
             Event::Gone(run, exit) => self.with(run, |one| one.gone(exit, step)),
             Event::Empty(run) => self.empty(run, step),
             Event::Lost(run) => self.lost(run, step),
             Event::Tick => self.tick(step),
         }
+        self.take_turns(step);
         self.advance(step);
         self.settle_operations(step);
+        // What the same step has let go is not looked at any more.
+        step.out.retain(|action| match action {
+            Action::Probe(run) => self.find(*run).is_none_or(|(_, _, one)| one.probe.is_some()),
+            Action::Spawn(_)
+            | Action::Release(_)
+            | Action::Terminate(_)
+            | Action::Abort(_)
+            | Action::Reload(_)
+            | Action::Kill(_)
+            | Action::Clear(_)
+            | Action::Answer(_) => true,
+        });
     }
 
     /// Lets an incarnation take what concerns it. One that is not known was given up, or is of another.
@@ -167,19 +210,67 @@ impl Service {
             self.ask(operation, Want::Proven(self.generation), Some(Outcome::Closing), step);
             return;
         }
+        if step.spec.off {
+            self.ask(operation, Want::Proven(self.generation), Some(Outcome::Off), step);
+            return;
+        }
         self.supersede(step, |want| matches!(want, Want::Gone));
         let up = matches!(self.goal, Goal::Up) && self.is_proven(self.generation, step.spec);
-        self.goal = Goal::Up;
+        self.want_up();
         self.wake_up(step);
         self.ask(operation, Want::Proven(self.generation), up.then_some(Outcome::Already), step);
     }
 
-    fn stop(&mut self, operation: Operation, step: &mut Step<'_>) {
+    /// It is to be up from now on, after what it needs.
+    const fn want_up(&mut self) {
+        if !matches!(self.goal, Goal::Up) {
+            self.goal = Goal::Up;
+            self.waits = true;
+        }
+    }
+
+    /// Another needs it: like a start, but nobody waits for it.
+    fn pull(&mut self, step: &mut Step<'_>) {
+        if step.closing || step.spec.off {
+            return;
+        }
+        let ended = step.spec.kind == Kind::Service && self.instances.iter().any(Instance::has_given_up);
+        if self.has_failed() || ended || !matches!(self.goal, Goal::Up) {
+            self.supersede(step, |want| matches!(want, Want::Gone));
+            self.want_up();
+            self.wake_up(step);
+        }
+    }
+
+    /// What comes first has come, or has not.
+    fn take_turns(&mut self, step: &mut Step<'_>) {
+        if !self.waits {
+            return;
+        }
+        match self.goal {
+            Goal::Up => match step.lacks {
+                None => self.waits = false,
+                Some(Lack { of, failed: true }) => self.answer_waiting(Outcome::Requires(of), step),
+                Some(Lack { failed: false, .. }) => {}
+            },
+            Goal::Down | Goal::Held if step.needed => {}
+            Goal::Down | Goal::Held => {
+                self.waits = false;
+                self.take_down(step);
+            }
+        }
+    }
+
+    fn stop(&mut self, operation: Operation, goal: Goal, step: &mut Step<'_>) {
         if self.outcome(operation).is_some() {
             return;
         }
-        self.supersede(step, |want| matches!(want, Want::Proven(_)));
-        self.goal = Goal::Down;
+        self.supersede(step, |want| !matches!(want, Want::Gone));
+        // Who stops everything has said more already.
+        if !step.closing {
+            self.goal = goal;
+            self.waits = false;
+        }
         let was_down = self.is_down();
         self.take_down(step);
         self.ask(operation, Want::Gone, was_down.then_some(Outcome::Already), step);
@@ -193,10 +284,14 @@ impl Service {
             self.ask(operation, Want::Proven(self.newest), Some(Outcome::Closing), step);
             return;
         }
+        if step.spec.off {
+            self.ask(operation, Want::Proven(self.newest), Some(Outcome::Off), step);
+            return;
+        }
         self.supersede(step, |want| matches!(want, Want::Gone));
         self.tick(step); // one whose time has come has proven itself, though nobody has looked
         let serving = matches!(self.goal, Goal::Up) && self.is_serving();
-        self.goal = Goal::Up;
+        self.want_up();
         self.newest = self.newest.saturating_add(1);
         self.restarts = 0;
         self.replace = match step.spec.kind {
@@ -217,5 +312,47 @@ impl Service {
             self.dismiss_unproven(step);
         }
         self.ask(operation, Want::Proven(self.newest), None, step);
+    }
+
+    fn scale_to(&mut self, operation: Operation, count: u16, step: &mut Step<'_>) {
+        if self.outcome(operation).is_some() {
+            return;
+        }
+        if step.closing {
+            self.ask(operation, Want::Scaled, Some(Outcome::Closing), step);
+            return;
+        }
+        self.supersede(step, |want| matches!(want, Want::Scaled));
+        let same = step.spec.count(self.scale) == step.spec.count(Some(count)) && self.is_scaled(step.spec);
+        self.scale = Some(count);
+        if !same && matches!(self.goal, Goal::Up) {
+            self.wake_up(step);
+        }
+        // What does not run, or is always one, has nothing to wait for.
+        let known = match self.goal {
+            Goal::Up if step.spec.kind == Kind::Task => Some(Outcome::Done),
+            Goal::Up => same.then_some(Outcome::Already),
+            Goal::Down | Goal::Held => Some(Outcome::Done),
+        };
+        self.ask(operation, Want::Scaled, known, step);
+    }
+
+    fn reload(&mut self, operation: Operation, step: &mut Step<'_>) {
+        if self.outcome(operation).is_some() {
+            return;
+        }
+        let known = match (step.closing, matches!(self.goal, Goal::Up) && self.is_serving()) {
+            (true, _) => Some(Outcome::Closing),
+            (false, false) => Some(Outcome::NotRunning),
+            (false, true) => None,
+        };
+        if known.is_none() {
+            for one in self.instances.iter_mut().filter_map(|instance| instance.current.as_mut()) {
+                if one.is_proven() {
+                    one.reload(step);
+                }
+            }
+        }
+        self.ask(operation, Want::Reloaded, known, step);
     }
 }

@@ -29,6 +29,20 @@ pub struct Spec {
     pub before: u16,
     /// Milliseconds of life that prove an incarnation good.
     pub settle_ms: u64,
+    /// Whether it is never to start.
+    pub off: bool,
+    /// When it ends for good, everything does.
+    pub essential: bool,
+    /// Whether it can read its configuration anew.
+    pub reload: bool,
+    /// Milliseconds within which it gives a sign of life.
+    pub watchdog_ms: Option<u64>,
+    /// `[health]`.
+    pub health: Option<Health>,
+    /// Exit codes of one whose configuration is wrong.
+    pub config_codes: Codes,
+    /// Number of the step that executes the command.
+    pub exec_stage: u8,
 }
 
 impl Spec {
@@ -42,9 +56,46 @@ impl Spec {
             | End::Unprepared
             | End::Unbound
             | End::TimedOut
-            | End::NotReady => false,
+            | End::NotReady
+            | End::Unhealthy
+            | End::Watchdog => false,
         }
     }
+
+    /// Whether an end says that it will be the same at every start until somebody mends something.
+    pub fn is_misconfigured(&self, end: End) -> bool {
+        match end {
+            End::Exited(Exit::Code(code)) => self.config_codes.has(code) && !self.success.has(code),
+            End::Launch { stage, .. } => stage == self.exec_stage,
+            End::Exited(Exit::Signal(_) | Exit::Unknown)
+            | End::NoProcess(_)
+            | End::Unprepared
+            | End::Unbound
+            | End::TimedOut
+            | End::NotReady
+            | End::Unhealthy
+            | End::Watchdog => false,
+        }
+    }
+
+    /// How many instances there are to be where an operator has said `scale`.
+    pub fn count(&self, scale: Option<u16>) -> usize {
+        match self.kind {
+            Kind::Service => scale.unwrap_or(self.instances).into(),
+            Kind::Task => 1,
+        }
+    }
+}
+
+/// When it is looked whether a service works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Milliseconds between two looks at one that has proven itself; None: there are none.
+    pub interval_ms: Option<u64>,
+    /// Milliseconds that a look takes at most.
+    pub timeout_ms: u64,
+    /// How many in a row that find it ill make it ill, at least 1.
+    pub failures: u32,
 }
 
 /// What a service is for.
@@ -61,6 +112,9 @@ pub enum Kind {
 pub struct Codes([u64; 4]);
 
 impl Codes {
+    /// None.
+    pub const NONE: Self = Self([0; 4]);
+
     /// 0 alone.
     pub const ZERO: Self = Self([1, 0, 0, 0]);
 

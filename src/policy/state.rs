@@ -23,6 +23,8 @@ pub enum Goal {
     Up,
     /// Not running.
     Down,
+    /// Not running, but its sockets are open and clients wait.
+    Held,
 }
 
 /// Where an incarnation is.
@@ -47,6 +49,11 @@ pub enum Phase {
     Settling {
         /// When it will have.
         until: Mono,
+    },
+    /// It has lived for long enough; it has proven itself when a probe says that it works.
+    Proving {
+        /// When there has been time enough for that.
+        give_up_at: Option<Mono>,
     },
     /// It has proven itself.
     Running,
@@ -89,6 +96,34 @@ pub struct Incarnation {
     /// A failure that is to be told instead of its exit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_end: Option<End>,
+    /// The next look at its health, or the one that goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// How many looks in a row have found it ill.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ill: u32,
+    /// When a sign of life is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Mono>,
+    /// Milliseconds between two signs of life, where it has said so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_ms: Option<u64>,
+    /// Until when it is waited for that it has read its configuration anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_until: Option<Mono>,
+}
+
+/// A look at the health of an incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// It begins then.
+    Due(Mono),
+    /// It has begun.
+    Asked {
+        /// When it counts as lost and begins again.
+        lost_at: Mono,
+    },
 }
 
 /// What is so where an instance has no current incarnation.
@@ -179,6 +214,10 @@ pub enum Want {
     Proven(u32),
     /// Nothing runs.
     Gone,
+    /// As many instances as are wanted have proven themselves, and there are no others.
+    Scaled,
+    /// All that run have read their configuration anew.
+    Reloaded,
 }
 
 /// An operation and, in the end, what came of it.
@@ -230,6 +269,12 @@ pub struct Service {
     pub roll: Option<Roll>,
     /// How what is of another generation is replaced.
     pub replace: Strategy,
+    /// How many instances an operator wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<u16>,
+    /// It is to come up, or to go down, and others come first: see `World`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub waits: bool,
     /// The newest incarnation there has been.
     pub last_run: Run,
     /// Its places.
@@ -271,6 +316,11 @@ impl Incarnation {
             up_since: None,
             dismissed: false,
             pending_end: None,
+            probe: None,
+            ill: 0,
+            watchdog: None,
+            watchdog_ms: None,
+            reload_until: None,
         }
     }
 
@@ -285,13 +335,19 @@ impl Incarnation {
     }
 
     /// When `Tick` is due for it; None: nothing to wait for.
-    pub const fn deadline(&self) -> Option<Mono> {
-        match self.phase {
+    pub fn deadline(&self) -> Option<Mono> {
+        let phase = match self.phase {
             Phase::Settling { until } => Some(until),
-            Phase::Launching { give_up_at } | Phase::Starting { give_up_at } => give_up_at,
+            Phase::Launching { give_up_at }
+            | Phase::Starting { give_up_at }
+            | Phase::Proving { give_up_at } => give_up_at,
             Phase::Stopping { kill_at, .. } | Phase::Clearing { kill_at } => kill_at,
             Phase::Cloning | Phase::Preparing | Phase::Running => None,
-        }
+        };
+        let probe = self.probe.map(|probe| match probe {
+            Probe::Due(at) | Probe::Asked { lost_at: at } => at,
+        });
+        [phase, probe, self.watchdog, self.reload_until].into_iter().flatten().min()
     }
 }
 
@@ -372,6 +428,8 @@ impl Service {
             prepared: 0,
             roll: None,
             replace: Strategy::StopFirst,
+            scale: None,
+            waits: false,
             last_run: Run(0),
             instances: Vec::new(),
             restarts: 0,
@@ -409,6 +467,12 @@ impl Service {
     /// Whether nothing runs and nothing is being started.
     pub fn is_down(&self) -> bool {
         self.instances.iter().all(Instance::is_down)
+    }
+
+    /// Whether some instance of it has failed, and is not being tried at the moment.
+    pub fn has_failed(&self) -> bool {
+        let failed = |one: &Instance| matches!(one.rest, Rest::Failed | Rest::BackingOff { .. });
+        self.instances.iter().any(|one| one.current.is_none() && one.next.is_none() && failed(one))
     }
 
     /// How the incarnation that ended last did.

@@ -242,7 +242,7 @@ const BOOT: Shape = Shape::Choice(&[
     ("boot", Since::Now),
     ("on-demand", Since::Later),
     ("manual", Since::Now),
-    ("off", Since::Later),
+    ("off", Since::Now),
 ]);
 const SERVERS: Shape = Shape::Choice(&[
     ("auto", Since::Now),
@@ -269,7 +269,7 @@ const POLICIES: Shape =
     Shape::Choice(&[("always", Since::Now), ("on-failure", Since::Now), ("never", Since::Now)]);
 const SOCKET_TYPES: Shape =
     Shape::Choice(&[("stream", Since::Now), ("datagram", Since::Now), ("seqpacket", Since::Now)]);
-const STRATEGIES: Shape = Shape::Choice(&[("start-first", Since::Later), ("stop-first", Since::Later)]);
+const STRATEGIES: Shape = Shape::Choice(&[("start-first", Since::Now), ("stop-first", Since::Now)]);
 const LOGS: Shape = Shape::Choice(&[
     ("file", Since::Now),
     ("inherit", Since::Now),
@@ -371,13 +371,13 @@ pub const KEYS: &[Key] = rows! {
         "stop-timeout" Shape::DurationOrOff(0), Now, Is r#""10s""#,
             "How long it may take to end before everything of it is killed. Unset: 35s for gunicorn and uWSGI, 5min for celery \
              and redis.";
-        "reload" Shape::Reload, Later, Unset r#"{ signal = "HUP" }"#,
+        "reload" Shape::Reload, Now, Unset r#"{ signal = "HUP" }"#,
             "How it reads its configuration anew. Unset: by a restart.";
-        "watchdog" Shape::DurationOrOff(1), Later, Is r#""off""#,
+        "watchdog" Shape::DurationOrOff(1), Now, Is r#""off""#,
             "How long it may go without a sign of life.";
         "idle-stop" Shape::DurationOrOff(1), Later, Is r#""off""#,
             "How long it may go without a connection before it is put to sleep.";
-        "essential" Shape::Flag, Later, Is "false",
+        "essential" Shape::Flag, Now, Is "false",
             "When it ends, supervise ends.";
         "success-codes" Shape::Codes, Now, Is "[0]",
             "Exit codes that mean that all went well.";
@@ -455,11 +455,11 @@ pub const KEYS: &[Key] = rows! {
             "The link that `supervise deploy` moves.";
     }
     Dependencies {
-        "requires" Shape::Units, Later, Is "[]",
+        "requires" Shape::Units, Now, Is "[]",
             "Starts after these are ready, and not without them.";
-        "wants" Shape::Units, Later, Is "[]",
+        "wants" Shape::Units, Now, Is "[]",
             "Starts after these are ready or have failed.";
-        "after" Shape::Units, Later, Is "[]",
+        "after" Shape::Units, Now, Is "[]",
             "Starts after these where both start.";
     }
     Log {

@@ -29,6 +29,12 @@ pub struct Notice {
     pub errno: Option<i32>,
     /// `EXTEND_TIMEOUT_USEC=`, in milliseconds from now, rounded up.
     pub extend_ms: Option<u64>,
+    /// `WATCHDOG=1`: it lives.
+    pub alive: bool,
+    /// `WATCHDOG=trigger`: it is to be treated as if it had not said so in time.
+    pub trigger: bool,
+    /// `WATCHDOG_USEC=`: how often it will say so from now on, in microseconds.
+    pub watchdog_us: Option<u64>,
     /// `RESTART_RESET=1`: what failed before is mended.
     pub healed: bool,
 }
@@ -58,6 +64,11 @@ impl Notice {
             "RELOADING" => self.reloading |= value == "1",
             "STOPPING" => self.stopping |= value == "1",
             "RESTART_RESET" => self.healed |= value == "1",
+            "WATCHDOG" => {
+                self.alive |= value == "1";
+                self.trigger |= value == "trigger";
+            }
+            "WATCHDOG_USEC" => self.watchdog_us = number(value),
             "MONOTONIC_USEC" => self.monotonic_us = number(value),
             "EXTEND_TIMEOUT_USEC" => self.extend_ms = number(value).map(|us| us.div_ceil(1_000)),
             "ERRNO" => self.errno = number(value).and_then(|errno| i32::try_from(errno).ok()),
@@ -88,7 +99,7 @@ mod tests {
     fn each_name_is_understood() {
         let all = said(
             "READY=1\nRELOADING=1\nMONOTONIC_USEC=77\nSTOPPING=1\nSTATUS=two workers = fine\nERRNO=2\n\
-             EXTEND_TIMEOUT_USEC=1500001\nRESTART_RESET=1\nWATCHDOG=1\nX_MINE=1\nMAINPID=7",
+             EXTEND_TIMEOUT_USEC=1500001\nRESTART_RESET=1\nWATCHDOG=1\nWATCHDOG_USEC=2000000\nX_MINE=1\nMAINPID=7",
         );
         let wanted = Notice {
             ready: true,
@@ -98,6 +109,9 @@ mod tests {
             status: Some("two workers = fine".into()),
             errno: Some(2),
             extend_ms: Some(1_501),
+            alive: true,
+            trigger: false,
+            watchdog_us: Some(2_000_000),
             healed: true,
         };
         assert_eq!(all, wanted);

@@ -1,7 +1,7 @@
 //! PURE. How made-up commands behave, and the random numbers they are drawn from. Never acts.
 
 use supervise::policy::backoff::{Backoff, Policy};
-use supervise::policy::service::{Codes, Kind, Readiness, Spec, Strategy};
+use supervise::policy::service::{Codes, Health, Kind, Readiness, Spec, Strategy};
 use supervise::policy::{End, Exit};
 
 /// SplitMix64: small, good enough, the same everywhere.
@@ -40,6 +40,12 @@ pub struct Behaviour {
     pub fails: Option<End>,
     /// Milliseconds in the command until it says that it is ready; None: it never does.
     pub ready_ms: Option<u64>,
+    /// Milliseconds in the command until probes find it healthy.
+    pub healthy_ms: u64,
+    /// Milliseconds in the command until they find it ill; None: never.
+    pub ill_ms: Option<u64>,
+    /// Milliseconds in the command until it gives no sign of life any more; None: it always does.
+    pub hangs_ms: Option<u64>,
     /// Milliseconds after which the command ends by itself; None: it does not.
     pub life_ms: Option<u64>,
     /// How it ends by itself.
@@ -68,6 +74,9 @@ pub const GOOD: Behaviour = Behaviour {
     steps_ms: Some(3),
     fails: None,
     ready_ms: Some(5),
+    healthy_ms: 0,
+    ill_ms: None,
+    hangs_ms: None,
     life_ms: None,
     exit: Exit::Code(0),
     term_ms: Some(40),
@@ -135,6 +144,9 @@ fn wild(random: &mut Random, spec: &Spec) -> Behaviour {
         } else {
             Some(random.below(3_000) >> random.below(10))
         },
+        healthy_ms: random.below(4_000) >> random.below(10),
+        ill_ms: if limited_start && random.once_in(3) { Some(random.below(20_000)) } else { None },
+        hangs_ms: if random.once_in(4) { Some(random.below(20_000)) } else { None },
         life_ms: if random.once_in(3) { None } else { Some(random.below(60_000) >> random.below(16)) },
         exit: random.pick(&[Exit::Code(0), Exit::Code(1), Exit::Code(3), Exit::Signal(11)]),
         term_ms: if limited_stop && random.once_in(5) { None } else { Some(random.below(3_000)) },
@@ -163,7 +175,17 @@ pub const PLAIN: Spec = Spec {
     before: 0,
     success: Codes::ZERO,
     settle_ms: 1_000,
+    off: false,
+    essential: false,
+    reload: false,
+    watchdog_ms: None,
+    health: None,
+    config_codes: Codes::NONE,
+    exec_stage: 12,
 };
+
+/// A look every two seconds; two that find it ill are too many.
+pub const LOOKED_AT: Health = Health { interval_ms: Some(2_000), timeout_ms: 1_000, failures: 2 };
 
 /// A unit that somebody might write.
 pub fn wild_spec(random: &mut Random) -> Spec {
@@ -187,5 +209,17 @@ pub fn wild_spec(random: &mut Random) -> Spec {
         success: if random.once_in(4) { Codes::of(&[0, 3]) } else { Codes::ZERO },
         ready: random.pick(&[Readiness::Started, Readiness::Told]),
         settle_ms: random.pick(&[1_000, 1_000, 0, 5_000]),
+        off: random.once_in(16),
+        essential: false,
+        reload: random.once_in(2),
+        watchdog_ms: random.pick(&[None, None, Some(3_000)]),
+        health: if kind == Kind::Task {
+            None
+        } else {
+            let gate = Health { interval_ms: None, ..LOOKED_AT };
+            random.pick(&[None, None, Some(gate), Some(LOOKED_AT), Some(Health { failures: 1, ..LOOKED_AT })])
+        },
+        config_codes: if random.once_in(4) { Codes::of(&[1, 3]) } else { Codes::NONE },
+        exec_stage: random.pick(&[12, 5]),
     }
 }

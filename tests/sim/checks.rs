@@ -6,7 +6,7 @@ use supervise::policy::service::{
     Goal, Incarnation, Instance, KEEP_OUTCOME_MS, Kind, MOST_ENDS, MOST_OPERATIONS, Phase, Readiness, Rest,
     Role, Service, Strategy, Want,
 };
-use supervise::policy::{Action, Event, Exit, Operation, Outcome, Run, ServiceId};
+use supervise::policy::{Action, Event, Mono, Operation, Outcome, Run, ServiceId};
 
 use super::kernel::Place;
 use super::sim::{Client, Ran, Sim, Verb, wrong};
@@ -18,6 +18,7 @@ fn is_past_gate(phase: Phase) -> bool {
         | Phase::Preparing
         | Phase::Starting { .. }
         | Phase::Settling { .. }
+        | Phase::Proving { .. }
         | Phase::Running => true,
         Phase::Cloning | Phase::Stopping { .. } | Phase::Clearing { .. } => false,
     }
@@ -46,16 +47,18 @@ impl Sim {
         }
         match event {
             Event::Lost(_) => {
-                let same = counted(&before) == counted(after)
-                    && before.restarts == after.restarts
-                    && before.ends == after.ends;
+                let same =
+                    counted(&before).iter().zip(counted(after)).all(|(before, after)| *before == after)
+                        && before.restarts == after.restarts
+                        && before.ends == after.ends;
                 if !same {
                     return wrong("our own death counted as the service's failure");
                 }
             }
             Event::Tick => {
                 let early = before.deadline().is_none_or(|at| at > self.now);
-                if early && (before.instances != after.instances || !actions.is_empty()) {
+                let waits = before.waits;
+                if early && !waits && (before.instances != after.instances || !actions.is_empty()) {
                     return wrong("an early tick did something");
                 }
                 if !early && after.deadline().is_some_and(|at| at <= self.now) {
@@ -67,6 +70,17 @@ impl Sim {
             | Event::Stop(_)
             | Event::Restart(_)
             | Event::RestartStopFirst(_)
+            | Event::Hold(_)
+            | Event::Reload(_)
+            | Event::Scale(..)
+            | Event::Pull
+            | Event::Alive(_)
+            | Event::Trigger(_)
+            | Event::Watched(..)
+            | Event::Healthy(_)
+            | Event::Unhealthy(_)
+            | Event::Reloaded(_)
+            | Event::NotReloaded(_)
             | Event::Close
             | Event::Cloned(_)
             | Event::NotCloned(..)
@@ -82,74 +96,7 @@ impl Sim {
         Ok(())
     }
 
-    /// What an outsider learns from an event that was written down.
-    pub fn oracle_takes(&mut self, id: ServiceId, event: Event) {
-        match event {
-            Event::Boot => {
-                let at_boot = self.specs.get(&id).is_some_and(|spec| spec.start_at_boot);
-                self.oracle.wanted.insert(id, at_boot);
-            }
-            Event::Start(operation) => self.oracle_asked(id, operation, true),
-            Event::Restart(operation) => {
-                let strategy = self.specs.get(&id).map_or(Strategy::StopFirst, |spec| spec.strategy);
-                self.oracle_restarted(id, operation, strategy);
-            }
-            Event::RestartStopFirst(operation) => {
-                self.oracle_restarted(id, operation, Strategy::StopFirst);
-            }
-            Event::Stop(operation) => self.oracle_asked(id, operation, false),
-            Event::Close => {
-                self.oracle.wanted.insert(id, false);
-            }
-            Event::Gone(run, exit) => {
-                self.oracle.gone.insert(run);
-                if let (Exit::Code(0), Some(made)) = (exit, self.oracle.made.get(&run))
-                    && let Some(before) = made.before
-                {
-                    self.oracle.prepared.insert((made.service, made.generation, before));
-                }
-            }
-            Event::Empty(run) | Event::Lost(run) | Event::NotCloned(run, _) => {
-                self.oracle.gone.insert(run);
-                self.oracle.finished.insert(run);
-            }
-            Event::Executed(run) => {
-                self.oracle.executed.entry(run).or_insert(self.now);
-            }
-            Event::Ready(run) => {
-                self.oracle.said.entry(run).or_insert(self.now);
-            }
-            Event::Cloned(_)
-            | Event::Extended(..)
-            | Event::Healed(_)
-            | Event::NotExecuted(..)
-            | Event::Signalled(_)
-            | Event::Tick => {}
-        }
-    }
-
-    fn oracle_restarted(&mut self, id: ServiceId, operation: Operation, strategy: Strategy) {
-        if !self.oracle.taken.contains(&operation) && !self.store.closing {
-            self.oracle.strategy.insert(id, strategy);
-        }
-        self.oracle_asked(id, operation, true);
-    }
-
-    fn oracle_asked(&mut self, id: ServiceId, operation: Operation, up: bool) {
-        if self.oracle.taken.contains(&operation) {
-            return;
-        }
-        self.oracle.taken.push(operation);
-        let newest = self.kernel.asked.last().copied().unwrap_or(Run(0));
-        if let Some(client) = self.clients.iter_mut().find(|client| client.operation == operation) {
-            client.taken = Some(newest);
-        }
-        if !self.store.closing || !up {
-            self.oracle.wanted.insert(id, up);
-        }
-    }
-
-    fn is_wanted(&self, id: ServiceId) -> bool {
+    pub fn is_wanted(&self, id: ServiceId) -> bool {
         self.oracle.wanted.get(&id).copied().unwrap_or(false)
     }
 
@@ -161,7 +108,8 @@ impl Sim {
             return wrong(format!("{id:?} has goal {:?}, which nobody asked for", service.goal));
         }
         for (_, _, one) in service.incarnations() {
-            if !up && !one.dismissed {
+            let closing = self.store.closing && service.waits;
+            if !up && !one.dismissed && !closing {
                 return wrong(format!("{id:?} is to be down and {one:?} is to go on"));
             }
             if one.dismissed && is_past_gate(one.phase) {
@@ -170,10 +118,14 @@ impl Sim {
         }
         for instance in &service.instances {
             let resting = instance.current.is_none();
-            if !up && resting && matches!(instance.rest, Rest::Waiting | Rest::BackingOff { .. }) {
+            let closing = self.store.closing && service.waits;
+            if !up && !closing && resting && matches!(instance.rest, Rest::Waiting | Rest::BackingOff { .. })
+            {
                 return wrong(format!("{id:?} is to be down and is in {:?}", instance.rest));
             }
-            if up && resting && instance.rest == Rest::Stopped {
+            let count = self.specs.get(&id).map_or(0, |spec| spec.count(service.scale));
+            let surplus = usize::from(instance.number) > count;
+            if up && !surplus && resting && instance.rest == Rest::Stopped {
                 return wrong(format!("{id:?} is to be up and rests"));
             }
             if instance.incarnations().count() > 2 {
@@ -199,6 +151,8 @@ impl Sim {
                     let all = !self.is_task(id) && service.instances.iter().all(|one| proven(one, floor));
                     up && !service.is_down() && target >= floor && !all
                 }
+                Want::Scaled => up,
+                Want::Reloaded => up && service.incarnations().any(|(_, _, one)| one.reload_until.is_some()),
             };
             if !can {
                 return wrong(format!("{asked:?} can never be answered in {service:?}"));
@@ -206,13 +160,14 @@ impl Sim {
         }
         self.check_ready(id, service)?;
         let earliest = self.manager.world.iter().filter_map(|(_, service)| service.deadline()).min();
-        if self.manager.world.deadline() != earliest {
+        let deadline = self.manager.world.deadline();
+        if deadline != earliest && deadline != Some(Mono(0)) {
             return wrong("the world's deadline is not its services' earliest");
         }
         Ok(())
     }
 
-    fn is_task(&self, id: ServiceId) -> bool {
+    pub fn is_task(&self, id: ServiceId) -> bool {
         self.specs.get(&id).is_some_and(|spec| spec.kind == Kind::Task)
     }
 
@@ -226,7 +181,14 @@ impl Sim {
         let told = self.specs.get(&id).is_some_and(|spec| spec.ready == Readiness::Told) && !self.is_task(id);
         for (_, _, one) in service.incarnations() {
             let said = self.kernel.processes.get(&one.run).is_none_or(|process| process.said);
-            if told && !said && matches!(one.phase, Phase::Settling { .. } | Phase::Running) {
+            let looked_at = self.specs.get(&id).is_some_and(|spec| spec.health.is_some());
+            if looked_at && one.is_proven() && !self.oracle.healthy.contains(&one.run) {
+                return wrong(format!("{:?} counts as good and no probe said so", one.run));
+            }
+            if told
+                && !said
+                && matches!(one.phase, Phase::Settling { .. } | Phase::Proving { .. } | Phase::Running)
+            {
                 return wrong(format!("{:?} counts as ready and never said so", one.run));
             }
         }
@@ -291,14 +253,59 @@ impl Sim {
             Readiness::Started => self.oracle.executed.get(&run),
             Readiness::Told => self.oracle.said.get(&run),
         };
-        ready.is_some_and(|at| self.now.since(*at) >= spec.settle_ms)
+        let looked_at = spec.health.is_none() || self.oracle.healthy.contains(&run);
+        looked_at && ready.is_some_and(|at| self.now.since(*at) >= spec.settle_ms)
+    }
+
+    /// Nothing comes up before what it requires.
+    fn check_needs(&self, id: ServiceId) -> Ran {
+        if !self.oracle.fresh.contains(&id) {
+            return Ok(());
+        }
+        let ready = |other: &ServiceId| {
+            if self.is_task(*other) {
+                return self.service(*other).is_some_and(|service| self.has_ended_well(*other, service));
+            }
+            let told = self.specs.get(other).is_some_and(|spec| spec.ready == Readiness::Told);
+            let none = self.specs.get(other).zip(self.service(*other));
+            let none = none.is_some_and(|(spec, service)| spec.count(service.scale) == 0);
+            let mut processes = self.kernel.processes.iter().filter(|(_, one)| one.service == *other);
+            none || processes.any(|(run, _)| {
+                let said = self.oracle.said.contains_key(run);
+                self.oracle.executed.contains_key(run) && (!told || said)
+            })
+        };
+        let lacks = self.needs.get(&id).and_then(|needs| needs.requires.iter().find(|other| !ready(other)));
+        lacks.map_or(Ok(()), |other| wrong(format!("{id:?} begins before {other:?} is ready")))
+    }
+
+    /// When everything stops, nobody is stopped before those that need him.
+    fn check_order(&self, id: ServiceId) -> Ran {
+        if !self.store.closing || self.oracle.stopped_last.contains(&id) {
+            return Ok(());
+        }
+        let all = |one: &ServiceId| {
+            let needs = self.needs.get(one);
+            needs.is_some_and(|needs| {
+                needs.requires.contains(&id) || needs.wants.contains(&id) || needs.after.contains(&id)
+            })
+        };
+        let mut living = self.kernel.processes.values().filter(|process| process.opened && !process.empty());
+        match living.find(|process| all(&process.service)) {
+            Some(process) => wrong(format!("{id:?} is stopped before {:?}, which needs it", process.service)),
+            None => Ok(()),
+        }
     }
 
     /// With `start-first` nobody who has proven himself is signalled before his successor has.
     fn check_overlap(&self, id: ServiceId, run: Run) -> Ran {
         let Some(service) = self.service(id) else { return wrong("a service is lost") };
-        let start_first = self.oracle.strategy.get(&id) == Some(&Strategy::StartFirst) && !self.is_task(id);
-        if !start_first || !self.is_wanted(id) || !self.has_passed(id, run) {
+        let unit = self.specs.get(&id).map_or(Strategy::StopFirst, |spec| spec.strategy);
+        let last = self.oracle.strategy.get(&id).copied().unwrap_or(unit);
+        let start_first = [unit, last] == [Strategy::StartFirst; 2] && !self.is_task(id);
+        let count = self.specs.get(&id).map_or(0, |spec| spec.count(service.scale));
+        let surplus = service.find(run).is_some_and(|(one, _, _)| usize::from(one.number) > count);
+        if surplus || !start_first || !self.is_wanted(id) || !self.has_passed(id, run) {
             return Ok(());
         }
         match service.find(run) {
@@ -327,6 +334,7 @@ impl Sim {
                     return wrong(format!("{run:?} is not new"));
                 }
                 self.check_beside(id, run)?;
+                self.check_needs(id)?;
             }
             Action::Release(run) => {
                 self.check_beside(id, run)?;
@@ -346,6 +354,22 @@ impl Sim {
                     return wrong(format!("the stop signal to {run:?}, which has ended"));
                 }
                 self.check_overlap(id, run)?;
+                self.check_order(id)?;
+            }
+            Action::Abort(run) => {
+                if !seen(run) || self.oracle.gone.contains(&run) {
+                    return wrong(format!("ABRT to {run:?}, which has ended"));
+                }
+                if !self.kernel.is_hung(run) {
+                    return wrong(format!("ABRT to {run:?}, which gives signs of life"));
+                }
+            }
+            Action::Probe(run) | Action::Reload(run) => {
+                let live =
+                    self.service(id).and_then(|service| service.find(run)).map(|(_, _, one)| one.phase);
+                if !matches!(live, Some(Phase::Proving { .. } | Phase::Running)) {
+                    return wrong(format!("{action:?} in {live:?}"));
+                }
             }
             Action::Kill(run) => {
                 if !seen(run) || self.oracle.finished.contains(&run) {
@@ -395,8 +419,10 @@ impl Sim {
             let current = instance.current.as_ref().filter(|one| one.is_proven())?;
             self.kernel.processes.get(&current.run).filter(|process| process.opened).map(|_| current.run)
         };
-        let instances = self.specs.get(&client.service).map_or(0, |spec| usize::from(spec.instances));
-        let running: Option<Vec<Run>> = service.instances.iter().map(good).collect();
+        let spec = self.specs.get(&client.service);
+        let instances = spec.map_or(0, |spec| spec.count(service.scale));
+        let all = service.instances.len();
+        let running: Option<Vec<Run>> = service.instances.iter().take(instances).map(good).collect();
         let running = running.filter(|all| all.len() == instances);
         let newer = running.as_ref().is_some_and(|all| all.iter().all(|run| Some(*run) > client.taken));
         let nothing = !self
@@ -416,12 +442,36 @@ impl Sim {
             (Verb::Start, Outcome::Done | Outcome::Already) => running.is_some(),
             (Verb::Restart | Verb::StopFirst, Outcome::Done) => newer,
             (Verb::Restart | Verb::StopFirst, Outcome::Already) => false,
-            (Verb::Stop, Outcome::Done | Outcome::Already) => service.is_down() && nothing,
+            (Verb::Stop | Verb::Hold, Outcome::Done | Outcome::Already) => service.is_down() && nothing,
+            (Verb::Reload, _) if spec.is_some_and(|spec| !spec.reload) => match outcome {
+                Outcome::Done => newer || task && succeeded,
+                Outcome::Already | Outcome::NotRunning | Outcome::NotReloaded => false,
+                _ => true,
+            },
+            (Verb::Scale(count), Outcome::Done | Outcome::Already) => {
+                let up = service.goal == Goal::Up;
+                service.scale == Some(count) && (!up || task || running.is_some() && all == instances)
+            }
+            (Verb::Reload, Outcome::Done) => {
+                !service.incarnations().any(|(_, _, one)| one.reload_until.is_some())
+            }
+            (Verb::Reload, Outcome::NotRunning) => {
+                !service.instances.iter().any(|one| one.current.as_ref().is_some_and(Incarnation::is_proven))
+            }
+            (Verb::Reload | Verb::Scale(_), Outcome::Ended(end)) => {
+                last.is_some_and(|ended| ended.end == end && !ended.dismissed)
+            }
+            (_, Outcome::Off) => spec.is_some_and(|spec| spec.off) && client.verb.starts(),
+            (_, Outcome::Requires(other)) => {
+                !client.verb.stops()
+                    && self.needs.get(&client.service).is_some_and(|needs| needs.requires.contains(&other))
+            }
+            (Verb::Reload, Outcome::Already) | (_, Outcome::NotRunning | Outcome::NotReloaded) => false,
             (Verb::Start | Verb::Restart | Verb::StopFirst, Outcome::Ended(end)) => {
                 last.is_some_and(|ended| ended.end == end && !ended.dismissed)
             }
-            (Verb::Stop, Outcome::Ended(_) | Outcome::Closing) => false,
-            (Verb::Start | Verb::Restart | Verb::StopFirst, Outcome::Closing) => self.store.closing,
+            (Verb::Stop | Verb::Hold, Outcome::Ended(_) | Outcome::Closing) => false,
+            (_, Outcome::Closing) => self.store.closing,
             (_, Outcome::Superseded) => self.is_superseded(client),
         };
         if holds { Ok(()) } else { wrong(format!("{outcome:?} for {client:?} is not true")) }
@@ -430,103 +480,20 @@ impl Sim {
     fn is_superseded(&self, client: Client) -> bool {
         let later = self.oracle.taken.iter().skip_while(|operation| **operation != client.operation).skip(1);
         let later: BTreeSet<Operation> = later.copied().collect();
+        // A start of another may have pulled it up.
+        let pulled = client.verb.stops()
+            && self.clients.iter().any(|other| {
+                other.verb.starts() && (other.taken.is_none() || later.contains(&other.operation))
+            });
         let mut others = self.clients.iter().filter(|other| other.service == client.service);
-        later.len() >= MOST_OPERATIONS
+        pulled
+            || later.len() >= MOST_OPERATIONS
             || others.any(|other| {
-                later.contains(&other.operation) && (other.verb == Verb::Stop) != (client.verb == Verb::Stop)
+                let scales = |verb| matches!(verb, Verb::Scale(_));
+                later.contains(&other.operation)
+                    && (other.verb.stops() != client.verb.stops()
+                        || scales(other.verb) && scales(client.verb))
             })
-    }
-
-    /// After a turn: whether everything that waits will be woken.
-    pub fn check_waiting(&self) -> Ran {
-        for (id, service) in self.manager.world.iter() {
-            if let Some((_, _, one)) = service.incarnations().find(|(_, _, one)| !self.will_wake(one)) {
-                return wrong(format!("{id:?} waits in {one:?} and nothing will wake it"));
-            }
-            if let Some(instance) = service.instances.iter().find(|one| !self.will_move(id, service, one)) {
-                return wrong(format!("{id:?} waits with {instance:?} and nothing will move it"));
-            }
-        }
-        let waiting = self.clients.iter().enumerate().filter(|(_, client)| client.answered.is_none());
-        for (index, client) in waiting {
-            let known = self.service(client.service).and_then(|service| service.outcome(client.operation));
-            if known != Some(None) && !self.queue.contains(&index) {
-                return wrong(format!("{client:?} waits for an answer that nobody owes it"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether an instance that is not where it is to be has something to wait for.
-    fn will_move(&self, id: ServiceId, service: &Service, instance: &Instance) -> bool {
-        let moves = |one: &Instance| {
-            one.next.is_some()
-                || one.draining.is_some()
-                || one.retry_at.is_some()
-                || one.current.as_ref().is_some_and(|current| !current.is_proven())
-                || one.current.is_none() && matches!(one.rest, Rest::BackingOff { .. })
-        };
-        let gave_up = |one: &Instance| one.current.is_none() && matches!(one.rest, Rest::Done | Rest::Failed);
-        let somebody = service.instances.iter().any(moves);
-        let target = service.roll.map_or(service.generation, |roll| roll.to);
-        match &instance.current {
-            None => match instance.rest {
-                Rest::Stopped | Rest::Done | Rest::Failed => true,
-                Rest::BackingOff { .. } => service.deadline().is_some(),
-                Rest::Waiting => {
-                    let prepares = self.specs.get(&id).is_some_and(|spec| service.prepared < spec.before)
-                        && service.instances.first().is_some_and(moves);
-                    moves(instance) || prepares || service.roll.is_some() && somebody
-                }
-            },
-            // Those that are of another generation wait for their turn; where one gave up, for an operator.
-            Some(current) => {
-                current.generation == target || somebody || service.instances.iter().any(gave_up)
-            }
-        }
-    }
-
-    fn will_wake(&self, one: &Incarnation) -> bool {
-        let alive = |run: &Run| self.kernel.processes.get(run).is_some_and(|process| process.alive());
-        // Dead, and the next turn will read it.
-        let unread = |run: &Run| {
-            self.store.processes.contains_key(run)
-                && !self.manager.exits_read.contains(run)
-                && self.kernel.processes.get(run).is_some_and(|process| !process.alive())
-        };
-        let unheard = |run: &Run| {
-            !self.manager.words_read.contains(run)
-                && self.kernel.processes.get(run).is_some_and(|process| process.said)
-        };
-        let losing = |run: &Run| {
-            self.manager.losing.contains_key(run) && (self.kernel.is_empty(*run) || self.kernel.expects(*run))
-        };
-        let timed = one.deadline().is_some();
-        let run = one.run;
-        match one.phase {
-            Phase::Cloning => losing(&run) || self.manager.in_flight.contains_key(&run) && self.reported(run),
-            Phase::Launching { .. } => {
-                timed || losing(&run) || unread(&run) || alive(&run) && self.kernel.expects(run)
-            }
-            // Without `start-timeout` it may take for ever to be ready; its word or its end brings news.
-            Phase::Starting { .. } => timed || unread(&run) || unheard(&run) || alive(&run),
-            Phase::Settling { .. } => timed,
-            // A command may run for ever; its end brings news.
-            Phase::Preparing | Phase::Running => unread(&run) || alive(&run),
-            Phase::Stopping { .. } => {
-                timed || losing(&run) || unread(&run) || alive(&run) && self.kernel.expects(run)
-            }
-            Phase::Clearing { .. } => {
-                let cleared = self.manager.clearing.contains_key(&run);
-                cleared && (timed || self.kernel.is_empty(run) || self.kernel.expects(run))
-            }
-        }
-    }
-
-    fn reported(&self, run: Run) -> bool {
-        self.kernel.requested(run)
-            || self.kernel.zygote_ended
-            || self.kernel.reports.iter().any(|report| report.run == run)
     }
 
     /// What is dropped at a recovery must be nothing.
@@ -564,7 +531,10 @@ impl Sim {
             if service.goal != Goal::Up || succeeds {
                 continue;
             }
-            let count = self.specs.get(&id).map_or(0, |spec| usize::from(spec.instances));
+            if service.waits && self.manager.world.lack(id).is_some_and(|lack| lack.failed) {
+                continue; // it says so to whoever asks
+            }
+            let count = self.specs.get(&id).map_or(0, |spec| spec.count(service.scale));
             if service.instances.len() != count || service.roll.is_some() {
                 return wrong(format!("{id:?} is not done: {service:?}"));
             }
@@ -577,8 +547,12 @@ impl Sim {
                     let executing = process.is_some_and(|process| process.place == Place::Executing);
                     executing && one.is_proven() && (blocked || one.generation == service.generation)
                 });
-                if !good || instance.next.is_some() || instance.draining.is_some() {
-                    return wrong(format!("{id:?} is to be up, could be, and is in {instance:?}"));
+                if !good || instance.next.is_some() {
+                    let lack = self.manager.world.lack(id);
+                    let other = lack.and_then(|lack| self.service(lack.of));
+                    return wrong(format!(
+                        "{id:?} is to be up, could be, and is in {instance:?}, {lack:?}, {other:?}"
+                    ));
                 }
             }
         }

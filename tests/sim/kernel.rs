@@ -34,6 +34,10 @@ pub struct Process {
     pub report: Launched,
     /// It has said that it is ready; its socket keeps it for the next manager.
     pub said: bool,
+    /// Signs of life that nobody has read; its socket keeps them too.
+    pub signs: u32,
+    executing_since: Mono,
+    sign_every_ms: Option<u64>,
     behaviour: Option<Behaviour>,
     workers: u8,
     stubborn: u8,
@@ -64,6 +68,9 @@ enum Happening {
     LifeOver(Run),
     TermOver(Run),
     WorkersOver(Run),
+    SignOver(Run),
+    ProbeOver(Run, u32),
+    AbortOver(Run),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +105,8 @@ pub struct Kernel {
     requests: BTreeMap<Run, Request>,
     /// The zygote's reports that nobody has read.
     pub reports: Vec<Report>,
+    /// What probes found, for the manager that lives now.
+    pub findings: Vec<(Run, bool)>,
     /// The zygote has ended and the manager does not know yet.
     pub zygote_ended: bool,
     /// Every incarnation that was ever asked for.
@@ -124,7 +133,10 @@ impl Kernel {
             | Happening::ReadyOver(of)
             | Happening::LifeOver(of)
             | Happening::TermOver(of)
-            | Happening::WorkersOver(of) => *of == run,
+            | Happening::WorkersOver(of)
+            | Happening::SignOver(of)
+            | Happening::ProbeOver(of, _)
+            | Happening::AbortOver(of) => *of == run,
         })
     }
 
@@ -170,11 +182,67 @@ impl Kernel {
                     self.die(run, Exit::Signal(15));
                 }
             }
+            Happening::SignOver(run) => self.sign_over(run),
+            Happening::ProbeOver(run, epoch) => {
+                if epoch == self.epoch {
+                    let found = self.is_healthy(run);
+                    self.findings.push((run, found));
+                }
+            }
+            Happening::AbortOver(run) => {
+                if self.place(run) == Some(Place::Executing) {
+                    self.die(run, Exit::Signal(6));
+                }
+            }
             Happening::WorkersOver(run) => {
                 if let Some(process) = self.processes.get_mut(&run) {
                     process.workers = 0;
                 }
             }
+        }
+    }
+
+    fn sign_over(&mut self, run: Run) {
+        if self.is_hung(run) {
+            return;
+        }
+        if let Some(process) =
+            self.processes.get_mut(&run).filter(|process| process.place == Place::Executing)
+            && let Some(ms) = process.sign_every_ms
+        {
+            process.signs += 1;
+            self.at(ms, Happening::SignOver(run));
+        }
+    }
+
+    /// Milliseconds for which the command has been executing.
+    fn age(&self, run: Run) -> u64 {
+        self.processes.get(&run).map_or(0, |process| self.now.since(process.executing_since))
+    }
+
+    /// Whether it gives no sign of life any more.
+    pub fn is_hung(&self, run: Run) -> bool {
+        let hangs = self.behaviour(run).and_then(|behaviour| behaviour.hangs_ms);
+        self.place(run) != Some(Place::Executing) || hangs.is_some_and(|ms| self.age(run) >= ms)
+    }
+
+    /// What a probe finds.
+    pub fn is_healthy(&self, run: Run) -> bool {
+        let Some(behaviour) = self.behaviour(run) else { return false };
+        let age = self.age(run);
+        let ill = behaviour.ill_ms.is_some_and(|ms| age >= ms);
+        self.place(run) == Some(Place::Executing) && age >= behaviour.healthy_ms && !ill
+    }
+
+    /// A probe, for the manager that lives now.
+    pub fn probe(&mut self, run: Run) {
+        self.at(5, Happening::ProbeOver(run, self.epoch));
+    }
+
+    /// ABRT to the main process.
+    pub fn abort(&mut self, run: Run) {
+        if self.behaviour(run).is_some_and(|behaviour| behaviour.term_ms.is_some()) {
+            self.at(20, Happening::AbortOver(run));
         }
     }
 
@@ -216,9 +284,13 @@ impl Kernel {
         }
         process.report = Launched::Executed;
         process.place = Place::Executing;
+        process.executing_since = self.now;
         process.workers = behaviour.workers;
         process.stubborn = behaviour.stubborn;
         process.racers = behaviour.racers;
+        if let Some(ms) = process.sign_every_ms {
+            self.at(ms, Happening::SignOver(run));
+        }
         if let Some(ms) = behaviour.ready_ms {
             self.at(ms, Happening::ReadyOver(run));
         }
@@ -268,6 +340,9 @@ impl Kernel {
                 opened: false,
                 report: Launched::Pending,
                 said: false,
+                signs: 0,
+                executing_since: self.now,
+                sign_every_ms: None,
                 behaviour: None,
                 workers: 0,
                 stubborn: 0,
@@ -290,8 +365,9 @@ impl Kernel {
     }
 
     /// The manager lets a process through its gate.
-    pub fn open_gate(&mut self, run: Run, behaviour: Behaviour) {
+    pub fn open_gate(&mut self, run: Run, behaviour: Behaviour, watchdog_ms: Option<u64>) {
         let Some(process) = self.processes.get_mut(&run) else { return };
+        process.sign_every_ms = watchdog_ms.map(|ms| ms / 2);
         process.opened = true;
         process.gate_held = false;
         process.behaviour = Some(behaviour);
@@ -346,6 +422,7 @@ impl Kernel {
     pub fn manager_died(&mut self) {
         self.epoch += 1;
         self.reports.clear();
+        self.findings.clear();
         self.zygote_ended = false;
         let held: Vec<Run> =
             self.processes.iter().filter(|(_, process)| process.gate_held).map(|(run, _)| *run).collect();

@@ -117,6 +117,7 @@ fn is(name: &str, service: &Service) -> bool {
         (Some(Phase::Preparing), _) => name == "preparing",
         (Some(Phase::Starting { .. }), _) => name == "starting",
         (Some(Phase::Settling { .. }), _) => name == "settling",
+        (Some(Phase::Proving { .. }), _) => name == "proving",
         (Some(Phase::Running), _) => name == "running",
         (Some(Phase::Stopping { .. }), _) => name == "stopping",
         (Some(Phase::Clearing { .. }), _) => name == "clearing",

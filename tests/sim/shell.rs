@@ -30,6 +30,10 @@ impl Sim {
         if changed {
             self.write(id)?;
             self.oracle_takes(id, event);
+            // One of no instances has come up with none.
+            if self.service(id).is_some_and(|service| !service.waits && service.instances.is_empty()) {
+                self.oracle.fresh.remove(&id);
+            }
         }
         self.check_service(id)?;
         self.point()?;
@@ -74,6 +78,7 @@ impl Sim {
                 if let Some(made) = made {
                     self.oracle.made.insert(run, made);
                 }
+                self.oracle.fresh.remove(&id);
                 let fate = self.commands.clone3(self.kernel.asked.len() as u32);
                 self.kernel.request(run, id, fate);
                 self.manager.in_flight.insert(run, id);
@@ -85,7 +90,7 @@ impl Sim {
                     let ends = spec.kind == Kind::Task || before.is_some();
                     let life = self.commands.life(*opened, spec, ends);
                     *opened += 1;
-                    self.kernel.open_gate(run, life);
+                    self.kernel.open_gate(run, life, spec.watchdog_ms.filter(|_| before.is_none()));
                 }
                 self.manager.gates.remove(&run);
             }
@@ -93,6 +98,12 @@ impl Sim {
                 self.kernel.terminate(run);
                 self.manager.signalled.push((id, run));
             }
+            Action::Abort(run) => {
+                self.kernel.abort(run);
+                self.manager.signalled.push((id, run));
+            }
+            Action::Probe(run) => self.kernel.probe(run),
+            Action::Reload(run) => self.manager.reloaded.push((id, run)),
             Action::Kill(run) => self.kernel.kill(run),
             Action::Clear(run) => {
                 self.kernel.clear(run);
@@ -186,6 +197,35 @@ impl Sim {
             self.feed(id, Event::Ready(run))?;
             self.manager.words_read.insert(run);
         }
+        for (run, id) in self.unread_signs() {
+            self.feed(id, Event::Alive(run))?;
+            if let Some(process) = self.kernel.processes.get_mut(&run) {
+                process.signs = 0;
+            }
+        }
+        for (run, healthy) in std::mem::take(&mut self.kernel.findings) {
+            let Some(id) = self.store.processes.get(&run).copied() else { continue };
+            self.feed(id, if healthy { Event::Healthy(run) } else { Event::Unhealthy(run) })?;
+        }
+        for (id, run) in std::mem::take(&mut self.manager.reloaded) {
+            self.feed(id, Event::Reloaded(run))?;
+        }
+        Ok(())
+    }
+
+    fn unread_signs(&self) -> Vec<(Run, ServiceId)> {
+        let known = self.store.processes.iter();
+        known
+            .filter(|(run, _)| self.kernel.processes.get(run).is_some_and(|process| process.signs > 0))
+            .map(|(run, id)| (*run, *id))
+            .collect()
+    }
+
+    /// What a service needs comes up with it.
+    pub fn pull_for(&mut self, id: ServiceId) -> Ran {
+        for other in self.manager.world.pulls(id) {
+            self.feed(other, Event::Pull)?;
+        }
         Ok(())
     }
 
@@ -236,7 +276,13 @@ impl Sim {
             let client = self.clients[index];
             match self.service(client.service).and_then(|service| service.outcome(client.operation)) {
                 Some(Some(outcome)) => self.told_again(index, outcome)?,
-                Some(None) | None => self.feed(client.service, client.event())?,
+                known @ (Some(None) | None) => {
+                    let off = self.specs.get(&client.service).is_some_and(|spec| spec.off);
+                    if client.verb.starts() && !off && known.is_none() {
+                        self.pull_for(client.service)?;
+                    }
+                    self.feed(client.service, client.event())?;
+                }
             }
             self.queue.pop_front();
         }
@@ -256,6 +302,9 @@ impl Sim {
         !self.kernel.reports.is_empty()
             || self.kernel.zygote_ended
             || !self.manager.signalled.is_empty()
+            || !self.manager.reloaded.is_empty()
+            || !self.kernel.findings.is_empty()
+            || !self.unread_signs().is_empty()
             || !self.queue.is_empty()
             || self.manager.world.due(self.now).is_some()
             || self.kernel.next().is_some_and(|at| at <= self.now)
@@ -287,6 +336,9 @@ impl Sim {
     /// The one way to begin: take what is there, look at the world, go on.
     pub fn recover(&mut self) -> Ran {
         self.manager = Manager { world: World::new(), ..Manager::default() };
+        if self.store.closing {
+            self.manager.world.close(); // before the first event: nothing may come up any more
+        }
         let mut fresh = Vec::new();
         for (id, spec) in self.specs.clone() {
             let service = match self.store.snapshots.get(&id) {
@@ -297,6 +349,9 @@ impl Sim {
                 }
             };
             self.manager.world.add(id, spec, service);
+        }
+        for (id, needs) in self.needs.clone() {
+            self.manager.world.depend(id, needs);
         }
         let live: BTreeSet<Run> = self.manager.world.incarnations().map(|(_, one)| one.run).collect();
         for run in self.store.processes.keys().copied().collect::<Vec<_>>() {
@@ -312,6 +367,9 @@ impl Sim {
             return self.close_all();
         }
         for id in fresh {
+            if self.specs.get(&id).is_some_and(|spec| spec.start_at_boot) {
+                self.pull_for(id)?;
+            }
             self.feed(id, Event::Boot)?;
         }
         Ok(())
@@ -352,6 +410,17 @@ impl Sim {
                 | Event::Stop(_)
                 | Event::Restart(_)
                 | Event::RestartStopFirst(_)
+                | Event::Hold(_)
+                | Event::Reload(_)
+                | Event::Scale(..)
+                | Event::Pull
+                | Event::Alive(_)
+                | Event::Trigger(_)
+                | Event::Watched(..)
+                | Event::Healthy(_)
+                | Event::Unhealthy(_)
+                | Event::Reloaded(_)
+                | Event::NotReloaded(_)
                 | Event::Close
                 | Event::Cloned(_)
                 | Event::NotCloned(..)
@@ -366,8 +435,12 @@ impl Sim {
                 | Event::Tick => self.feed(id, event)?,
             }
         }
-        if self.manager.world.incarnation(id, run).map(|now| now.phase) == Some(one.phase) {
+        if let Some(now) = self.manager.world.incarnation(id, run).filter(|now| now.phase == one.phase) {
+            let same = now.probe == one.probe && now.reload_until == one.reload_until;
             for action in missed.again {
+                if !same && matches!(action, Action::Probe(_) | Action::Reload(_)) {
+                    continue;
+                }
                 self.carry_out(id, action)?;
                 self.point()?;
             }

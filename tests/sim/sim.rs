@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use supervise::policy::service::{Service, Spec, Strategy};
-use supervise::policy::world::World;
+use supervise::policy::world::{Needs, World};
 use supervise::policy::{Action, Event, Mono, Operation, Outcome, Run, ServiceId};
 
 use super::behaviour::Commands;
@@ -35,6 +35,21 @@ pub enum Verb {
     Stop,
     Restart,
     StopFirst,
+    Hold,
+    Reload,
+    Scale(u16),
+}
+
+impl Verb {
+    /// Whether it takes a service down.
+    pub fn stops(self) -> bool {
+        matches!(self, Self::Stop | Self::Hold)
+    }
+
+    /// Whether it brings a service up.
+    pub fn starts(self) -> bool {
+        matches!(self, Self::Start | Self::Restart | Self::StopFirst)
+    }
 }
 
 /// Somebody who waits for an operation.
@@ -54,6 +69,9 @@ impl Client {
             Verb::Start => Event::Start(self.operation),
             Verb::Stop => Event::Stop(self.operation),
             Verb::Restart => Event::Restart(self.operation),
+            Verb::Hold => Event::Hold(self.operation),
+            Verb::Reload => Event::Reload(self.operation),
+            Verb::Scale(count) => Event::Scale(self.operation, count),
             Verb::StopFirst => Event::RestartStopFirst(self.operation),
         }
     }
@@ -82,6 +100,8 @@ pub struct Manager {
     /// `Clear` was carried out; `Empty` as soon as nothing is left of them.
     pub clearing: BTreeMap<Run, ServiceId>,
     pub signalled: Vec<(ServiceId, Run)>,
+    /// `Reload` was carried out.
+    pub reloaded: Vec<(ServiceId, Run)>,
 }
 
 /// What an incarnation was made as.
@@ -104,6 +124,12 @@ pub struct Oracle {
     pub executed: BTreeMap<Run, Mono>,
     /// When each said that it is ready.
     pub said: BTreeMap<Run, Mono>,
+    /// Those that a probe has found healthy.
+    pub healthy: BTreeSet<Run>,
+    /// Services that were wanted anew, and of which nothing has begun since.
+    pub fresh: BTreeSet<ServiceId>,
+    /// Services that an operator has stopped since everything was to stop.
+    pub stopped_last: BTreeSet<ServiceId>,
     /// How the last restart of a service was to go.
     pub strategy: BTreeMap<ServiceId, Strategy>,
     /// Commands before the start that succeeded.
@@ -120,6 +146,7 @@ pub struct Oracle {
 pub struct Sim {
     pub now: Mono,
     pub specs: BTreeMap<ServiceId, Spec>,
+    pub needs: BTreeMap<ServiceId, Needs>,
     pub commands: Commands,
     pub opened: BTreeMap<ServiceId, usize>,
     pub kernel: Kernel,
@@ -148,6 +175,7 @@ impl Sim {
         Self {
             now: Mono(1_000),
             specs,
+            needs: BTreeMap::new(),
             commands,
             opened: BTreeMap::new(),
             kernel: Kernel::default(),

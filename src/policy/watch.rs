@@ -1,0 +1,148 @@
+//! PURE. Whether an incarnation works: probes, signs of life, and reading its configuration anew. Never knows what else
+//! its service has.
+
+use super::service::Step;
+use super::state::{Incarnation, Phase, Probe};
+use super::{Action, End, Mono};
+
+/// Milliseconds between two probes of one that has yet to be found healthy.
+const GATE_MS: u64 = 300;
+/// Milliseconds that a probe may be late before it counts as lost.
+const LATE_PROBE_MS: u64 = 5_000;
+/// Milliseconds from ABRT to KILL: time to write a core.
+const ABORT_MS: u64 = 5_000;
+/// A tick that is later than this many milliseconds says that nobody listened meanwhile.
+const GAP_MS: u64 = 2_000;
+/// Milliseconds for which it is waited that one says it has read its configuration anew; more where it says so.
+pub const RELOAD_MS: u64 = 5_000;
+
+impl Incarnation {
+    /// It has lived for long enough.
+    pub(super) fn settled(&mut self, step: &mut Step<'_>) {
+        if step.spec.health.is_none() {
+            self.run_on(step);
+            return;
+        }
+        let give_up_at = step.spec.start_timeout_ms.map(|ms| step.now.after(ms));
+        self.enter(Phase::Proving { give_up_at }, step.now);
+        self.look(step);
+    }
+
+    /// It has proven itself.
+    pub(super) fn run_on(&mut self, step: &Step<'_>) {
+        self.enter(Phase::Running, step.now);
+        self.ill = 0;
+        self.probe = self.next_probe(step);
+        self.watchdog = self.period(step).map(|ms| step.now.after(ms));
+    }
+
+    /// Nothing more is asked of it, and nothing more expected.
+    pub(super) const fn unwatch(&mut self) {
+        self.probe = None;
+        self.watchdog = None;
+        self.reload_until = None;
+    }
+
+    fn period(&self, step: &Step<'_>) -> Option<u64> {
+        self.watchdog_ms.or(step.spec.watchdog_ms).filter(|ms| *ms > 0)
+    }
+
+    fn next_probe(&self, step: &Step<'_>) -> Option<Probe> {
+        let interval_ms = step.spec.health.and_then(|health| health.interval_ms)?;
+        Some(Probe::Due(step.now.after(interval_ms)))
+    }
+
+    fn look(&mut self, step: &mut Step<'_>) {
+        let timeout_ms = step.spec.health.map_or(0, |health| health.timeout_ms);
+        step.out.push(Action::Probe(self.run));
+        self.probe = Some(Probe::Asked { lost_at: step.now.after(timeout_ms.saturating_add(LATE_PROBE_MS)) });
+    }
+
+    /// What a probe found. One that nobody waits for says nothing.
+    pub(super) fn looked_at(&mut self, healthy: bool, step: &Step<'_>) {
+        if !matches!(self.probe, Some(Probe::Asked { .. })) {
+            return;
+        }
+        match self.phase {
+            Phase::Proving { .. } if healthy => self.run_on(step),
+            Phase::Proving { .. } => self.probe = Some(Probe::Due(step.now.after(GATE_MS))),
+            Phase::Running => {
+                self.ill = if healthy { 0 } else { self.ill.saturating_add(1) };
+                self.probe = self.next_probe(step);
+            }
+            Phase::Cloning
+            | Phase::Launching { .. }
+            | Phase::Preparing
+            | Phase::Starting { .. }
+            | Phase::Settling { .. }
+            | Phase::Stopping { .. }
+            | Phase::Clearing { .. } => {} // nobody looks at it
+        }
+    }
+
+    /// Whether so many probes found it ill that it is to be replaced.
+    pub(super) fn is_ill(&self, step: &Step<'_>) -> bool {
+        step.spec.health.is_some_and(|health| self.ill >= health.failures)
+    }
+
+    /// A sign of life.
+    pub(super) fn alive(&mut self, step: &Step<'_>) {
+        if self.watchdog.is_some() {
+            self.watchdog = self.period(step).map(|ms| step.now.after(ms));
+        }
+    }
+
+    /// It says how often it will give a sign of life.
+    pub(super) fn watched(&mut self, ms: u64, step: &Step<'_>) {
+        if !self.has_a_say() {
+            return;
+        }
+        self.watchdog_ms = Some(ms);
+        if matches!(self.phase, Phase::Running) {
+            self.watchdog = self.period(step).map(|ms| step.now.after(ms));
+        }
+    }
+
+    /// It has given no sign of life, or says that it is to be treated so.
+    pub(super) fn abort(&mut self, step: &mut Step<'_>) {
+        if !self.has_a_say() {
+            return;
+        }
+        self.pending_end = Some(End::Watchdog);
+        step.out.push(Action::Abort(self.run));
+        self.unwatch();
+        let kill_at = Some(step.now.after(ABORT_MS));
+        self.enter(Phase::Stopping { signalled: false, killed: false, kill_at }, step.now);
+    }
+
+    /// It is ill, and nothing is started beside it.
+    pub(super) fn end_of_illness(&mut self, step: &mut Step<'_>) {
+        self.pending_end = Some(End::Unhealthy);
+        self.terminate(step);
+    }
+
+    /// It is to read its configuration anew.
+    pub(super) fn reload(&mut self, step: &mut Step<'_>) {
+        step.out.push(Action::Reload(self.run));
+        self.reload_until = Some(step.now.after(RELOAD_MS));
+    }
+
+    /// What is due besides the phase.
+    pub(super) fn keep_watch(&mut self, step: &mut Step<'_>) {
+        let now = step.now;
+        match self.probe {
+            Some(Probe::Due(at) | Probe::Asked { lost_at: at }) if now >= at => self.look(step),
+            Some(Probe::Due(_) | Probe::Asked { .. }) | None => {}
+        }
+        if self.reload_until.is_some_and(|at| now >= at) {
+            self.reload_until = None; // it says nothing of it: it was told, and that is all
+        }
+        if let Some(at) = self.watchdog.filter(|at: &Mono| now >= *at) {
+            if now.since(at) > GAP_MS {
+                self.alive(step); // we were away, not it
+            } else {
+                self.abort(step);
+            }
+        }
+    }
+}
