@@ -21,12 +21,14 @@
 //! | [`init`] | ROOT | one command under PID 1, and nothing else |
 //! | [`launch`] | CHILD | a plan to a running command |
 //! | [`lookup`] | CHILD | account names to numbers |
+//! | [`binder`] | CHILD | sockets bound with a service's own rights |
 //! | [`probe`] | CHILD | whether a service answers, with its own rights |
 //! | [`logger`] | LOG | bytes to files |
 //! | [`cli`] | USER | arguments, text, exit codes |
 //!
 //! [`unit`]: mod@unit
 
+pub mod binder;
 pub mod cli;
 pub mod init;
 pub mod keeper;

@@ -16,6 +16,7 @@ pub fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         "lookup" => crate::lookup::main,
         "probe" => crate::probe::main,
         "read" => crate::lookup::read_main,
+        "bind" => crate::binder::main,
         _ => return None,
     };
     Some(main(args.collect()))

@@ -119,6 +119,16 @@ fn from_above(ready_fd: Option<RawFd>) -> Result<Vec<(Kind, u64, OwnedFd)>, Trou
         }
         found.push((Kind::Given, place.into(), socket));
     }
+    // Server::Starter gives no names: its sockets are told by their addresses. A variable may be left over, and what it
+    // says then is no mistake of ours.
+    let ports = std::env::var("SERVER_STARTER_PORT").unwrap_or_default();
+    let ports = ports.split(';').filter_map(|one| one.rsplit_once('=')?.1.parse::<RawFd>().ok());
+    for fd in ports.filter(|fd| *fd >= FIRST_GIVEN && Some(*fd) != ready_fd) {
+        let is_new = found.iter().all(|(_, _, one)| one.as_raw_fd() != fd);
+        if is_new && let Ok(socket) = fds::inherited(fd) {
+            found.push((Kind::Given, found.len() as u64, socket));
+        }
+    }
     if let Some(fd) = ready_fd {
         let announce = fds::inherited(fd).map_err(|error| {
             Trouble::plain(Exit::Failed, format!("`--ready-fd {fd}`: {}", reason(&error)))

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use super::inputs::{self, Inputs, questions};
 use super::kept::{Kept, News};
+use super::listeners::NotAll;
 use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
@@ -237,7 +238,7 @@ impl Manager {
         self.link_dependencies();
         for id in &ids {
             let boots = self.world.spec(*id).is_some_and(|spec| spec.start_at_boot);
-            if boots && let Err(words) = self.make_directories(*id).and_then(|()| self.bind_all(*id, None)) {
+            if boots && let Err(words) = self.bind_early(*id) {
                 self.say_words(*id, words); // tried again at the start, which then fails with these words
             }
         }
@@ -263,6 +264,15 @@ impl Manager {
         match self.look_up(std::slice::from_ref(&question)).remove(&question) {
             Some(Answer::User(account)) => account.name,
             _ => self.user.to_string(),
+        }
+    }
+
+    /// Binds the sockets of a service before anything starts; those that are bound with its own rights take a while.
+    fn bind_early(&mut self, id: ServiceId) -> Result<(), String> {
+        self.make_directories(id)?;
+        match self.bind_all(id, None) {
+            Ok(_) | Err(NotAll::Waiting) => Ok(()),
+            Err(NotAll::Wrong(words)) => Err(words),
         }
     }
 

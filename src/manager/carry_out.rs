@@ -4,6 +4,7 @@ use crate::sys::errno::reason;
 use std::os::fd::AsFd;
 
 use super::Manager;
+use super::listeners::NotAll;
 use super::tree::Tree;
 use crate::policy::{Action, Event, Run, ServiceId};
 use crate::sys::process;
@@ -163,7 +164,7 @@ impl Manager {
         let held = service.is_down() && service.goal == Goal::Held;
         if held
             && matches!(event, Event::Hold(_))
-            && let Err(words) = self.bind_all(id, None)
+            && let Err(NotAll::Wrong(words)) = self.bind_all(id, None)
         {
             self.say_words(id, words);
         }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::Manager;
 use super::inputs::Which;
 use super::kept::is_full;
-use super::listeners;
+use super::listeners::{self, NotAll};
 use super::logs::Output;
 use super::processes::Process;
 use crate::policy::{End, Event, Run, ServiceId};
@@ -166,6 +166,10 @@ impl Manager {
                     self.feed(id, Event::NotCloned(run, End::Unprepared));
                     continue;
                 }
+                Err(NotPrepared::Waiting) => {
+                    self.await_sockets(id, run);
+                    continue;
+                }
                 Err(NotPrepared::Unbound(words)) => {
                     self.words.insert(id, words); // said with the event
                     self.feed(id, Event::NotCloned(run, End::Unbound));
@@ -198,7 +202,10 @@ impl Manager {
         let Which { generation, instance, .. } = which;
         // Sockets may lie in them.
         self.make_directories(id).map_err(NotPrepared::Words)?;
-        let mut sockets = self.bind_all(id, Some(run)).map_err(NotPrepared::Unbound)?;
+        let mut sockets = self.bind_all(id, Some(run)).map_err(|not_all| match not_all {
+            NotAll::Wrong(words) => NotPrepared::Unbound(words),
+            NotAll::Waiting => NotPrepared::Waiting,
+        })?;
         if which.before.is_some() {
             sockets.clear(); // they are bound, and clients wait, but a command before the start has none
         }
@@ -417,6 +424,8 @@ enum NotPrepared {
     Words(String),
     /// A socket is not bound; the words say why.
     Unbound(String),
+    /// A socket is being bound with the service's rights.
+    Waiting,
 }
 
 /// Without its notify socket or pipe a service would never be ready.

@@ -89,6 +89,7 @@ impl Manager {
             self.above.deadline(),
             self.probes.deadline(),
             self.execs.deadline(),
+            self.listeners.foreign.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
             (!self.answered.is_empty()).then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
@@ -111,6 +112,7 @@ impl Manager {
                 | Watch::Logger
                 | Watch::Handover
                 | Watch::Files
+                | Watch::Binder(_)
                 | Watch::Control
                 | Watch::Tree(_)
                 | Watch::Pidfd(_)
@@ -123,6 +125,7 @@ impl Manager {
             match watch {
                 Watch::Voice(run) => self.hear(*run),
                 Watch::Probe(request) => self.hear_probe(*request),
+                Watch::Binder(request) => self.hear_binder(*request),
                 _ => {}
             }
         }
@@ -139,7 +142,12 @@ impl Manager {
                 Watch::Pidfd(run) => self.take_foreign_end(*run),
                 Watch::Handover => self.hand_over()?,
                 Watch::Files => self.look_at_files(),
-                Watch::Zygote | Watch::Report(_) | Watch::Control | Watch::Probe(_) | Watch::Voice(_) => {}
+                Watch::Zygote
+                | Watch::Report(_)
+                | Watch::Control
+                | Watch::Probe(_)
+                | Watch::Binder(_)
+                | Watch::Voice(_) => {}
             }
         }
         self.look_again();
@@ -331,6 +339,7 @@ impl Manager {
     fn keep_deadlines(&mut self) -> io::Result<()> {
         self.keep_probes();
         self.keep_execs();
+        self.keep_binders();
         // Every due tick moves its own deadline on; the bound only keeps a mistake there from holding us.
         for _ in 0..self.services.len() * 4 + 4 {
             let Some(id) = self.world.due(self.now) else { break };

@@ -34,6 +34,7 @@ const TREE: usize = 2 << 56;
 const PIDFD: usize = 3 << 56;
 const VOICE: usize = 4 << 56;
 const PROBE: usize = 5 << 56;
+const BINDER: usize = 6 << 56;
 const CLASS: usize = 0xFF << 56;
 
 /// What a token stands for.
@@ -59,6 +60,8 @@ pub enum Watch {
     Pidfd(Run),
     /// What an incarnation says of itself.
     Voice(Run),
+    /// What is bound with a service's rights, by the number of its request.
+    Binder(u64),
     /// What a probe says, by the number of its request.
     Probe(u64),
 }
@@ -77,6 +80,7 @@ pub fn meaning(token: Token) -> Watch {
             TREE => Watch::Tree(run),
             PIDFD => Watch::Pidfd(run),
             VOICE => Watch::Voice(run),
+            BINDER => Watch::Binder(run.0),
             PROBE => Watch::Probe(run.0),
             _ => Watch::Control,
         },
@@ -186,6 +190,11 @@ impl Manager {
         if let Some(raw) = self.watched.reports.remove(&run) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
         }
+    }
+
+    /// Watches what binds a socket with a service's rights.
+    pub(super) fn watch_binder(&mut self, request: u64, raw: RawFd) {
+        self.register(raw, BINDER, Run(request), Interest::READABLE);
     }
 
     /// Watches what a probe says.

@@ -424,7 +424,7 @@ pub const KEYS: &[Key] = rows! {
             "Looks now and then whether the other side of a TCP connection is still there.";
         "freebind" Shape::Flag, Now, Is "false",
             "Binds an address that the machine does not have yet.";
-        "inherit" Shape::GivenName, Later, Unset r#""http""#,
+        "inherit" Shape::GivenName, Now, Unset r#""http""#,
             "Takes the socket of this name from the init that started supervise.";
     }
     Health {

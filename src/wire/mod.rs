@@ -1,6 +1,7 @@
 //! PURE. The bytes and values of every protocol. Never a file, a socket or a global.
 
 pub mod accounts;
+pub mod binder;
 pub mod control;
 pub mod cri;
 pub mod exec;

@@ -1,6 +1,6 @@
 //! ROOT. One new socket at an address. Never as root in a directory that somebody else can write.
 //!
-//! There the file found at a path is removed only if it is a socket of ours and nobody listens; a lock in the
+//! Elsewhere the file found at a path is removed only if it is a socket of ours and nobody listens; a lock in the
 //! runtime directory says which supervisor's the path is.
 
 use std::io;
@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::{Address, Carries, Spot, Wanted};
+use crate::sys::sockets::{Access, NotBound};
 use crate::sys::walk::{self, Walked};
 use crate::sys::{files, sockets};
 
@@ -20,6 +21,8 @@ pub struct Bound {
     pub file: Option<(u64, u64)>,
     /// The lock of its path.
     pub lock: Option<OwnedFd>,
+    /// Its file is where others than root can write.
+    pub foreign: bool,
 }
 
 /// Why there is none.
@@ -52,19 +55,20 @@ pub const fn kind(carries: Carries) -> sockets::Kind {
 pub fn bind(wanted: &Wanted, me: u32, locks: Option<&Path>) -> Result<Bound, Failure> {
     let Address { spot, carries } = &wanted.address;
     let kind = kind(*carries);
+    let unnamed = |socket| Bound { socket, file: None, lock: None, foreign: false };
     let bound = match spot {
         Spot::Inet { address, dual } => {
             let socket = sockets::bind_inet(*address, *dual, kind, wanted.options);
-            Bound { socket: socket.map_err(|error| refused(error, address.port()))?, file: None, lock: None }
+            unnamed(socket.map_err(|error| refused(error, address.port()))?)
         }
         Spot::Abstract(name) => {
             let socket = sockets::bind_abstract(name.as_bytes(), kind.raw());
-            Bound { socket: socket.map_err(|error| refused(error, 0))?, file: None, lock: None }
+            unnamed(socket.map_err(|error| refused(error, 0))?)
         }
         Spot::Path(path) => {
             let lock = locks.map(|locks| lock(locks, path)).transpose()?.flatten();
             let (socket, file) = bind_file(path, wanted, me)?;
-            Bound { socket, file: Some(file), lock }
+            Bound { socket, file: Some(file), lock, foreign: false }
         }
     };
     // Last, so that no client slips in before owner and mode are right.
@@ -105,70 +109,37 @@ pub fn lock(locks: &Path, path: &Path) -> Result<Option<OwnedFd>, Failure> {
     }
 }
 
-/// Takes a path apart into its directory and its name.
-pub fn parts(path: &Path) -> io::Result<(&Path, &Path)> {
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok((parent, Path::new(name))),
-        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-    }
-}
-
 fn bind_file(path: &Path, wanted: &Wanted, me: u32) -> Result<(OwnedFd, (u64, u64)), Failure> {
-    let (parent, name) = parts(path)?;
+    let parent = path.parent().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
     let directory = match walk::to_directory(parent, me)? {
         Walked::Directory(directory) => directory,
-        Walked::Foreign(part) => return Err(Failure::Foreign(part)),
-    };
-    if let Some(named) = files::look(directory.as_fd(), name)? {
-        if !named.is_socket || named.user != me && Some(named.user) != wanted.user {
-            let what =
-                if named.is_socket { "a socket of another user" } else { "something that is no socket" };
-            let error = io::Error::from_raw_os_error(libc::EADDRINUSE);
-            return Err(Failure::Refused(error, Some(format!("{what} is there; remove it"))));
+        Walked::Foreign(part) if me == 0 => return Err(Failure::Foreign(part)),
+        // The rights of the service are our own.
+        Walked::Foreign(_) => {
+            files::make_directory(parent, 0o755)?;
+            files::open_directory(&parent.canonicalize()?)?
         }
-        if is_live(path) {
-            return Err(Failure::Taken);
-        }
-        files::remove(directory.as_fd(), name)?;
-    }
-    let socket =
-        sockets::bind_unix(path, kind(wanted.address.carries).raw()).map_err(|error| refused(error, 0))?;
-    files::own(directory.as_fd(), name, wanted.user, wanted.group, wanted.mode).map_err(|error| {
-        let _ = files::remove(directory.as_fd(), name);
-        let hint = (me != 0).then(|| "an ordinary user can only give a socket to its own groups".to_owned());
-        Failure::Refused(error, hint)
-    })?;
-    let named = files::look(directory.as_fd(), name)?;
-    let identity = named.map(|named| named.identity).unwrap_or_default();
-    Ok((socket, identity))
-}
-
-/// Whether somebody accepts at a path, or could: a full queue is one too, and so is a socket of another type.
-fn is_live(path: &Path) -> bool {
-    match sockets::connect_unix(path, libc::SOCK_STREAM) {
-        Ok(_) => true,
-        Err(error) => !matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)),
-    }
-}
-
-/// Device and inode of what is at a path now; None where nothing is.
-pub fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    let (parent, name) = parts(path)?;
-    let directory = match parent.canonicalize().and_then(|real| files::open_directory(&real)) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
     };
-    Ok(files::look(directory.as_fd(), name)?.map(|named| named.identity))
+    let access = Access { mode: wanted.mode, user: wanted.user, group: wanted.group };
+    sockets::bind_at(directory.as_fd(), path, kind(wanted.address.carries), me, access)
+        .map_err(|not_bound| failure(not_bound, me == 0))
 }
 
-/// Removes what is at a path where it is still the file that was made there.
-pub fn remove_if_it_is(path: &Path, identity: (u64, u64)) {
-    let Ok((parent, name)) = parts(path) else { return };
-    if let Ok(directory) = parent.canonicalize().and_then(|real| files::open_directory(&real))
-        && let Ok(Some(named)) = files::look(directory.as_fd(), name)
-        && named.identity == identity
-    {
-        let _ = files::remove(directory.as_fd(), name);
+/// What a file that is not bound means.
+pub fn failure(not_bound: NotBound, as_root: bool) -> Failure {
+    let in_the_way = |what: &str| {
+        let error = io::Error::from_raw_os_error(libc::EADDRINUSE);
+        Failure::Refused(error, Some(format!("{what} is there; remove it")))
+    };
+    match not_bound {
+        NotBound::System(error) => Failure::Refused(error, None),
+        NotBound::Live => Failure::Taken,
+        NotBound::NoSocket => in_the_way("something that is no socket"),
+        NotBound::Strangers => in_the_way("a socket of another user"),
+        NotBound::NotGiven(error) => {
+            let hint =
+                (!as_root).then(|| "an ordinary user can only give a socket to its own groups".to_owned());
+            Failure::Refused(error, hint)
+        }
     }
 }

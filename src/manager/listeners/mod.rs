@@ -1,11 +1,12 @@
 //! ROOT. The listening sockets: bound once, kept by the keeper, put right before each hand-over, removed with
 //! their unit. Never accepts.
 //!
-//! [`bind`] makes one, [`repair`] puts right what a holder did to one, [`holder`] names who has an address that
+//! [`bind`] makes one, [`foreign`] has it made where root keeps away, [`repair`] puts right what a holder did to one, [`given`] takes one that was given, [`holder`] names who has an address that
 //! is wanted here, [`guard`] sees files go, [`of_service`] is where units come in.
 
 mod address;
 mod bind;
+mod foreign;
 mod given;
 mod guard;
 mod holder;
@@ -20,6 +21,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, Carries, Spot};
+pub use of_service::NotAll;
 
 use super::kept::Kept;
 use crate::policy::ServiceId;
@@ -37,6 +39,8 @@ pub struct Wanted {
     pub user: Option<u32>,
     /// The file's group, where one is named.
     pub group: Option<u32>,
+    /// The name under which whoever started supervise gives it.
+    pub inherit: Option<String>,
     /// How many connections may wait.
     pub backlog: u32,
     /// Options of an IP socket.
@@ -55,6 +59,9 @@ pub struct Listener {
     /// The room that its queue has, where the kernel gives it less than is wanted.
     #[serde(default)]
     pub clamped: Option<u32>,
+    /// Its file is where others than root can write: root keeps away from it.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// All of them.
@@ -63,6 +70,8 @@ pub struct Listeners {
     table: BTreeMap<u64, Listener>,
     /// Their files.
     pub guard: guard::Guard,
+    /// What is bound with the rights of services.
+    pub foreign: foreign::Foreign,
 }
 
 /// A failure of one socket.
@@ -87,8 +96,8 @@ impl Listeners {
     /// Takes one up again, or a new one in.
     pub fn restore(&mut self, id: u64, listener: Listener) {
         let file = |listener: &Listener| match &listener.address.spot {
-            Spot::Path(path) => listener.file.map(|file| (path.clone(), file)),
-            Spot::Inet { .. } | Spot::Abstract(_) => None,
+            Spot::Path(path) if !listener.foreign => listener.file.map(|file| (path.clone(), file)),
+            Spot::Path(_) | Spot::Inet { .. } | Spot::Abstract(_) => None,
         };
         let now = file(&listener);
         let before = self.table.insert(id, listener).as_ref().and_then(file);
@@ -123,8 +132,10 @@ impl Listeners {
     pub fn release(&mut self, id: u64, kept: &mut Kept) -> Option<Listener> {
         let listener = self.table.remove(&id)?;
         self.guard.forget(id);
-        if let (Spot::Path(path), Some(identity)) = (&listener.address.spot, listener.file) {
-            bind::remove_if_it_is(path, identity);
+        if let (Spot::Path(path), Some(identity), false) =
+            (&listener.address.spot, listener.file, listener.foreign)
+        {
+            sockets::remove_if_it_is(path, identity);
         }
         kept.drop(Kind::Listener, id);
         kept.drop(Kind::PathLock, id);

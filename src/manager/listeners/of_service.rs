@@ -22,6 +22,26 @@ struct Holder {
     alone: bool,
 }
 
+/// Why not all sockets of a service are there.
+#[derive(Debug)]
+pub enum NotAll {
+    /// In words.
+    Wrong(String),
+    /// Some are being bound with the service's rights.
+    Waiting,
+}
+
+enum NotYet {
+    Unbound(Unbound),
+    Waiting,
+}
+
+impl From<Unbound> for NotYet {
+    fn from(unbound: Unbound) -> Self {
+        Self::Unbound(unbound)
+    }
+}
+
 impl Manager {
     /// The addresses of a unit's sockets, with their names, in order.
     pub(in crate::manager) fn wanted_sockets(&self, unit: &Unit) -> Vec<(String, Address)> {
@@ -29,7 +49,7 @@ impl Manager {
     }
 
     /// Everything that a service wants of its sockets, in order.
-    fn wants(&self, id: ServiceId) -> Vec<Wanted> {
+    pub(super) fn wants(&self, id: ServiceId) -> Vec<Wanted> {
         let Some(known) = self.services.get(&id) else { return Vec::new() };
         let sockets = known.unit.iter().flat_map(|unit| &unit.sockets);
         let number = |account: &unit::Account, table: &BTreeMap<String, u32>| match account {
@@ -42,6 +62,7 @@ impl Manager {
                 mode: socket.mode,
                 user: socket.user.as_ref().and_then(|user| number(user, &known.inputs.users)),
                 group: socket.group.as_ref().and_then(|group| number(group, &known.inputs.groups)),
+                inherit: socket.inherit.clone(),
                 backlog: socket.backlog,
                 options: sockets::Options {
                     nodelay: socket.nodelay,
@@ -58,34 +79,33 @@ impl Manager {
         &mut self,
         id: ServiceId,
         run: Option<Run>,
-    ) -> Result<Vec<u64>, String> {
+    ) -> Result<Vec<u64>, NotAll> {
         let others = |(other, process): (Run, &super::super::processes::Process)| {
             process.service == id && Some(other) != run
         };
         let holder = Holder { service: id, alone: !self.processes.iter().any(others) };
-        let (mut ids, mut wrong) = (Vec::new(), Vec::new());
+        let (mut ids, mut wrong, mut waits) = (Vec::new(), Vec::new(), false);
         for wanted in self.wants(id) {
             match self.ensure(holder, &wanted) {
                 Ok(number) => ids.push(number),
-                Err(unbound) => wrong.push(unbound.to_string()),
+                Err(NotYet::Unbound(unbound)) => wrong.push(unbound.to_string()),
+                Err(NotYet::Waiting) => waits = true,
             }
         }
-        if wrong.is_empty() { Ok(ids) } else { Err(wrong.join("\n")) }
+        match (wrong.is_empty(), waits) {
+            (true, false) => Ok(ids),
+            (true, true) => Err(NotAll::Waiting),
+            (false, _) => Err(NotAll::Wrong(wrong.join("\n"))),
+        }
     }
 
     /// One socket: the one that is kept, put right, or another in its place; or a new one.
-    fn ensure(&mut self, holder: Holder, wanted: &Wanted) -> Result<u64, Unbound> {
+    fn ensure(&mut self, holder: Holder, wanted: &Wanted) -> Result<u64, NotYet> {
         let Some((number, listener)) = self.listeners.at(&wanted.address) else {
-            let number = self.store.get(header::NEXT_LISTENER) + 1;
-            self.store.set(header::NEXT_LISTENER, number);
-            let bound = match self.take_given(wanted) {
-                Some(given) => given,
-                None => self.bind_new(wanted)?,
-            };
-            return self.keep_socket(number, holder.service, wanted, bound).map(|()| number);
+            return self.ensure_new(holder.service, wanted);
         };
         if listener.service != holder.service {
-            return Err(self.taken(&wanted.address));
+            return Err(self.taken(&wanted.address).into());
         }
         let listener = listener.clone();
         let name = self.name_of(holder.service).to_owned();
@@ -95,7 +115,21 @@ impl Manager {
         };
         if let Err(why) = right {
             log::warn!("service={name} {}: {why}: bound anew", wanted.address);
-            return self.rebind(number, &listener, wanted).map(|()| number);
+            if listener.foreign {
+                self.listeners.release(number, &mut self.kept);
+                self.remove_record(state::Kind::Listener, number);
+                return self.ensure_new(holder.service, wanted);
+            }
+            return Ok(self.rebind(number, &listener, wanted).map(|()| number)?);
+        }
+        if listener.foreign && !self.listeners.foreign.is_sure(number) {
+            return match self.bind_foreign(holder.service, wanted) {
+                Ok(()) => Err(NotYet::Waiting),
+                Err(unbound) => {
+                    log::warn!("service={name} its file is not looked at: {unbound}");
+                    Ok(number)
+                }
+            };
         }
         if is_lost(&listener) {
             match self.bind_again(number, &listener, wanted) {
@@ -109,13 +143,32 @@ impl Manager {
         Ok(number)
     }
 
+    fn ensure_new(&mut self, service: ServiceId, wanted: &Wanted) -> Result<u64, NotYet> {
+        if let Some(taken) = self.take_given(service, wanted) {
+            return Ok(taken?);
+        }
+        let locks = self.settings.runtime_dir.join("locks");
+        let bound = match bind::bind(wanted, self.user, Some(&locks)) {
+            Ok(bound) => bound,
+            Err(Failure::Foreign(_)) => {
+                self.bind_foreign(service, wanted)?;
+                return Err(NotYet::Waiting);
+            }
+            Err(failure) => return Err(self.unbound(&wanted.address, failure).into()),
+        };
+        let number = self.store.get(header::NEXT_LISTENER) + 1;
+        self.store.set(header::NEXT_LISTENER, number);
+        self.keep_socket(number, service, wanted, bound)?;
+        Ok(number)
+    }
+
     /// In place of one that cannot be put right. Where that one has to be closed by everybody first, the bind fails,
     /// and is tried again as any other is.
     fn rebind(&mut self, number: u64, listener: &Listener, wanted: &Wanted) -> Result<(), Unbound> {
         match (&wanted.address.spot, wanted.address.carries) {
             (Spot::Path(path), _) => {
                 if let Some(identity) = listener.file {
-                    bind::remove_if_it_is(path, identity);
+                    sockets::remove_if_it_is(path, identity);
                 }
             }
             (Spot::Inet { .. }, Carries::Stream) => {
@@ -138,12 +191,7 @@ impl Manager {
         self.keep_socket(number, listener.service, wanted, bound)
     }
 
-    fn bind_new(&self, wanted: &Wanted) -> Result<Bound, Unbound> {
-        let locks = self.settings.runtime_dir.join("locks");
-        bind::bind(wanted, self.user, Some(&locks)).map_err(|failure| self.unbound(&wanted.address, failure))
-    }
-
-    fn unbound(&self, address: &Address, failure: Failure) -> Unbound {
+    pub(super) fn unbound(&self, address: &Address, failure: Failure) -> Unbound {
         let (reason, hint) = match failure {
             Failure::Refused(error, hint) => (reason(&error), hint),
             Failure::Taken => return self.taken(address),
@@ -157,18 +205,18 @@ impl Manager {
     }
 
     /// Has a socket kept, and writes it down.
-    fn keep_socket(
+    pub(super) fn keep_socket(
         &mut self,
         number: u64,
         service: ServiceId,
         wanted: &Wanted,
         bound: Bound,
     ) -> Result<(), Unbound> {
-        let Bound { socket, file, lock } = bound;
+        let Bound { socket, file, lock, foreign } = bound;
         let kept = lock.map_or(Ok(()), |lock| self.kept.put(Kind::PathLock, number, 0, lock));
         if let Err(error) = kept.and_then(|()| self.kept.put(Kind::Listener, number, 0, socket)) {
-            if let (Spot::Path(path), Some(identity)) = (&wanted.address.spot, file) {
-                bind::remove_if_it_is(path, identity);
+            if let (Spot::Path(path), Some(identity), false) = (&wanted.address.spot, file, foreign) {
+                sockets::remove_if_it_is(path, identity);
             }
             self.kept.drop(Kind::PathLock, number);
             let hint = "raise the limit on open files (`ulimit -n`) of the supervisor".to_owned();
@@ -176,7 +224,7 @@ impl Manager {
             return Err(Unbound { address, reason: reason(&error), hint: Some(hint) });
         }
         let address = wanted.address.clone();
-        self.listeners.restore(number, Listener { service, address, file, clamped: None });
+        self.listeners.restore(number, Listener { service, address, file, clamped: None, foreign });
         self.note_room(number, wanted);
         if let Some(listener) = self.listeners.get(number).cloned() {
             self.save(state::Kind::Listener, number, &listener);
@@ -203,8 +251,17 @@ impl Manager {
     /// Closes the sockets of a service.
     pub(in crate::manager) fn release_sockets(&mut self, id: ServiceId) {
         for number in self.listeners.of(id) {
-            self.listeners.release(number, &mut self.kept);
+            let released = self.listeners.release(number, &mut self.kept);
             self.remove_record(state::Kind::Listener, number);
+            if let Some(Listener {
+                address: Address { spot: Spot::Path(path), .. },
+                file: Some(file),
+                foreign: true,
+                ..
+            }) = released
+            {
+                self.remove_foreign(id, &path, file);
+            }
         }
     }
 
@@ -241,10 +298,10 @@ fn clamped_words(listener: &Listener, wanted: u32) -> Option<String> {
 /// Whether what is at a socket's path is not its file. Where nobody can look it is not said to be.
 pub fn is_lost(listener: &Listener) -> bool {
     match (&listener.address.spot, listener.file) {
-        (Spot::Path(path), Some(identity)) => {
-            bind::identity_at(path).is_ok_and(|found| found != Some(identity))
+        (Spot::Path(path), Some(identity)) if !listener.foreign => {
+            sockets::identity_at(path).is_ok_and(|found| found != Some(identity))
         }
-        (Spot::Path(_), None) | (Spot::Inet { .. } | Spot::Abstract(_), _) => false,
+        (Spot::Path(_) | Spot::Inet { .. } | Spot::Abstract(_), _) => false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Sources: socket(7), tcp(7), udp(7), ipv6(7), unix(7). A listener's queue belongs to the open file
 //! description, so it outlives every process that holds only a copy.
 
+mod at_path;
 mod diag;
 mod facts;
 mod holders;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+pub use at_path::{Access, NotBound, bind_at, identity_at, remove_if_it_is};
 pub use diag::unix_queue;
 pub use facts::{Filter, filter, has_peer, is_listening, is_shut, kind, tcp_queue};
 pub use holders::{Sought, inodes, processes_with};
