@@ -1,8 +1,9 @@
 //! ROOT. The listening sockets: bound once, kept by the keeper, put right before each hand-over, removed with
 //! their unit. Never accepts.
 //!
-//! [`bind`] makes one, [`foreign`] has it made where root keeps away, [`repair`] puts right what a holder did to one, [`given`] takes one that was given, [`holder`] names who has an address that
-//! is wanted here, [`guard`] sees files go, [`of_service`] is where units come in.
+//! [`bind`] makes one, [`foreign`] has it made where root keeps away, [`given`] takes one that was given, [`repair`]
+//! puts right what a holder did to one, [`holder`] names who has an address that is wanted here, [`guard`] sees files
+//! go, [`of_service`] is where units come in.
 
 mod address;
 mod bind;
