@@ -34,6 +34,7 @@ mod logs_container;
 mod logs_judged;
 mod logs_output;
 mod one_answer;
+mod overlap;
 mod refusals;
 mod restart;
 mod rights;
