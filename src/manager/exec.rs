@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::access::Caller;
 use super::answer::Asker;
 use super::control::{Room, SessionId};
 use super::inputs::Which;
@@ -85,9 +86,7 @@ impl Manager {
         let [id] = chosen.as_slice() else {
             return self.not_executed(session, name, "it is more than one service", None);
         };
-        let own = self.services.get(id).and_then(|known| known.inputs.account.as_ref());
-        // What runs as the service can do what the service can, and nobody is to gain that by `[access]`.
-        if !caller.is_ours && own.is_none_or(|account| account.uid != caller.uid) {
+        if !self.may_execute(*id, caller) {
             return self.refuse(session, Refusal::NotPermitted(Right::Everything));
         }
         if self.execs.asked.len() + self.execs.running.len() >= MOST_AT_ONCE {
@@ -101,6 +100,16 @@ impl Manager {
                 self.not_executed(session, name, said, hint);
             }
         }
+    }
+
+    /// Root and ours may, and who has all that the service has: its user, its groups, and no capability. Nobody is to
+    /// gain anything by it, neither by `[access]` nor as another service of the same user.
+    fn may_execute(&self, id: ServiceId, caller: &Caller) -> bool {
+        let Some(known) = self.services.get(&id) else { return false };
+        let (Some(unit), Some(account)) = (&known.unit, &known.inputs.account) else { return caller.is_ours };
+        let has = known.inputs.identity(unit, account);
+        let gains = has.ambient != 0 || !has.groups.iter().all(|group| caller.groups.contains(group));
+        caller.is_ours || has.uid == caller.uid && !gains
     }
 
     fn not_executed(&mut self, session: SessionId, name: &str, why: &str, hint: Option<String>) {

@@ -215,9 +215,10 @@ impl Verb {
             }
             Self::Exec => {
                 "The command runs as the service does: its user, groups, variables, directory, limits and \
-                 capabilities, in a cgroup of its own; it gets no sockets. Root, the supervisor's own user and the \
-                 service's may run one, as in `supervise exec shop -- bin/manage.py migrate`. Exits as the command does: \
-                 its status, 128 and the number of its signal, 127 when there is no such program, 126 when it cannot be \
+                 capabilities, in a cgroup of its own; it gets no sockets. Root and the supervisor's own user may run \
+                 one, as in `supervise exec shop -- bin/manage.py migrate`; so may the service's user, where the service \
+                 has no capabilities and no groups that whoever asks lacks. Exits as the command does: its status, 128 \
+                 and the number of its signal, 127 when there is no such program, 126 when it cannot be \
                  executed, 125 when it did not come to that. Ctrl-C ends it."
             }
             Self::Logs => {
