@@ -15,6 +15,8 @@ use crate::wire::accounts::{Answer, Question, lines};
 
 /// Milliseconds that an errand has; name services have them for all questions together.
 const WITHIN_MS: u64 = 5_000;
+/// Bytes that an errand's answer may have: the longest file, and many accounts.
+const MOST_ANSWER: usize = 4 * 1024 * 1024;
 
 impl Manager {
     /// The answers that came in time. What is missing from them was not answered.
@@ -75,14 +77,14 @@ impl Manager {
         let (gate_read, gate) = fds::pipe(0)?;
         let (report, report_write) = fds::pipe(0)?;
         let (answers, answers_write) = fds::pipe(0)?;
-        let (stderr, null) = (io::stderr(), open_null()?);
+        let null = open_null()?; // as standard error too: it may have a service's user, who could take what it holds
         let parcel = [
             plan.as_fd(),
             gate_read.as_fd(),
             report_write.as_fd(),
             null.as_fd(),
             answers_write.as_fd(),
-            stderr.as_fd(),
+            null.as_fd(),
         ];
         let pidfd = self.clone_now(&parcel, deadline)?;
         drop((gate_read, report_write, answers_write, report));
@@ -120,6 +122,9 @@ fn read_until(fd: BorrowedFd<'_>, deadline: u64) -> io::Result<Vec<u8>> {
     fds::set_nonblocking(fd, true)?;
     let mut text = Vec::new();
     loop {
+        if text.len() > MOST_ANSWER {
+            return Err(io::Error::other("its answer has no end"));
+        }
         let mut part = [0; 4096];
         match fds::read(fd, &mut part) {
             Ok(0) => break,

@@ -4,6 +4,7 @@
 use super::Manager;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use super::inputs::Which;
 use super::listeners::{Address, Spot};
@@ -11,6 +12,7 @@ use super::probes::For;
 use crate::policy::watch::RELOAD_MS;
 use crate::policy::{Run, ServiceId};
 use crate::servers::Protocol;
+use crate::sys::walk::{self, Walked};
 use crate::sys::{files, sockets};
 use crate::unit::{self, Gate, Probe, Unit};
 use crate::wire::keeper::Kind;
@@ -23,11 +25,15 @@ const AGAIN_MS: u64 = 1_000;
 const MOST_TRIES: u8 = 4;
 
 impl Manager {
-    /// The connections that a probe is given.
+    /// The connections that a probe is given. They carry root's name, so none is made where somebody else could have put
+    /// another socket, or a link to one.
     pub(super) fn connections(&self, id: ServiceId, task: &Task) -> io::Result<Vec<OwnedFd>> {
         let Task::Health { at: At::Given { count }, .. } = task else { return Ok(Vec::new()) };
         let socket = self.unit_of(id).and_then(Unit::health_socket).map(|socket| &socket.listen);
         let Some(unit::Listen::Unix(path)) = socket else { return Ok(Vec::new()) };
+        if !is_safe(path)? {
+            return Err(io::Error::other("another can write the directory of its socket"));
+        }
         (0..*count).map(|_| sockets::connect_unix(path, sockets::STREAM)).collect()
     }
 
@@ -73,7 +79,9 @@ impl Manager {
         let alone = self.runs_of(id).len() < 2;
         let only = if alone { None } else { Some(self.processes.get(run)?.pid) };
         // A proxy's group may connect, and the service's own user may not.
-        if let (0, At::Path(_)) = (self.user, &at) {
+        if let (0, At::Path(path)) = (self.user, &at)
+            && is_safe(path).unwrap_or(false)
+        {
             let at = At::Given { count: if alone { 1 } else { MOST_TRIES } };
             return Some(Task::Health { at, ask, only, timeout_ms, again_ms: None });
         }
@@ -111,6 +119,12 @@ impl Manager {
         });
         bound.map(|(_, inode)| inode).collect()
     }
+}
+
+/// Whether nobody but root can put something else at the path of a socket.
+fn is_safe(path: &Path) -> io::Result<bool> {
+    let Some(parent) = path.parent() else { return Ok(false) };
+    Ok(matches!(walk::to_directory(parent, 0)?, Walked::Directory(_)))
 }
 
 /// What is asked for the first answer: the path of `[health]` where there is one.

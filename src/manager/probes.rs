@@ -27,6 +27,11 @@ use crate::wire::zygote::{REPORT_BYTES, Report, Spawn};
 
 /// The most probes at a time; others wait.
 const MOST_AT_ONCE: usize = 16;
+/// Milliseconds for which one that asks again and again keeps its place although others wait, beyond what one answer
+/// may take.
+const TURN_MS: u64 = 1_000;
+/// Lines of one probe that are heard within [`AGAIN_MS`]; no probe of ours has as many to say.
+const MOST_LINES: u32 = 64;
 /// Milliseconds until a probe that came to nothing is tried again.
 const AGAIN_MS: u64 = 1_000;
 /// Milliseconds that a probe has beyond its own time to say that it is over.
@@ -66,7 +71,11 @@ struct Flying {
     report: OwnedFd,
     pidfd: Option<OwnedFd>,
     until: Option<Mono>,
+    /// Until then it has its place, whoever else waits.
+    turn: Mono,
     said: Vec<u8>,
+    /// Lines that it has said since then.
+    lines: (Mono, u32),
 }
 
 /// All of them.
@@ -82,7 +91,15 @@ impl Probes {
     /// When something is due.
     pub fn deadline(&self) -> Option<Mono> {
         let until = self.flying.values().filter_map(|one| one.until);
-        until.chain(self.again.values().copied()).chain(self.looks.values().copied()).min()
+        let turn = self.over_first().map(|(_, turn)| turn).filter(|_| !self.wanted.is_empty());
+        until.chain(turn).chain(self.again.values().copied()).chain(self.looks.values().copied()).min()
+    }
+
+    /// Which gives its place up first to one that waits: of those that ask without end. None while there is room.
+    fn over_first(&self) -> Option<(u64, Mono)> {
+        let endless = self.flying.iter().filter(|(_, one)| one.until.is_none());
+        let first = endless.min_by_key(|(_, one)| one.turn).map(|(request, one)| (*request, one.turn));
+        first.filter(|_| self.flying.len() >= MOST_AT_ONCE)
     }
 
     fn has(&self, run: Run, what: For) -> bool {
@@ -207,6 +224,15 @@ impl Manager {
                 Some(_) | None => {}
             }
         }
+        // What asks until it has its answer takes turns, or a few services that hang would keep all others from starting.
+        let waiting = self.probes.wanted.len();
+        for _ in 0..waiting {
+            let Some((request, _)) = self.probes.over_first().filter(|(_, turn)| *turn <= now) else { break };
+            if let Some(one) = self.land(request) {
+                self.probes.wanted.push_back((one.service, one.run, one.what));
+            }
+            self.pump_probes();
+        }
         self.pump_probes();
     }
 
@@ -250,14 +276,14 @@ impl Manager {
         let (report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
         let (out, out_write) = fds::pipe(0)?;
         fds::set_nonblocking(out.as_fd(), true)?;
-        let stderr = io::stderr();
+        // Whoever has the same user could take from it what it holds, so it gets nothing of ours.
         let mut parcel = vec![
             plan.as_fd(),
             gate_read.as_fd(),
             report_write.as_fd(),
             self.null.as_fd(),
             out_write.as_fd(),
-            stderr.as_fd(),
+            self.null.as_fd(),
         ];
         // The service's own command belongs into its cgroup, with its limits.
         let cgroup = match task {
@@ -276,8 +302,14 @@ impl Manager {
             Task::Health { .. } | Task::Command { .. } | Task::Answer { .. } | Task::Listens { .. } => None,
         };
         let until = limit_ms.map(|ms| self.now.after(ms));
+        let answer_ms = match task {
+            Task::Health { timeout_ms, .. } | Task::Command { timeout_ms, .. } => *timeout_ms,
+            Task::Answer { .. } | Task::Listens { .. } | Task::Look { .. } => TURN_MS,
+        };
+        let (turn, lines) = (self.now.after(answer_ms.saturating_add(TURN_MS)), (self.now, 0));
         self.watch_probe(request, out.as_raw_fd());
-        let flying = Flying { service: id, run, what, out, report, pidfd: None, until, said: Vec::new() };
+        let (pidfd, said) = (None, Vec::new());
+        let flying = Flying { service: id, run, what, out, report, pidfd, until, turn, said, lines };
         self.probes.flying.insert(request, flying);
         Ok(())
     }
@@ -359,6 +391,7 @@ impl Manager {
 
     /// Reads what a probe says, line by line.
     pub(super) fn hear_probe(&mut self, request: u64) {
+        let now = self.now;
         loop {
             let Some(one) = self.probes.flying.get_mut(&request) else { return };
             let mut bytes = [0; MOST_BYTES];
@@ -371,11 +404,15 @@ impl Manager {
             while let Some(one) = self.probes.flying.get_mut(&request) {
                 let Some(end) = one.said.iter().position(|byte| *byte == b'\n') else { break };
                 let line: Vec<u8> = one.said.drain(..=end).collect();
+                if now.since(one.lines.0) >= AGAIN_MS {
+                    one.lines = (now, 0);
+                }
+                one.lines.1 += 1;
                 let finding = std::str::from_utf8(&line).ok().and_then(Finding::decode);
                 self.heed_finding(request, finding);
             }
-            let too_long = self.probes.flying.get(&request).is_some_and(|one| one.said.len() >= MOST_BYTES);
-            if too_long {
+            let too_much = |one: &Flying| one.said.len() >= MOST_BYTES || one.lines.1 > MOST_LINES;
+            if self.probes.flying.get(&request).is_some_and(too_much) {
                 break;
             }
         }

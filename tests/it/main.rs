@@ -26,6 +26,7 @@ mod exec;
 mod exits;
 mod explain;
 mod health;
+mod hostile;
 mod identity;
 mod inputs;
 mod kills;

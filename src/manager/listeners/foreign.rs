@@ -129,14 +129,13 @@ impl Manager {
         fds::write(gate.as_fd(), b"1")?; // nobody has to know of it before it runs
         let (_report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
         let (ours, theirs) = Link::pair()?;
-        let stderr = io::stderr();
         let parcel = [
             plan.as_fd(),
             gate_read.as_fd(),
             report_write.as_fd(),
             self.null.as_fd(),
             theirs.as_fd(),
-            stderr.as_fd(),
+            self.null.as_fd(), // of ours it gets nothing, since others of its user could take that
         ];
         let request = self.starts.next_request(self.kept.manager);
         self.starts.send(&Spawn { request, sockets: 0, cgroup: false }, &parcel)?;

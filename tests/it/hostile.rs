@@ -1,0 +1,140 @@
+//! What a service, or somebody with a right on one, gets by being hostile: nothing, and nobody else waits for it.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::accounts::Account;
+use super::gunicorn::python;
+use super::place::{Place, Who};
+use super::wait;
+
+const SLEEP: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"1ms\"\n";
+
+#[test]
+fn root_a_service_gains_no_capability_or_group_of_another_of_its_user() {
+    let mut place = Place::new(Who::Root);
+    let other = Account::make();
+    place.unit("plain", SLEEP);
+    place.unit("able", &format!("{SLEEP}capabilities = [\"net-raw\"]\n"));
+    place.unit("grouped", &format!("{SLEEP}groups = [\"{}\"]\n", other.name));
+    place.run();
+    for name in ["plain", "able", "grouped"] {
+        place.reaches(name, "running");
+    }
+    let exec = |name: &str, groups: &[u32]| {
+        let mut client = place.command_as(place.account.uid, place.account.gid, groups, &place.binary());
+        client.arg("--runtime-dir").arg(place.path("run")).args(["exec", name, "--", "true"]);
+        client.stdin(Stdio::null()).output().unwrap().status.code()
+    };
+    assert_eq!(exec("plain", &[]), Some(0));
+    assert_eq!(exec("able", &[]), Some(125));
+    assert_eq!(exec("grouped", &[]), Some(125));
+    assert_eq!(exec("grouped", &[other.gid]), Some(0));
+}
+
+#[test]
+fn root_services_that_never_answer_keep_no_other_from_starting() {
+    let mut place = Place::new(Who::Root);
+    let health = |command: &str| {
+        format!("{SLEEP}ready = \"health\"\nstart-timeout = \"120s\"\n{command}\ntimeout = \"1s\"\n")
+    };
+    place.unit("hung", &health("instances = 20\n[health]\ncommand = [\"/bin/sleep\", \"1000\"]"));
+    place.unit("good", &health("start = \"manual\"\n[health]\ncommand = [\"/bin/true\"]"));
+    place.run();
+    place.reaches("hung", "starting");
+    let said = place.ask(&["start", "good"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.took < Duration::from_secs(60), "{said:?}");
+}
+
+/// Takes the descriptors of the probe that asks it, and says through them what it likes.
+const THIEF: &str = r#"
+import ctypes, os, socket, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def probe():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+            if words[1:2] == [b"probe"] and os.stat(f"/proc/{pid}").st_uid == os.getuid():
+                return int(pid)
+        except OSError:
+            pass
+while (pid := probe()) is None:
+    time.sleep(0.01)
+pidfd = libc.syscall(434, pid, 0)
+err, out = (libc.syscall(438, pidfd, number, 0) for number in (2, 1))
+try:
+    os.write(err, b"FORGED\n")
+except OSError:
+    pass
+open(sys.argv[1], "w").write(f"{err} {out}")
+lines = [f"unhealthy {n}\n".encode() for n in range(100000)]
+at = 0
+while True:
+    try:
+        os.write(out, b"".join(lines[at % 99000:at % 99000 + 200]))
+    except OSError:
+        break
+    at += 200
+time.sleep(1000)
+"#;
+
+#[test]
+fn root_a_service_that_takes_its_probes_descriptors_gets_nothing_of_ours() {
+    let mut place = Place::new(Who::Root);
+    place.write("srv/thief.py", THIEF);
+    let (taken, address) = (place.path("work/taken"), place.address());
+    place.unit(
+        "thief",
+        &format!(
+            "command = [\"{}\", \"thief.py\", \"{}\"]\nready = \"health\"\nstart-timeout = \"60s\"\n\
+             [socket.http]\nlisten = \"{address}\"\n[health]\nhttp = \"/\"\ntimeout = \"30s\"\n",
+            python(),
+            taken.display()
+        ),
+    );
+    place.run();
+    let words = || std::fs::read_to_string(&taken).ok().filter(|words| !words.is_empty());
+    let words = wait::until(wait::LONG, "the theft", words);
+    assert!(!words.starts_with('-'), "this kernel does not let it try: {words}");
+    // It talks as fast as it can, and others are answered.
+    for _ in 0..5 {
+        let said = place.ask(&["status", "--names"]);
+        assert!(said.code == Some(0) && said.took < Duration::from_secs(10), "{said:?}");
+    }
+    assert!(!place.stderr().contains("FORGED"));
+}
+
+#[test]
+fn root_no_connection_is_made_where_a_service_has_put_a_link() {
+    let mut place = Place::new(Who::Root);
+    let path = place.path("work/web.sock");
+    place.unit(
+        "web",
+        &format!(
+            "{SLEEP}ready = \"health\"\nstart-timeout = \"60s\"\nstart = \"manual\"\n[socket.http]\nlisten = \"{}\"\n\
+             [health]\nhttp = \"/\"\ntimeout = \"200ms\"\n",
+            path.display()
+        ),
+    );
+    let target = place.path("for-root.sock");
+    let of_root = UnixListener::bind(&target).unwrap();
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o600)).unwrap();
+    of_root.set_nonblocking(true).unwrap();
+    place.run();
+    let start = place.begin(&["start", "web"]);
+    wait::until(wait::LONG, "its socket", || path.exists().then_some(()));
+    // What a service can do in a directory of its own.
+    std::fs::remove_file(&path).unwrap();
+    symlink(&target, &path).unwrap();
+    let refused = |web: &serde_json::Value| web["problems"].to_string().contains("permission denied");
+    let seen = wait::within(Duration::from_secs(20), || {
+        assert!(of_root.accept().is_err(), "a connection of root's, for whoever put the link there");
+        refused(&place.service("web")).then_some(())
+    });
+    assert!(seen.is_some(), "{:#}", place.service("web"));
+    place.order(&["stop", "web"]);
+    drop(start.wait());
+}
