@@ -39,6 +39,9 @@ const GRACE_MS: u64 = 2_000;
 /// Milliseconds after it is ready, and after its start where it is not, at which an incarnation is looked at.
 const LOOK_MS: (u64, u64) = (2_000, 5_000);
 
+/// What is said where no connection came to the incarnation that is asked.
+const OTHERS: &str = "only another incarnation of it answers";
+
 /// What the last probe said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -441,12 +444,11 @@ impl Manager {
         let (Some(one), Some(finding)) = (self.probes.flying.get(&request), finding) else { return };
         let (id, run, what) = (one.service, one.run, one.what);
         // One that asks again and again goes on.
-        let goes_on = matches!((what, &finding), (For::Ready, Finding::Unhealthy(_))) && one.until.is_none();
-        if goes_on {
-            if let Finding::Unhealthy(words) = finding {
-                self.note_health(run, false, words);
-            }
-            return;
+        let goes_on = what == For::Ready && one.until.is_none();
+        match finding {
+            Finding::Unhealthy(words) if goes_on => return self.note_health(run, false, words),
+            Finding::Others if goes_on => return self.note_others(run),
+            _ => {}
         }
         drop(self.land(request));
         self.heed_probe(id, run, what, finding);
@@ -463,6 +465,11 @@ impl Manager {
                 self.note_health(run, false, words);
                 self.probes.again.insert(run, self.now.after(AGAIN_MS));
             }
+            (For::Ready, Finding::Others) => {
+                self.note_others(run);
+                self.probes.again.insert(run, self.now.after(AGAIN_MS));
+            }
+            (For::Health, Finding::Others) => self.heed_health(id, run, false, OTHERS.to_owned()),
             (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, true, words),
             (For::Health, Finding::Unhealthy(words)) => self.heed_health(id, run, false, words),
             (For::Look, Finding::Seen { held, waits, other }) => self.judge(id, run, held, waits, other),
@@ -505,6 +512,13 @@ impl Manager {
 
     fn note_health(&mut self, run: Run, healthy: bool, words: String) {
         self.change_said(run, |said| said.health = Some(Health { healthy, words }));
+    }
+
+    /// It could not be asked. What it has said itself says more than that, and stays.
+    fn note_others(&mut self, run: Run) {
+        if self.notices.of(run).is_none_or(|said| said.health.is_none()) {
+            self.note_health(run, false, OTHERS.to_owned());
+        }
     }
 
     /// Whether the processes of an incarnation listen where they should.

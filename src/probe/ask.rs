@@ -17,8 +17,6 @@ use crate::wire::probe::{Ask, At, Finding};
 const AGAIN_MS: u64 = 100;
 /// The descriptor of the first connection that is given.
 const FIRST_GIVEN: i32 = 3;
-/// What is said where no connection came to the incarnation that is asked.
-const OTHERS: &str = "only another incarnation of it answers";
 /// Bytes of an answer that say what it is: `HTTP/1.1 200`.
 const HEAD: usize = 12;
 
@@ -171,7 +169,7 @@ pub fn health(at: &At, ask: &Ask, only: Option<u32>, timeout_ms: u64) -> Finding
         let mut stream = match Stream::open(at, left, &mut given) {
             Ok(stream) => stream,
             Err(error) if error.kind() == ErrorKind::NotFound && given > FIRST_GIVEN => {
-                return Finding::Unhealthy(OTHERS.to_owned());
+                return Finding::Others;
             }
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
                 if error.kind() == ErrorKind::WouldBlock && left > AGAIN_MS && pause(AGAIN_MS) {
@@ -190,7 +188,7 @@ pub fn health(at: &At, ask: &Ask, only: Option<u32>, timeout_ms: u64) -> Finding
                 Some(true) => {}
                 // Another incarnation took it.
                 Some(false) if clock::monotonic_ms() < until => continue,
-                Some(false) => return Finding::Unhealthy(OTHERS.to_owned()),
+                Some(false) => return Finding::Others,
                 None => return Finding::Unhealthy(late()),
             }
         }

@@ -121,6 +121,8 @@ pub enum Finding {
     Healthy(String),
     /// It is not, in words.
     Unhealthy(String),
+    /// It could not be asked: every connection went to another incarnation.
+    Others,
     /// Who listens where.
     Seen {
         /// Whether anybody of the tree holds one of the sockets.
@@ -146,6 +148,7 @@ impl Finding {
         match self {
             Self::Ready => "ready\n".to_owned(),
             Self::Healthy(words) => format!("healthy {}\n", plain(words)),
+            Self::Others => "others\n".to_owned(),
             Self::Unhealthy(words) => format!("unhealthy {}\n", plain(words)),
             Self::Seen { held, waits, other } => {
                 let other =
@@ -161,6 +164,7 @@ impl Finding {
         let (word, text) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "ready" if text.is_empty() => Some(Self::Ready),
+            "others" if text.is_empty() => Some(Self::Others),
             "healthy" => Some(Self::Healthy(text.to_owned())),
             "unhealthy" => Some(Self::Unhealthy(text.to_owned())),
             "seen" => {
@@ -187,6 +191,7 @@ mod tests {
         let other = Some((7, "127.0.0.1:8000".to_owned()));
         for finding in [
             Finding::Ready,
+            Finding::Others,
             Finding::Healthy("answered 200".into()),
             Finding::Unhealthy(String::new()),
             Finding::Seen { held: true, waits: false, other: None },
