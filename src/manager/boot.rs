@@ -416,6 +416,7 @@ pub fn never() -> Spec {
         watchdog_ms: None,
         health: None,
         config_codes: Codes::NONE,
+        clean_signals: Codes::NONE,
         exec_stage: Stage::Exec as u8,
     }
 }

@@ -271,6 +271,7 @@ pub fn spec(unit: &Unit) -> Spec {
             failures: health.failures,
         }),
         config_codes: Codes::of(&config_codes(unit)),
+        clean_signals: Codes::of(unit.service.recognised().clean_signals()),
         exec_stage: Stage::Exec as u8,
     }
 }

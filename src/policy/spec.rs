@@ -41,6 +41,8 @@ pub struct Spec {
     pub health: Option<Health>,
     /// Exit codes of one whose configuration is wrong.
     pub config_codes: Codes,
+    /// Signals by which one ends itself that was asked to and has finished what it had begun.
+    pub clean_signals: Codes,
     /// Number of the step that executes the command.
     pub exec_stage: u8,
 }
@@ -50,7 +52,8 @@ impl Spec {
     pub fn is_success(&self, end: End) -> bool {
         match end {
             End::Exited(Exit::Code(code)) => self.success.has(code),
-            End::Exited(Exit::Signal(_) | Exit::Unknown)
+            End::Exited(Exit::Signal(signal)) => self.clean_signals.has(signal),
+            End::Exited(Exit::Unknown)
             | End::Launch { .. }
             | End::NoProcess(_)
             | End::Unprepared
@@ -107,7 +110,7 @@ pub enum Kind {
     Task,
 }
 
-/// A set of exit codes, 0 to 255.
+/// A set of exit codes or signals, 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codes([u64; 4]);
 

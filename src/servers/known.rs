@@ -110,6 +110,14 @@ impl Recognised {
         }
     }
 
+    /// Signals by which it ends itself although all went well. A wrapper that ends like this has drained nothing.
+    pub fn clean_signals(&self) -> &'static [u8] {
+        match (self.server, &self.wrapper) {
+            (Some(server), None) => server.clean_signals(),
+            (Some(_) | None, _) => &[],
+        }
+    }
+
     /// Whether it says READY=1 only once it can answer.
     pub fn says_ready(&self) -> bool {
         match self.server {
@@ -144,7 +152,7 @@ impl Server {
     }
 
     /// Signals by which it ends itself although all went well.
-    pub const fn clean_signals(self) -> &'static [i32] {
+    const fn clean_signals(self) -> &'static [u8] {
         match self {
             Self::Uvicorn => &[15, 2],
             Self::Gunicorn

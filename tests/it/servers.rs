@@ -246,6 +246,36 @@ fn user_an_application_that_is_broken_fails_the_start_in_plain_words() {
 }
 
 #[test]
+fn user_an_application_that_is_broken_is_not_tried_again_and_again() {
+    let mut place = with_servers(Who::User);
+    let rest = format!("[restart]\ndelay = \"1s\"\nmax-delay = \"1h\"\n{}", socket(place.address()));
+    serve(&place, &python_module("gunicorn", "broken:app --no-control-socket"), &rest);
+    place.run();
+    let said = place.ask(&["start", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let web = place.service("web");
+    assert_eq!(web["state"], "backing-off", "{web:#}");
+    let at = |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let wait = at(&web["next_start"]).duration_since(at(&web["ends"][0]["at"]));
+    assert_eq!(wait.as_secs(), 3600, "{web:#}");
+}
+
+#[test]
+fn user_uvicorn_that_somebody_else_has_ended_has_ended_well() {
+    let mut place = with_servers(Who::User);
+    place.write("work/go", "");
+    let rest = format!("[restart]\npolicy = \"on-failure\"\n{}", socket(place.address()));
+    serve(&place, &python_module("uvicorn", "app:asgi --fd {fd:http}"), &rest);
+    place.run();
+    place.order(&["start", "web"]);
+    super::processes::signal(place.pid_of("web"), 15);
+    let web = place.reaches("web", "done");
+    assert_eq!(web["exit"]["signal"], "TERM", "{web:#}");
+    let meaning = "ended by SIGTERM: uvicorn stopped cleanly: it ends itself by the signal that asked it to";
+    assert_eq!(web["exit"]["meaning"], meaning);
+}
+
+#[test]
 fn user_who_listens_somewhere_else_is_named() {
     let mut place = with_servers(Who::User);
     let (address, elsewhere) = (place.address(), place.address());

@@ -181,6 +181,7 @@ pub const PLAIN: Spec = Spec {
     watchdog_ms: None,
     health: None,
     config_codes: Codes::NONE,
+    clean_signals: Codes::NONE,
     exec_stage: 12,
 };
 
@@ -220,6 +221,7 @@ pub fn wild_spec(random: &mut Random) -> Spec {
             random.pick(&[None, None, Some(gate), Some(LOOKED_AT), Some(Health { failures: 1, ..LOOKED_AT })])
         },
         config_codes: if random.once_in(4) { Codes::of(&[1, 3]) } else { Codes::NONE },
+        clean_signals: if random.once_in(4) { Codes::of(&[15, 11]) } else { Codes::NONE },
         exec_stage: random.pick(&[12, 5]),
     }
 }

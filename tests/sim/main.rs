@@ -6,6 +6,7 @@
 //!   `SIM_SEED=n` plays that one again, `SIM_WALKS=n` and `SIM_EVENTS=n` say how many and how long.
 //! - `paths`: every short sequence of inputs from every phase; `SIM_DEPTH=n` says how short.
 //! - `death`: scripted lives, told once without and then with the manager's death at every point.
+//! - `ends`: how a server ends, and what that means.
 //! - `flood`: what the walks are too gentle for.
 //!
 //! A failure ends with the trace of everything that was fed and done.
@@ -15,6 +16,7 @@
 mod behaviour;
 mod checks;
 mod death;
+mod ends;
 mod flood;
 mod kernel;
 mod oracle;

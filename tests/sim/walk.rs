@@ -142,6 +142,8 @@ impl Walk {
     /// An event of long ago, or of nobody: it must not do anything.
     fn stale(&mut self) -> Ran {
         let service = self.service();
+        // What is due anyway would come of any event.
+        self.feed(service, Event::Tick)?;
         let Some(state) = self.sim.service(service).cloned() else { return Ok(()) };
         let run = Run(self.random.below(state.last_run.0 + 3));
         if state.find(run).is_some() {
