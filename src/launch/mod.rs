@@ -7,6 +7,7 @@
 //!
 //! Dispositions of signals are at their default already: the zygote saw to that once for all its children.
 
+mod clue;
 mod identity;
 mod stage;
 pub mod words;
@@ -14,13 +15,15 @@ pub mod words;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+pub use clue::Clue;
 pub use stage::{CPUS, Check, NICE, NOWHERE, Stage};
 
 use crate::plan::image::Bad;
 use crate::plan::{FIRST_SOCKET, MOST_SOCKETS, Resource};
 use crate::sys::image::{Fault, Image};
 use crate::sys::{clone, errno, exec, fds, gate, identity as rights, limits, signals};
-use crate::wire::zygote::{Report, Weight};
+use crate::wire::zygote::{MOST_CLUE_BYTES, Piece, REPORT_BYTES, Report, Weight};
+use clue::Found;
 
 /// How often a busy program file is tried, and how long between: someone is still writing it.
 const BUSY_TRIES: u32 = 5;
@@ -89,7 +92,12 @@ fn launch(job: &Job<'_>) -> Failure {
         Ok(()) => execute(&image),
         Err(failure) => failure,
     };
-    reported(status.as_fd(), failure)
+    // No step before these has given up every right, and none of them needs more than its words.
+    let clue = match failure.stage {
+        Stage::User | Stage::Directory | Stage::Exec => clue::after(&image, failure),
+        _ => None,
+    };
+    reported_with(status.as_fd(), failure, clue.as_ref())
 }
 
 /// Everything up to the exec.
@@ -266,9 +274,27 @@ fn tolerate(
 }
 
 fn reported(status: BorrowedFd<'_>, failure: Failure) -> Failure {
+    reported_with(status, failure, None)
+}
+
+/// The clue and the failure in one write, so that who reads the one has the other.
+fn reported_with(status: BorrowedFd<'_>, failure: Failure, found: Option<&Found>) -> Failure {
     // The mask may be empty by now, and a reader that has gone must not change how this process ends.
     let _ = signals::block_all();
-    report(status, Weight::Failure, failure);
+    let mut bytes = [0; MOST_CLUE_BYTES + REPORT_BYTES];
+    let mut length = 0;
+    let mut add = |record: [u8; REPORT_BYTES]| {
+        if let Some(room) = bytes.get_mut(length..length + REPORT_BYTES) {
+            room.copy_from_slice(&record);
+            length += REPORT_BYTES;
+        }
+    };
+    if let Some(found) = found {
+        Piece::all(found.clue as u8, found.text()).for_each(|piece| add(piece.encode()));
+    }
+    let Failure { stage, errno, detail } = failure;
+    add(Report { weight: Weight::Failure, stage: stage as u8, errno, detail }.encode());
+    let _ = fds::write(status, bytes.get(..length).unwrap_or_default());
     failure
 }
 

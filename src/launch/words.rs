@@ -3,27 +3,41 @@
 
 use std::fmt;
 
-use super::{CPUS, Check, NICE, NOWHERE, Stage};
+use super::{CPUS, Check, Clue, NICE, NOWHERE, Stage};
 use crate::plan::image::Bad;
 use crate::plan::{ExecPlan, Identity, Resource, capability_name};
 use crate::sys::errno;
 use crate::wire::zygote::Report;
 
-/// What somebody found who looked at the program's file after a failure, as the service's user would.
+/// What the child found that looked, as the service's user, right after its failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// The first line names an interpreter that is not there.
-    MissingInterpreter(String),
-    /// The file is on a mount that executes nothing.
-    NoexecMount(String),
-    /// The file has no permission to execute for this user; its permission bits.
-    NotExecutable(u32),
-    /// A directory above it may not be searched by this user.
-    ClosedDirectory(String),
-    /// It is a directory.
-    IsDirectory,
-    /// It is a script without a `#!` line.
-    NoInterpreterLine,
+pub struct Fact {
+    clue: Clue,
+    text: Vec<u8>,
+}
+
+impl Fact {
+    /// From what came; None for a clue of another version.
+    pub fn new(clue: u8, text: Vec<u8>) -> Option<Self> {
+        let clue = Clue::ALL.into_iter().find(|one| *one as u8 == clue)?;
+        Some(Self { clue, text })
+    }
+
+    /// Its path. It may come out of a file that anybody has written, and goes into lines of a log.
+    fn path(&self) -> String {
+        let text = String::from_utf8_lossy(&self.text);
+        text.chars()
+            .map(
+                |letter| {
+                    if letter.is_control() { letter.escape_default().to_string() } else { letter.into() }
+                },
+            )
+            .collect()
+    }
+
+    fn number(&self) -> u64 {
+        self.text.as_slice().try_into().map_or(0, u64::from_le_bytes)
+    }
 }
 
 /// A failure as people read it: one line, and a remedy where there is one.
@@ -44,8 +58,8 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Words for a report about a plan. `facts` may be empty; they only make the hint better.
-pub fn explain(plan: &ExecPlan, report: &Report, facts: &[Fact]) -> Explanation {
+/// Words for a report about a plan. A fact only makes the hint better.
+pub fn explain(plan: &ExecPlan, report: &Report, fact: Option<&Fact>) -> Explanation {
     let Some(stage) = Stage::from_number(report.stage) else {
         let text = format!("an unknown step {} failed: {}", report.stage, reason(report.errno));
         return Explanation { text, hint: Some("were supervise's parts of one version?".to_owned()) };
@@ -57,7 +71,7 @@ pub fn explain(plan: &ExecPlan, report: &Report, facts: &[Fact]) -> Explanation 
             text.push_str(&part);
         }
     }
-    Explanation { text, hint: hint(plan, stage, report, facts) }
+    Explanation { text, hint: hint(plan, stage, report, fact) }
 }
 
 /// On what the step was carried out.
@@ -157,11 +171,14 @@ fn reason(number: i32) -> String {
     if number == 0 { "for no reason the system gave".to_owned() } else { errno::words(number) }
 }
 
-fn hint(plan: &ExecPlan, stage: Stage, report: &Report, facts: &[Fact]) -> Option<String> {
+fn hint(plan: &ExecPlan, stage: Stage, report: &Report, fact: Option<&Fact>) -> Option<String> {
     let who = plan.identity.as_ref().map_or_else(|| "this user".to_owned(), |id| format!("user {}", id.uid));
     let denied = [errno::EPERM, errno::EACCES].contains(&report.errno);
+    if let Some(fact) = fact {
+        return Some(fact_hint(fact, &who));
+    }
     match stage {
-        Stage::Exec => facts.first().map(|fact| fact_hint(fact, &who)).or_else(|| exec_hint(plan, report)),
+        Stage::Exec => exec_hint(plan, report),
         Stage::Directory if denied => {
             Some(format!("{who} needs the right to search it and every directory above"))
         }
@@ -211,14 +228,51 @@ fn hint(plan: &ExecPlan, stage: Stage, report: &Report, facts: &[Fact]) -> Optio
 }
 
 fn fact_hint(fact: &Fact, who: &str) -> String {
-    match fact {
-        Fact::MissingInterpreter(path) => format!("its first line names `{path}`, which does not exist"),
-        Fact::NoexecMount(mount) => format!("the file system at `{mount}` is mounted noexec"),
-        Fact::NotExecutable(mode) => format!("its mode is {:04o}; {who} may not execute it", mode & 0o7777),
-        Fact::ClosedDirectory(path) => format!("{who} may not search the directory `{path}`"),
-        Fact::IsDirectory => "it is a directory".to_owned(),
-        Fact::NoInterpreterLine => "a script needs a first line such as `#!/bin/sh`".to_owned(),
+    let (path, number) = (fact.path(), fact.number());
+    match fact.clue {
+        Clue::MissingInterpreter if fact.text.ends_with(b"\r") => {
+            format!(
+                "its first line names `{path}`: its lines end in CR LF, and the CR counts as part of the name"
+            )
+        }
+        Clue::MissingInterpreter => format!("its first line names `{path}`, which does not exist"),
+        Clue::ClosedInterpreter => format!("its first line names `{path}`, which {who} may not execute"),
+        Clue::NamelessInterpreter => "its first line names no interpreter behind `#!`".to_owned(),
+        Clue::MissingLoader => format!("it needs the loader `{path}`, which does not exist"),
+        Clue::NoexecMount if path.is_empty() => "the file system that it is on is mounted noexec".to_owned(),
+        Clue::NoexecMount => format!("the file system at `{path}` is mounted noexec"),
+        Clue::NotExecutable => format!("its mode is {number:04o}; {who} may not execute it"),
+        Clue::ClosedDirectory => format!("{who} may not search the directory `{path}`"),
+        Clue::MissingDirectory => format!("the directory `{path}` does not exist"),
+        Clue::NoDirectory => format!("`{path}` is no directory"),
+        Clue::IsDirectory => "it is a directory".to_owned(),
+        Clue::NoFile => "it is a device, a socket or a FIFO".to_owned(),
+        Clue::NoInterpreterLine => "a script needs a first line such as `#!/bin/sh`".to_owned(),
+        Clue::EmptyFile => "the file is empty".to_owned(),
+        Clue::OtherMachine => {
+            format!("it is a program for {}, and this machine does not run it", machine(number))
+        }
+        Clue::ProcessLimit => {
+            format!("{who} has as many processes and threads as `nproc` lets it have: {number}")
+        }
     }
+}
+
+/// The machine of an ELF file (elf.h).
+fn machine(number: u64) -> String {
+    let name = match number {
+        3 => "i386",
+        8 => "MIPS",
+        20 | 21 => "PowerPC",
+        22 => "s390x",
+        40 => "32-bit ARM",
+        62 => "x86_64",
+        183 => "aarch64",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        _ => return format!("machine {number}"),
+    };
+    name.to_owned()
 }
 
 fn exec_hint(plan: &ExecPlan, report: &Report) -> Option<String> {

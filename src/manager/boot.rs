@@ -131,6 +131,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         streams: BTreeMap::new(),
         watchers: super::events::Watchers::default(),
         end_notes: super::ends::Notes::default(),
+        launch_facts: super::launches::Facts::default(),
         untidy: true,
         kept,
         settings,

@@ -13,8 +13,9 @@ use super::answer::Asker;
 use super::control::{Room, SessionId};
 use super::inputs::Which;
 use super::kept::is_full;
+use super::launches::{self, Told};
 use super::{Manager, report};
-use crate::launch::words;
+use crate::launch::{Stage, words};
 use crate::plan::{self, ExecPlan, FIXED_PATH};
 use crate::policy::{Exit, Mono, Run, ServiceId};
 use crate::sys::errno::{self, reason};
@@ -23,7 +24,7 @@ use crate::wire::control::{self, Failed, Failure, Refusal, Reply};
 use crate::wire::exec::ExecReply;
 use crate::wire::keeper::Kind;
 use crate::wire::verb::Right;
-use crate::wire::zygote::{REPORT_BYTES, Report, Spawn, Weight};
+use crate::wire::zygote::Spawn;
 
 /// The most commands at a time.
 const MOST_AT_ONCE: usize = 64;
@@ -230,17 +231,17 @@ impl Manager {
     pub(super) fn exec_ended(&mut self, number: u64, exit: Exit) {
         self.kept.drop(Kind::Process, number);
         let Some(command) = self.execs.running.remove(&number) else { return };
-        let failed = report_of(&command).map(|report| {
-            let code = match (report.stage == crate::launch::Stage::Exec as u8, report.errno) {
-                (true, errno::ENOENT) => 127,
-                (true, _) => 126,
-                (false, _) => 125,
-            };
-            (code, words::explain(&command.plan, &report, &[]).to_string())
-        });
-        let (exit, problem) = match failed {
-            Some((code, words)) => (told(Exit::Code(code)), Some(words)),
-            None => (told(exit), None),
+        let (exit, problem) = match launches::read(command.report.as_fd()) {
+            Told::Failed(report, fact) => {
+                let code = match (report.stage == Stage::Exec as u8, report.errno) {
+                    (true, errno::ENOENT) => 127,
+                    (true, _) => 126,
+                    (false, _) => 125,
+                };
+                let words = words::explain(&command.plan, &report, fact.as_ref()).to_string();
+                (told(Exit::Code(code)), Some(words))
+            }
+            Told::Executed | Told::Pending => (told(exit), None),
         };
         let reply = Reply::Executed(ExecReply { pid: None, exit, problem });
         self.reply(command.session, &reply, true);
@@ -336,17 +337,5 @@ fn told(exit: Exit) -> Option<control::Exit> {
             Some(control::Exit { signal: Some(name), meaning, ..control::Exit::default() })
         }
         Exit::Unknown => None,
-    }
-}
-
-/// Why it did not get to its command.
-fn report_of(command: &Command) -> Option<Report> {
-    loop {
-        let mut bytes = [0; REPORT_BYTES];
-        let count = fds::read(command.report.as_fd(), &mut bytes).ok().filter(|count| *count > 0)?;
-        match bytes.get(..count).and_then(Report::decode) {
-            Some(report) if report.weight == Weight::Warning => {}
-            other => return other,
-        }
     }
 }

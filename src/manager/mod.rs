@@ -22,6 +22,7 @@ mod handover;
 mod inputs;
 mod kept;
 mod kill;
+mod launches;
 mod listeners;
 mod log_files;
 mod logs;
@@ -122,6 +123,7 @@ struct Manager {
     streams: BTreeMap<control::SessionId, VecDeque<(ServiceId, bool)>>,
     watchers: events::Watchers,
     end_notes: ends::Notes,
+    launch_facts: launches::Facts,
     /// The reading of the units has left memory that is not needed again.
     untidy: bool,
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::inputs::Which;
 use super::kept::is_full;
+use super::launches::{self, Told};
 use super::{Manager, errands};
 use crate::launch::words;
 use crate::plan::{ExecPlan, FIXED_PATH, Passed};
@@ -23,7 +24,7 @@ use crate::sys::{fds, memfd, process};
 use crate::unit::{self, Gate, Unit};
 use crate::wire::keeper::Kind;
 use crate::wire::probe::{Finding, MOST_BYTES, Task};
-use crate::wire::zygote::{REPORT_BYTES, Report, Spawn};
+use crate::wire::zygote::Spawn;
 
 /// The most probes at a time; others wait.
 const MOST_AT_ONCE: usize = 16;
@@ -428,15 +429,14 @@ impl Manager {
     }
 
     fn words_of_probe(&self, one: &Flying) -> String {
-        let mut bytes = [0; REPORT_BYTES];
-        let count = fds::read(one.report.as_fd(), &mut bytes).unwrap_or(0);
-        let report = bytes.get(..count).and_then(Report::decode);
         let task = Task::Look { main: 0, sockets: Vec::new() };
-        match (report, self.probe_plan(one.service, one.run, &task)) {
-            (Some(report), Ok(plan)) => {
-                format!("its probe could not begin: {}", words::explain(&plan, &report, &[]))
+        match (launches::read(one.report.as_fd()), self.probe_plan(one.service, one.run, &task)) {
+            (Told::Failed(report, fact), Ok(plan)) => {
+                format!("its probe could not begin: {}", words::explain(&plan, &report, fact.as_ref()))
             }
-            (Some(_) | None, _) => "its probe ended without an answer".to_owned(),
+            (Told::Failed(..) | Told::Executed | Told::Pending, _) => {
+                "its probe ended without an answer".to_owned()
+            }
         }
     }
 

@@ -61,7 +61,7 @@ impl Manager {
         }
     }
 
-    fn what_is_left(&self, run: Run) -> Found {
+    fn what_is_left(&mut self, run: Run) -> Found {
         Found {
             registered: self.kept.fd(Kind::Process, run.0).is_some(),
             launched: match self.read_report(run) {

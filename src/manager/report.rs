@@ -57,7 +57,7 @@ impl Manager {
             End::Launch { stage, errno, detail } => {
                 let report = Report { weight: Weight::Failure, stage, errno, detail };
                 match self.exec_plan(id, which, "") {
-                    Ok(plan) => words::explain(&plan, &report, &[]).to_string(),
+                    Ok(plan) => words::explain(&plan, &report, self.launch_facts.of(which.run)).to_string(),
                     Err(words) => words,
                 }
             }

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use super::Manager;
 use super::kept::News;
+use super::launches::{self, Told};
 use super::watch::{self, Watch};
 use crate::launch::Stage;
 use crate::policy::service::Phase;
 use crate::policy::{End, Event, Exit, Mono, Run};
-use crate::sys::{clock, fds, memory, process};
+use crate::sys::{clock, memory, process};
 use crate::wire::cri::Which;
 use crate::wire::keeper::{ExitRecord, Kind, exits};
 use crate::wire::state::header;
-use crate::wire::zygote::{REPORT_BYTES, Report, Weight};
+use crate::wire::zygote::Report;
 
 /// Milliseconds between looks at trees without a cgroup while they are cleared.
 const LOOK_AGAIN_MS: u64 = 20;
@@ -184,23 +185,15 @@ impl Manager {
     }
 
     /// Reads a report as far as it goes. One that is not kept any longer was read to its end before.
-    pub(super) fn read_report(&self, run: Run) -> Launched {
+    pub(super) fn read_report(&mut self, run: Run) -> Launched {
         let Some(fd) = self.kept.fd(Kind::Report, run.0) else { return Launched::Executed };
-        loop {
-            let mut bytes = [0; REPORT_BYTES];
-            match fds::read(fd, &mut bytes) {
-                Ok(0) => return Launched::Executed,
-                Ok(count) => match bytes.get(..count).and_then(Report::decode) {
-                    Some(report) if report.weight == Weight::Warning => {
-                        log::info!("incarnation {}: a step was left out: {report:?}", run.0);
-                    }
-                    Some(report) if report.stage == Stage::Gate as u8 => return Launched::GateLost,
-                    Some(Report { stage, errno, detail, .. }) => {
-                        return Launched::Failed(End::Launch { stage, errno, detail });
-                    }
-                    None => log::error!("incarnation {}: a report that makes no sense", run.0),
-                },
-                Err(_) => return Launched::Pending,
+        match launches::read(fd) {
+            Told::Pending => Launched::Pending,
+            Told::Executed => Launched::Executed,
+            Told::Failed(report, _) if report.stage == Stage::Gate as u8 => Launched::GateLost,
+            Told::Failed(Report { stage, errno, detail, .. }, fact) => {
+                self.launch_facts.note(run, fact);
+                Launched::Failed(End::Launch { stage, errno, detail })
             }
         }
     }

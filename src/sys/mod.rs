@@ -21,6 +21,7 @@ pub mod inotify;
 pub mod limits;
 pub mod link;
 pub mod lock;
+pub mod look;
 pub mod memfd;
 pub mod memory;
 pub mod notify;

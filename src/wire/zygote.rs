@@ -161,6 +161,62 @@ impl Report {
     }
 }
 
+/// The most bytes of a clue's text: with the failure behind it, it goes into a pipe whole or not at all.
+pub const MOST_CLUE: usize = 1024;
+/// Bytes of a clue's text in one record.
+const PART: usize = REPORT_BYTES - 3;
+/// The most bytes of all records of a clue.
+pub const MOST_CLUE_BYTES: usize = (MOST_CLUE / PART + 1) * REPORT_BYTES;
+
+/// PIPE_BUF: a pipe takes no more at once.
+const _: () = assert!(MOST_CLUE_BYTES + REPORT_BYTES <= 4096);
+
+const CLUE_MARK: u8 = 0x43;
+
+/// A piece of what a child has found out about the failure that it reports next. A clue has at least one; its
+/// text is that of its pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The number of a [`crate::launch::Clue`].
+    pub clue: u8,
+    length: u8,
+    text: [u8; PART],
+}
+
+impl Piece {
+    /// All of a clue, one after the other.
+    pub fn all(clue: u8, text: &[u8]) -> impl Iterator<Item = Self> {
+        let count = text.len().div_ceil(PART).max(1);
+        (0..count).map(move |index| {
+            let start = index * PART;
+            let part = text.get(start..text.len().min(start + PART)).unwrap_or_default();
+            let mut piece = Self { clue, length: part.len() as u8, text: [0; PART] };
+            piece.text.iter_mut().zip(part).for_each(|(place, byte)| *place = *byte);
+            piece
+        })
+    }
+
+    /// Its part of the text.
+    pub fn text(&self) -> &[u8] {
+        self.text.get(..self.length.into()).unwrap_or_default()
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> [u8; REPORT_BYTES] {
+        let mut bytes = [0; REPORT_BYTES];
+        let [mark, clue, length, text @ ..] = &mut bytes;
+        (*mark, *clue, *length, *text) = (CLUE_MARK, self.clue, self.length, self.text);
+        bytes
+    }
+
+    /// From bytes; None where they are no such record.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; REPORT_BYTES] = bytes.try_into().ok()?;
+        let [CLUE_MARK, clue, length, text @ ..] = bytes else { return None };
+        (usize::from(length) <= PART).then_some(Self { clue, length, text })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +250,19 @@ mod tests {
                 prop_assert_eq!(&report.encode()[..], &bytes[..]);
             }
         }
+    }
+
+    #[test]
+    fn a_clue_comes_in_pieces_and_is_read_as_it_was() {
+        for text in [&b""[..], b"/usr/bin/x", b"/thirteen/now", b"/opt/python3.9/bin/python"] {
+            let bytes: Vec<u8> = Piece::all(4, text).flat_map(|piece| piece.encode()).collect();
+            let pieces: Vec<Piece> = bytes.chunks(REPORT_BYTES).filter_map(Piece::decode).collect();
+            let read: Vec<u8> = pieces.iter().flat_map(|piece| piece.text().to_vec()).collect();
+            assert_eq!(read, text);
+            assert!(!pieces.is_empty() && pieces.iter().all(|piece| piece.clue == 4));
+            assert!(bytes.chunks(REPORT_BYTES).all(|record| Report::decode(record).is_none()));
+        }
+        assert_eq!(Piece::decode(&[CLUE_MARK, 1, 14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod hostile;
 mod identity;
 mod inputs;
 mod kills;
+mod launches;
 mod logs_command;
 mod logs_container;
 mod logs_judged;

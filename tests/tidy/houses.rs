@@ -97,6 +97,11 @@ pub const BEYOND: &[Beyond] = &[
         uses: "wire::zygote",
         why: "the child reports its failed step in the form that the manager reads",
     },
+    Beyond {
+        file: "src/launch/clue.rs",
+        uses: "wire::zygote",
+        why: "what the child found goes with its report",
+    },
     Beyond { file: "src/launch/words.rs", uses: "wire::zygote", why: "the same reports, told to people" },
     Beyond {
         file: "src/sys/accounts.rs",

@@ -22,12 +22,12 @@ fn plan() -> ExecPlan {
 }
 
 fn said(stage: Stage, errno: i32, detail: u32) -> String {
-    said_with(stage, errno, detail, &[])
+    said_with(stage, errno, detail, None)
 }
 
-fn said_with(stage: Stage, errno: i32, detail: u32, facts: &[Fact]) -> String {
+fn said_with(stage: Stage, errno: i32, detail: u32, fact: Option<&Fact>) -> String {
     let report = Report { weight: Weight::Failure, stage: stage as u8, errno, detail };
-    explain(&plan(), &report, facts).to_string()
+    explain(&plan(), &report, fact).to_string()
 }
 
 #[test]
@@ -84,23 +84,42 @@ fn each_failure_names_step_object_reason_and_remedy() {
 
 #[test]
 fn what_was_found_at_the_file_wins_over_a_guess() {
-    let facts = [Fact::MissingInterpreter("/usr/bin/python9".to_owned())];
+    let fact = Fact::new(Clue::MissingInterpreter as u8, b"/usr/bin/python9".to_vec());
     assert_eq!(
-        said_with(Stage::Exec, errno::ENOENT, 0, &facts),
+        said_with(Stage::Exec, errno::ENOENT, 0, fact.as_ref()),
         "executing the command: /usr/local/bin/gunicorn: no such file or directory\n\
          hint: its first line names `/usr/bin/python9`, which does not exist"
     );
-    let facts = [Fact::NotExecutable(0o100_644)];
-    assert!(
-        said_with(Stage::Exec, errno::EACCES, 0, &facts)
-            .ends_with("its mode is 0644; user 1001 may not execute it")
+    let hint = |clue: Clue, text: &[u8]| {
+        let fact = Fact::new(clue as u8, text.to_vec());
+        let said = said_with(Stage::Exec, errno::EACCES, 0, fact.as_ref());
+        said.split_once("\nhint: ").unwrap().1.to_owned()
+    };
+    let number = |number: u64| number.to_le_bytes();
+    assert_eq!(hint(Clue::NotExecutable, &number(0o644)), "its mode is 0644; user 1001 may not execute it");
+    assert_eq!(
+        hint(Clue::OtherMachine, &number(183)),
+        "it is a program for aarch64, and this machine does not run it"
     );
+    // Nobody writes into a log or to a terminal by the first line of a file.
+    assert_eq!(
+        hint(Clue::MissingInterpreter, b"/bin/\x1b[2J\xff"),
+        "its first line names `/bin/\\u{1b}[2J\u{fffd}`, which does not exist"
+    );
+    assert_eq!(
+        hint(Clue::MissingInterpreter, b"/bin/sh\r"),
+        "its first line names `/bin/sh\\r`: its lines end in CR LF, and the CR counts as part of the name"
+    );
+    assert_eq!(Fact::new(99, vec![]), None, "of another version");
+    for clue in Clue::ALL {
+        assert!(!hint(clue, b"").is_empty());
+    }
 }
 
 #[test]
 fn a_report_of_another_version_still_says_something() {
     let report = Report { weight: Weight::Failure, stage: 77, errno: errno::EPERM, detail: 0 };
-    assert_eq!(explain(&plan(), &report, &[]).text, "an unknown step 77 failed: operation not permitted");
+    assert_eq!(explain(&plan(), &report, None).text, "an unknown step 77 failed: operation not permitted");
 }
 
 #[test]
