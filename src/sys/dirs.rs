@@ -217,6 +217,11 @@ impl Dir {
 
     /// The names in the directory, without `.` and `..`, in no order, as many as `wanted` says yes to.
     pub fn names(&self, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<CString>> {
+        self.first_names(usize::MAX, wanted)
+    }
+
+    /// The same, and no more than `most` of them: somebody else can have put any number there.
+    pub fn first_names(&self, most: usize, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<CString>> {
         // A descriptor of its own: the stream reads from, and closes, what it is given.
         let list = self.open_at(c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         // SAFETY: `list` is an open directory that the stream owns from here on, if it could be made.
@@ -227,6 +232,9 @@ impl Dir {
         let _ = list.into_raw_fd();
         let mut names = Vec::new();
         let outcome = loop {
+            if names.len() >= most {
+                break Ok(());
+            }
             // SAFETY: errno belongs to this thread; readdir tells an error from the end only by it.
             unsafe { *libc::__errno_location() = 0 };
             // SAFETY: the stream is open until the end of this function.
@@ -281,6 +289,7 @@ mod tests {
         let mut names = dir.names(|name| name != b"x").unwrap();
         names.sort();
         assert_eq!(names, [c"b".to_owned(), c"c".to_owned()]);
+        assert_eq!(dir.first_names(1, |_| true).unwrap().len(), 1);
         dir.remove(c"c").unwrap();
         assert_eq!(dir.names(|name| name == b"c").unwrap().len(), 0);
     }

@@ -94,6 +94,16 @@ pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
     .map(drop)
 }
 
+/// Whether the peer has read all that was sent to it, descriptors included (SIOCOUTQ of unix(7)).
+pub fn has_read_all(socket: &impl AsFd) -> io::Result<bool> {
+    let mut waiting: libc::c_int = 0;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: TIOCOUTQ, which is the same number as SIOCOUTQ, writes one int, and `waiting` outlives the call.
+    retry(|| unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut waiting) }.into())?;
+    // While the last of it is freed the kernel still counts one; it wakes us before that is gone (sock_wfree).
+    Ok(waiting <= 1)
+}
+
 /// Whether the peer has closed both directions, now (poll(2), POLLHUP and POLLERR).
 pub fn has_hung_up(socket: &impl AsFd) -> bool {
     let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
@@ -157,6 +167,17 @@ mod tests {
         assert!(!has_hung_up(&ours));
         drop(theirs);
         assert!(has_hung_up(&ours));
+    }
+
+    #[test]
+    fn what_a_peer_has_not_read_is_known() {
+        use std::io::{Read, Write};
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(has_read_all(&ours).unwrap());
+        ours.write_all(b"x").unwrap();
+        assert!(!has_read_all(&ours).unwrap());
+        theirs.read_exact(&mut [0]).unwrap();
+        assert!(has_read_all(&ours).unwrap());
     }
 
     #[test]

@@ -267,7 +267,8 @@ impl Client {
 
     /// One call is answered at a time, and nothing is heard from a client that does not read its answers.
     fn is_blocked(&self) -> bool {
-        self.closing || self.flight.is_some() || self.queued() >= ENOUGH_QUEUED
+        let passing = !self.attached.is_empty();
+        self.closing || self.flight.is_some() || passing || self.queued() >= ENOUGH_QUEUED
     }
 
     /// The next whole call, reading as far as that needs.
@@ -429,6 +430,11 @@ impl Client {
         let ends = self.attached.iter().map(|(at, _)| *at).find(|at| *at > self.sent);
         let bytes = self.queue.get(self.sent..ends.unwrap_or(self.queue.len())).unwrap_or_default();
         match self.attached.front() {
+            // Descriptors that nobody takes out of a socket are open all the same, and the kernel lets a user have only so
+            // many of them under way: all of ours would be kept from the keeper and the zygote.
+            Some((at, _)) if *at == self.sent && !peer::has_read_all(&self.stream)? => {
+                Err(ErrorKind::WouldBlock.into())
+            }
             Some((at, passed)) if *at == self.sent => {
                 let fds: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
                 let count = link::send(self.stream.as_fd(), bytes, &fds)?;

@@ -93,6 +93,32 @@ fn a_stream_that_is_not_held_back_ends_the_connection_before_it_is_too_much() {
 }
 
 #[test]
+fn descriptors_wait_until_those_before_them_are_taken() {
+    let mut world = World::new();
+    let mut client = world.connect();
+    let logs = Call { more: true, ..Request::Logs { names: vec!["a".into()] }.call() };
+    client.write_all(&logs.encode().repeat(3)).unwrap();
+    let null = || vec![OwnedFd::from(std::fs::File::open("/dev/null").unwrap())];
+    let reply = Reply::Log(Box::default());
+    let answer = |world: &mut World| {
+        let (session, _) = world.asked();
+        let room = world.control.reply_with(session, &reply, null(), true, world.now);
+        world.settle();
+        room
+    };
+    assert_eq!(answer(&mut world), Room::Now);
+    assert_eq!(answer(&mut world), Room::Later, "more are under way than somebody takes");
+    assert_eq!(world.heard, [], "he asks for more than he takes");
+    // Each thing that is read makes room for the next.
+    let mut bytes = [0; 4096];
+    assert!(client.read(&mut bytes).unwrap() > 0);
+    world.settle();
+    assert!(client.read(&mut bytes).unwrap() > 0);
+    world.settle();
+    assert_eq!(answer(&mut world), Room::Now);
+}
+
+#[test]
 fn a_slow_reader_has_time_as_long_as_it_reads() {
     let mut world = World::new();
     let mut client = world.connect();
