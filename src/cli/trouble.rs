@@ -182,7 +182,7 @@ fn of_failed(failed: &Failed) -> Vec<Trouble> {
 fn of_failure(failure: &Failure) -> Trouble {
     let mut text = format!("{}: {}", shown(&failure.step), shown(&failure.reason));
     if let Some(exit) = &failure.exit
-        && exit.meaning != failure.reason
+        && !failure.reason.starts_with(&exit.meaning)
     {
         let _ = write!(text, "\n  it {}", shown(&exit.meaning));
     }

@@ -124,6 +124,10 @@ impl Manager {
             if with_output {
                 for service in &mut services {
                     service.output = self.last_lines(id, OUTPUT_LINES);
+                    let rival = self.rival(id, &service.output);
+                    service
+                        .problems
+                        .extend(rival.map(|rival| format!("{}\nhint: {}", rival.words, rival.hint)));
                 }
             }
             let services = services.into_iter().map(control::Service::bounded).collect();
@@ -306,7 +310,7 @@ impl Manager {
     }
 
     fn failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {
-        let (step, reason, hint, exit) = match outcome {
+        let (step, mut reason, mut hint, exit) = match outcome {
             Outcome::Done | Outcome::Already => return None,
             Outcome::Ended(end) => {
                 let log = self.settings.log_dir.join(self.name_of(id)).join("current");
@@ -355,6 +359,10 @@ impl Manager {
             Outcome::Ended(End::Exited(_) | End::NotReady) => self.last_lines(id, OUTPUT_LINES),
             _ => Vec::new(),
         };
+        if let Some(rival) = self.rival(id, &output) {
+            reason = format!("{reason}; {}", rival.words);
+            hint = Some(rival.hint);
+        }
         Some(Failure { service, step: step.to_owned(), reason, hint, exit, output }.bounded())
     }
 

@@ -184,8 +184,8 @@ pub(super) fn wrong(unit: &Unit, held: bool, waits: bool, other: Option<(u32, St
     };
     match other {
         Some((pid, at)) if !waits => Some(format!(
-            "its process {pid} listens on {at}, which is none of its sockets, and none of them waits for the clients of \
-             {address}\nhint: {hint}"
+            "its process {pid} listens on {at}, which is none of its sockets, and none of them is seen to wait for the \
+             clients of {address} (with select or poll it could not be seen)\nhint: {hint}"
         )),
         Some(_) | None if !held => Some(format!(
             "none of its processes holds {address}: clients wait there for nobody\nhint: {hint}"

@@ -34,6 +34,7 @@ pub mod read_units;
 mod recovery;
 mod renew;
 mod report;
+mod rival;
 mod shares;
 mod show;
 mod start;

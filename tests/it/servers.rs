@@ -275,6 +275,47 @@ fn user_uvicorn_that_somebody_else_has_ended_has_ended_well() {
     assert_eq!(web["exit"]["meaning"], meaning);
 }
 
+/// A port that the application binds by itself, once for each generation.
+#[track_caller]
+fn its_own_old_one_is_named(who: Who) {
+    let mut place = with_servers(who);
+    let (address, metrics) = (place.address(), place.address());
+    place.write("work/go", "");
+    let metrics = std::net::SocketAddr::new(metrics.ip(), 9100); // which its account may bind
+    let at = (metrics.ip(), metrics.port());
+    let bind = format!("import socket\nmetrics = socket.create_server((\"{}\", {}))\n", at.0, at.1);
+    place.write("srv/measured.py", &format!("{bind}from app import app\n"));
+    serve(&place, &python_module("gunicorn", "measured:app --no-control-socket"), &socket(address));
+    place.run();
+    place.order(&["start", "web"]);
+    let said = place.ask(&["restart", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let words = format!("its own generation 1, which goes on, listens on {metrics} (process ");
+    let holder = said.err.split(&words).nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+    let workers = super::processes::children(place.pid_of("web"));
+    assert!(holder.is_some_and(|pid: u32| workers.contains(&pid)), "{workers:?}: {said:?}");
+    let hint = "hint: make it a `[socket.NAME]` of the unit, which all generations share; or have the old one end first: \
+                `supervise restart --stop-first web`, or `[deploy] strategy = \"stop-first\"`";
+    assert!(said.err.contains(&words) && said.err.contains(hint), "{said:?}");
+    let why = place.ask(&["why", "web"]);
+    assert!(why.out.contains(&words) && why.out.contains(hint), "{why:?}");
+    assert_eq!(get(address), "HTTP/1.1 200 OK", "the old one goes on");
+    // And the remedy is one.
+    place.order(&["restart", "--stop-first", "web"]);
+    let why = place.ask(&["why", "web"]);
+    assert!(!why.out.contains("which goes on"), "{why:?}");
+}
+
+#[test]
+fn root_a_port_that_the_old_one_has_is_named() {
+    its_own_old_one_is_named(Who::Root);
+}
+
+#[test]
+fn user_a_port_that_the_old_one_has_is_named() {
+    its_own_old_one_is_named(Who::User);
+}
+
 #[test]
 fn user_who_listens_somewhere_else_is_named() {
     let mut place = with_servers(Who::User);
@@ -293,7 +334,8 @@ fn user_who_listens_somewhere_else_is_named() {
     });
     let found = found.unwrap_or_else(|| panic!("nothing is said: {:#}", place.service("web")));
     let rest = format!(
-        " listens on {elsewhere}, which is none of its sockets, and none of them waits for the clients of {address}\n\
+        " listens on {elsewhere}, which is none of its sockets, and none of them is seen to wait for the clients of {address} \
+         (with select or poll it could not be seen)\n\
          hint: have it take its socket by LISTEN_FDS, or by its number: `{{fd:http}}` in the command; a script has to \
          start it with `exec`"
     );

@@ -11,6 +11,10 @@ use std::path::Path;
 use super::Kind;
 use crate::sys::process;
 
+/// The most processes, and descriptors of each, that are looked at for what they listen on.
+const MOST_PROCESSES: usize = 256;
+const MOST_DESCRIPTORS: usize = 4096;
+
 /// Whose is sought.
 #[derive(Clone, Copy, Debug)]
 pub enum Sought<'a> {
@@ -45,6 +49,38 @@ pub fn inodes(sought: Sought<'_>) -> Vec<u64> {
     found.retain(|(_, inode)| *inode != 0);
     found.sort_unstable();
     found.into_iter().map(|(_, inode)| inode).collect()
+}
+
+/// A TCP listener that a process has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The process.
+    pub pid: u32,
+    /// Where.
+    pub address: SocketAddr,
+    /// The socket.
+    pub inode: u64,
+}
+
+/// TCP listeners that these processes have open, as far as we may see.
+pub fn listeners_of(pids: &[u32]) -> Vec<Listening> {
+    let text = |table: &str| fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+    let (four, six) = (text("tcp"), text("tcp6"));
+    let rows: Vec<Row> =
+        four.lines().chain(six.lines()).filter_map(inet_row).filter(|row| row.listens).collect();
+    let mut found = Vec::new();
+    for pid in pids.iter().copied().take(MOST_PROCESSES) {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for entry in entries.flatten().take(MOST_DESCRIPTORS) {
+            let Ok(link) = fs::read_link(entry.path()) else { continue };
+            let is_it = |row: &&Row| link.as_os_str() == format!("socket:[{}]", row.inode).as_str();
+            if let Some(row) = rows.iter().find(is_it) {
+                found.push(Listening { pid, address: row.local, inode: row.inode });
+            }
+        }
+    }
+    found.sort_unstable_by_key(|one| (one.address, one.pid));
+    found
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -152,6 +188,7 @@ mod tests {
         assert_eq!(inodes(Sought::Inet(address, Kind::Stream)).first(), Some(&inode(&tcp)));
         assert_eq!(inodes(Sought::Inet(all, Kind::Stream)).first(), Some(&inode(&tcp)));
         assert_eq!(processes_with(&[inode(&tcp)]), [me]);
+        assert!(listeners_of(&[me]).contains(&Listening { pid: me, address, inode: inode(&tcp) }));
         let udp = UdpSocket::bind("[::1]:0").unwrap();
         assert_eq!(inodes(Sought::Inet(udp.local_addr().unwrap(), Kind::Datagram)), [inode(&udp)]);
         let dir = tempfile::tempdir().unwrap();

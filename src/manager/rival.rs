@@ -1,0 +1,74 @@
+//! ROOT. Whether a new incarnation could not have an address because an older one of the same service has it: a
+//! metrics port, a debugger. Never more than words.
+
+use std::net::SocketAddr;
+
+use super::Manager;
+use crate::policy::service::{Ended, Incarnation};
+use crate::policy::{End, ServiceId};
+use crate::sys::{files, sockets};
+use crate::wire::keeper::Kind;
+
+/// What a program says of EADDRINUSE, in lower case: strerror(3), Python, Go, Node.
+const IN_USE: [&str; 3] = ["address already in use", "address in use", "eaddrinuse"];
+/// The most addresses that are named.
+const MOST_NAMED: usize = 3;
+
+/// Who has it, and what to do.
+#[derive(Debug)]
+pub(super) struct Rival {
+    /// Who has it.
+    pub words: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Manager {
+    /// Where a service's newest incarnation has ended with these last lines, and they say that an address is in use:
+    /// the older one that listens on it by itself.
+    pub(super) fn rival(&self, id: ServiceId, lines: &[String]) -> Option<Rival> {
+        let service = self.world.get(id)?;
+        let failed = |ended: &&Ended| {
+            ended.run == service.last_run && matches!(ended.end, End::Exited(_) | End::NotReady)
+        };
+        service.ends.last().filter(failed)?;
+        let text = lines.join("\n");
+        let lower = text.to_lowercase();
+        if !IN_USE.iter().any(|words| lower.contains(words)) {
+            return None;
+        }
+        service.incarnations().find_map(|(_, _, one)| self.rival_in(id, one, &text))
+    }
+
+    fn rival_in(&self, id: ServiceId, one: &Incarnation, text: &str) -> Option<Rival> {
+        let pids = self.tree(one.run)?.pids();
+        // What the unit gives it, both have.
+        let given = |inode: u64| {
+            let mut kept =
+                self.listeners.iter().filter_map(|(number, _)| self.kept.fd(Kind::Listener, number));
+            kept.any(|fd| files::identity(fd).is_ok_and(|(_, kept)| kept == inode))
+        };
+        let mut found = sockets::listeners_of(&pids);
+        found.retain(|one| !given(one.inode));
+        // Not every program says which port it was.
+        let is_said = |address: SocketAddr| {
+            text.split(|letter: char| !letter.is_ascii_digit()).any(|word| word == address.port().to_string())
+        };
+        if found.iter().any(|one| is_said(one.address)) {
+            found.retain(|one| is_said(one.address));
+        }
+        let pid = found.first()?.pid;
+        let mut addresses: Vec<String> = found.iter().map(|one| one.address.to_string()).collect();
+        addresses.dedup();
+        addresses.truncate(MOST_NAMED);
+        let (addresses, generation) = (addresses.join(", "), one.generation);
+        let words =
+            format!("its own generation {generation}, which goes on, listens on {addresses} (process {pid})");
+        let hint = format!(
+            "make it a `[socket.NAME]` of the unit, which all generations share; or have the old one end first: \
+             `supervise restart --stop-first {}`, or `[deploy] strategy = \"stop-first\"`",
+            self.name_of(id)
+        );
+        Some(Rival { words, hint })
+    }
+}
