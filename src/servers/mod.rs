@@ -1,7 +1,8 @@
 //! PURE. What is known of gunicorn, uWSGI, uvicorn and others: how to tell them by their command, how they end, what
 //! their exit codes mean, how they show that they are ready, and what does not work with them. Never runs one.
 //!
-//! Each fact was seen on the real server, in the version that `tests/it` installs, where it could be.
+//! Each fact about the servers that `tests/it` installs was seen on them, where it could be. What is said of granian,
+//! waitress, celery and redis is not tried there.
 
 mod advice;
 mod known;

@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use super::gunicorn::python;
@@ -342,17 +341,85 @@ fn user_who_listens_somewhere_else_is_named() {
     assert!(found.starts_with("its process ") && found.ends_with(&rest), "{found}");
 }
 
-#[test]
-fn user_what_cannot_work_with_a_server_is_refused() {
+/// What is said of a command before it has run: each message, and its remedy.
+#[track_caller]
+fn is_told(command: &dyn Fn(&Place) -> String, told: &[[&str; 2]], state: &str) {
     let mut place = with_servers(Who::User);
     let address = place.address();
-    serve(&place, &python_module("gunicorn", "app:app --reuse-port"), &socket(address));
+    serve(&place, &command(&place), &socket(address));
     place.run();
     let web = place.service("web");
-    let problem = web["problems"][0].as_str().unwrap();
-    assert!(problem.contains("with `--reuse-port` the workers of gunicorn ignore the sockets"), "{problem}");
-    assert_eq!(web["state"], "failed");
-    assert!(Path::new(&place.path("run")).exists());
+    let problems: Vec<[&str; 2]> = web["problems"].as_array().unwrap().iter().map(message).collect();
+    let told: Vec<[String; 2]> =
+        told.iter().map(|one| one.map(|text| text.replace("ADDRESS", &address.to_string()))).collect();
+    assert_eq!(problems, told, "{web:#}");
+    assert_eq!(web["state"], state, "{web:#}");
+}
+
+/// Without the place in the unit, and without its line.
+fn message(problem: &serde_json::Value) -> [&str; 2] {
+    let (first, rest) = problem.as_str().unwrap().split_once('\n').unwrap();
+    [first.split_once(".toml:2:11: ").unwrap().1, rest.split_once("\nhint: ").unwrap().1]
+}
+
+#[test]
+fn user_servers_that_leave_or_do_not_take_their_socket_are_refused() {
+    let refused = |command: String, told: [&str; 2]| is_told(&|_| command.clone(), &[told], "failed");
+    refused(
+        python_module("gunicorn", "app:app --reuse-port"),
+        [
+            "with `--reuse-port` the workers of gunicorn ignore the sockets that it is given, and clients wait for ever",
+            "remove `--reuse-port`",
+        ],
+    );
+    refused(
+        python_module("gunicorn", "app:app --daemon"),
+        [
+            "`--daemon` takes gunicorn out of supervise's hands: its first process ends at once",
+            "remove `--daemon`: supervise runs it in the background",
+        ],
+    );
+    refused(
+        python_module("uvicorn", "app:asgi"),
+        [
+            "uvicorn takes a socket only by its number: nobody would answer on `ADDRESS`",
+            "add `--fd {fd:http}`",
+        ],
+    );
+}
+
+#[test]
+fn user_servers_that_cut_requests_or_hide_failures_are_warned_of() {
+    let uwsgi = |place: &Place, more: &str| {
+        format!("\"{} --master --wsgi-file app.py {more}\"", place.path("site/bin/uwsgi").display())
+    };
+    let dies = [
+        "warning: with `--die-on-term` uWSGI cuts the requests in flight when it is stopped",
+        "replace it by `--hook-master-start`, `unix_signal:15 gracefully_kill_them_all`, which finishes them",
+    ];
+    is_told(&|place| uwsgi(place, "--need-app --die-on-term"), &[dies], "stopped");
+    let hides = [
+        "warning: without `--need-app` uWSGI serves errors where the application could not be loaded, and looks ready",
+        "add `--need-app`",
+    ];
+    is_told(&|place| uwsgi(place, "--exit-on-reload"), &[hides], "stopped");
+    let cuts = [
+        "warning: hypercorn with more than one worker cuts the requests in flight when it is stopped",
+        "write `instances = 2` and let each of them have one worker",
+    ];
+    is_told(&|_| python_module("hypercorn", "app:asgi --bind fd://{fd:http} -w 2"), &[cuts], "stopped");
+}
+
+#[test]
+fn user_uwsgi_without_need_app_looks_ready_when_its_application_is_broken() {
+    let mut place = with_servers(Who::User);
+    let address = place.address();
+    let uwsgi = place.path("site/bin/uwsgi");
+    let command = format!("\"{} --master --wsgi-file broken.py --protocol http\"", uwsgi.display());
+    serve(&place, &command, &socket(address));
+    place.run();
+    place.order(&["start", "web"]);
+    assert!(get(address).contains(" 500 "), "{}", get(address));
 }
 
 /// A request that is under way when the service is stopped gets its answer.
