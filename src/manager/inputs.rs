@@ -348,6 +348,12 @@ impl Manager {
         Some(Which { run, instance: instance.number, generation, before })
     }
 
+    /// Which start of its service an incarnation is; the next one, where it is none that there is.
+    fn start_number(&self, id: ServiceId, run: Run) -> u32 {
+        let Some(service) = self.world.get(id) else { return 1 };
+        service.find(run).map_or(service.starts.saturating_add(1), |(_, _, one)| one.start)
+    }
+
     /// The plan of an incarnation, encoded.
     pub(super) fn plan(&self, id: ServiceId, which: Which, invocation: &str) -> Result<Vec<u8>, String> {
         let plan = self.exec_plan(id, which, invocation)?;
@@ -411,7 +417,7 @@ impl Manager {
                 service: known.name.clone(),
                 generation: generation.into(),
                 instance: instance.into(),
-                starts: run.0,
+                starts: self.start_number(id, run).into(),
                 invocation: invocation.to_owned(),
             },
             umask: unit.service.umask,

@@ -191,7 +191,12 @@ impl Service {
         let run = *step.next_run;
         *step.next_run = Run(run.0 + 1);
         self.last_run = run;
-        *instance.place(role) = Some(Incarnation::new(run, generation, before, step.now));
+        let start = self.starts.saturating_add(1);
+        if before.is_none() {
+            self.starts = start;
+        }
+        *instance.place(role) =
+            Some(Incarnation { start, ..Incarnation::new(run, generation, before, step.now) });
         step.out.push(Action::Spawn(run));
     }
 }

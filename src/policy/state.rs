@@ -80,6 +80,9 @@ pub struct Incarnation {
     pub run: Run,
     /// The generation whose inputs it was made of.
     pub generation: u32,
+    /// Which start of its service it is, from 1; a command before the start has that of the one it prepares.
+    #[serde(default)]
+    pub start: u32,
     /// Where it is one of the commands before the start: which, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u16>,
@@ -277,6 +280,9 @@ pub struct Service {
     pub waits: bool,
     /// The newest incarnation there has been.
     pub last_run: Run,
+    /// Starts of it there have been, of every instance and generation.
+    #[serde(default)]
+    pub starts: u32,
     /// Its places.
     pub instances: Vec<Instance>,
     /// Starts that repeated this generation.
@@ -310,6 +316,7 @@ impl Incarnation {
         Self {
             run,
             generation,
+            start: 0,
             before,
             phase: Phase::Cloning,
             since: now,
@@ -431,6 +438,7 @@ impl Service {
             scale: None,
             waits: false,
             last_run: Run(0),
+            starts: 0,
             instances: Vec::new(),
             restarts: 0,
             ends: Vec::new(),

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::place::{Place, Who};
+use super::supervisor::Role;
 use super::{cri, wait};
 
 /// Starts to look at.
@@ -77,4 +78,37 @@ fn user_a_crash_loop_backs_off() {
 #[test]
 fn user_a_service_that_crashed_often_is_still_tried() {
     comes_back(Who::User);
+}
+
+#[test]
+fn user_the_starts_of_a_service_are_counted_and_those_of_others_are_not() {
+    let mut place = Place::new(Who::User);
+    let told = "command = [\"sh\", \"-c\", \"echo $SERVER_STARTER_GENERATION > $SUPERVISE_SERVICE; exec sleep 1000\"]\n\
+                settle = \"10ms\"\n";
+    let directory = format!("directory = \"{}\"\n", place.path("work").display());
+    for name in ["one", "two"] {
+        place.unit(name, &format!("{told}{directory}"));
+    }
+    place.run();
+    let said = |place: &Place, name: &str, expected: &str| {
+        place.reaches(name, "running");
+        wait::until(wait::LONG, "its number", || {
+            let number = fs::read_to_string(place.path("work").join(name)).ok()?;
+            (number.trim() == expected).then_some(())
+        });
+    };
+    for number in ["1", "2", "3"] {
+        said(&place, "one", number);
+        place.order(&["restart", "one"]);
+    }
+    said(&place, "two", "1");
+    // It is in the state, so another manager goes on with it.
+    let killed = place.kill(Role::Manager);
+    wait::until(wait::LONG, "another manager", || {
+        (place.try_status()?["supervisor"]["pid"].as_u64()? != u64::from(killed)).then_some(())
+    });
+    place.order(&["restart", "one"]);
+    said(&place, "one", "5");
+    place.order(&["restart", "two"]);
+    said(&place, "two", "2");
 }
