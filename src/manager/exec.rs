@@ -14,6 +14,7 @@ use super::control::{Room, SessionId};
 use super::inputs::Which;
 use super::kept::is_full;
 use super::launches::{self, Told};
+use super::tree::Tree;
 use super::{Manager, report};
 use crate::launch::{Stage, words};
 use crate::plan::{self, ExecPlan, FIXED_PATH};
@@ -54,6 +55,8 @@ struct Command {
     number: u64,
     plan: ExecPlan,
     report: OwnedFd,
+    /// Its process and when that began, which are its session too.
+    process: Option<(u32, u64)>,
     /// Its cgroup, where it has one.
     group: Option<(String, OwnedFd)>,
     /// Until it is asked for: the gate, and the client's ends of its standard input, output and error.
@@ -167,7 +170,8 @@ impl Manager {
             format!("{busy}\nhint: try again")
         })?;
         let gate = Some((gate, [input_theirs, output_theirs, error_theirs]));
-        let command = Command { session, service: id, number, plan, report, group, gate, kill_at: None };
+        let (process, kill_at) = (None, None);
+        let command = Command { session, service: id, number, plan, report, process, group, gate, kill_at };
         self.execs.asked.insert(request, command);
         Ok(())
     }
@@ -188,6 +192,7 @@ impl Manager {
             self.bury(&command);
             return Ok(());
         }
+        command.process = Some((pid, began(pid)));
         let Some((gate, ends)) = command.gate.take() else { return Ok(()) };
         let reply = Reply::Executed(ExecReply { pid: Some(pid.into()), ..ExecReply::default() });
         let now = self.now;
@@ -261,11 +266,11 @@ impl Manager {
 
     /// Kills those whose time is over.
     pub(super) fn keep_execs(&mut self) {
-        let now = self.now;
+        let (now, keeper) = (self.now, self.kept.keeper_pid);
         for command in self.execs.running.values_mut() {
             if command.kill_at.is_some_and(|at| at <= now) {
                 command.kill_at = None;
-                kill(command, self.kept.fd(Kind::Process, command.number));
+                kill(command, self.kept.fd(Kind::Process, command.number), keeper);
             }
         }
     }
@@ -274,7 +279,12 @@ impl Manager {
     pub(super) fn end_execs(&mut self) {
         for number in self.kept.ids(Kind::Process).into_iter().filter(|number| *number >= FIRST) {
             if let Some(pidfd) = self.kept.fd(Kind::Process, number) {
+                let pid = process::pid_of(pidfd);
+                let began = pid.map_or(0, began);
                 let _ = process::signal(pidfd, libc::SIGKILL);
+                if let Some(pid) = pid {
+                    end_session((pid, began), self.kept.keeper_pid);
+                }
             }
             self.kept.drop(Kind::Process, number);
         }
@@ -293,7 +303,12 @@ impl Manager {
 
     /// Ends what a command has left behind, and removes its group.
     fn bury(&self, command: &Command) {
-        let (Some((name, group)), Some(base)) = (&command.group, &self.cgroups) else { return };
+        let (Some((name, group)), Some(base)) = (&command.group, &self.cgroups) else {
+            if let Some(process) = command.process {
+                end_session(process, self.kept.keeper_pid);
+            }
+            return;
+        };
         clear(group.as_fd());
         if let Err(error) = base.remove(name) {
             log::warn!("removing the cgroup {name}: {}", reason(&error));
@@ -314,9 +329,21 @@ fn clear(group: BorrowedFd<'_>) {
     }
 }
 
-fn kill(command: &Command, pidfd: Option<BorrowedFd<'_>>) {
-    if let Some((_, group)) = &command.group {
-        let _ = cgroup::kill(group.as_fd());
+/// When a process began, by which its session is told from a later one of the same number.
+fn began(pid: u32) -> u64 {
+    process::stat(pid).map_or(0, |stat| stat.start_time)
+}
+
+/// Ends what is left of the session that a command led, where no cgroup says what is its own.
+fn end_session((leader, start_time): (u32, u64), keeper: u32) {
+    let _ = Tree::Session { leader, start_time, keeper: Some(keeper) }.kill();
+}
+
+fn kill(command: &Command, pidfd: Option<BorrowedFd<'_>>, keeper: u32) {
+    match (&command.group, command.process) {
+        (Some((_, group)), _) => drop(cgroup::kill(group.as_fd())),
+        (None, Some(process)) => end_session(process, keeper),
+        (None, None) => {}
     }
     if let Some(pidfd) = pidfd {
         let _ = process::signal(pidfd, libc::SIGKILL);

@@ -78,6 +78,8 @@ struct Flying {
     /// Until then it has its place, whoever else waits.
     turn: Mono,
     said: Vec<u8>,
+    /// It runs a command of the unit's.
+    commands: bool,
     /// Lines that it has said since then.
     lines: (Mono, u32),
 }
@@ -312,8 +314,9 @@ impl Manager {
         };
         let (turn, lines) = (self.now.after(answer_ms.saturating_add(TURN_MS)), (self.now, 0));
         self.watch_probe(request, out.as_raw_fd());
-        let (pidfd, said) = (None, Vec::new());
-        let flying = Flying { service: id, run, what, out, report, pidfd, until, turn, said, lines };
+        let (pidfd, said, commands) = (None, Vec::new(), matches!(task, Task::Command { .. }));
+        let flying =
+            Flying { service: id, run, what, out, report, pidfd, until, turn, said, commands, lines };
         self.probes.flying.insert(request, flying);
         Ok(())
     }
@@ -387,7 +390,8 @@ impl Manager {
     fn land(&mut self, request: u64) -> Option<Flying> {
         let one = self.probes.flying.remove(&request)?;
         self.unwatch_probe(one.out.as_raw_fd());
-        if let Some(pidfd) = &one.pidfd {
+        // One that runs a command ends that with itself when nobody listens any more, and could not if it was killed.
+        if let Some(pidfd) = one.pidfd.as_ref().filter(|_| !one.commands) {
             let _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
         }
         Some(one)

@@ -89,6 +89,12 @@ impl Stat {
 /// Room for any /proc/PID/stat.
 const STAT_BYTES: usize = 2048;
 
+/// Whose pidfd that is; None once it was reaped (`Pid:` of proc_pid_fdinfo(5)).
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
 /// Reads /proc/PID/stat.
 pub fn stat(pid: u32) -> io::Result<Stat> {
     // 51 numbers of at most 20 digits and a name of at most 64 bytes: one read takes all of it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::accounts::Account;
 use super::gunicorn::python;
 use super::place::{Place, Who};
-use super::wait;
+use super::{processes, wait};
 
 const SLEEP: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"1ms\"\n";
 
@@ -137,4 +137,49 @@ fn root_no_connection_is_made_where_a_service_has_put_a_link() {
     assert!(seen.is_some(), "{:#}", place.service("web"));
     place.order(&["stop", "web"]);
     drop(start.wait());
+}
+
+/// Processes with exactly these arguments.
+fn of_arguments(place: &Place, arguments: &[&str]) -> Vec<u32> {
+    let all = processes::of(place.root()).into_iter();
+    all.filter(|pid| processes::arguments(*pid) == arguments).collect()
+}
+
+#[test]
+fn user_a_health_command_ends_with_the_probe_that_runs_it() {
+    let mut place = Place::new(Who::User);
+    let health = "[health]\ncommand = [\"/bin/sh\", \"-c\", \"sleep 999; true\"]\ntimeout = \"60s\"\n";
+    let restart = "[restart]\npolicy = \"never\"\n";
+    place.unit("web", &format!("{SLEEP}ready = \"health\"\nstart-timeout = \"3s\"\n{restart}{health}"));
+    place.run();
+    let running = || (!of_arguments(&place, &["sleep", "999"]).is_empty()).then_some(());
+    wait::until(wait::LONG, "the health command", running);
+    place.reaches("web", "failed");
+    let over = || of_arguments(&place, &["sleep", "999"]).is_empty().then_some(());
+    wait::until(wait::LONG, "its end", over);
+}
+
+#[test]
+fn user_what_a_command_has_begun_ends_with_it() {
+    let mut place = Place::new(Who::User);
+    place.unit("web", SLEEP);
+    place.run();
+    place.reaches("web", "running");
+    let said = place.ask(&["exec", "web", "--", "sh", "-c", "sleep 998 >/dev/null 2>&1 & echo began"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "began\n"), "{said:?}");
+    let over = |what: &str| {
+        let none = || of_arguments(&place, &["sleep", what]).is_empty().then_some(());
+        wait::until(wait::LONG, "the end of what it has begun", none);
+    };
+    over("998");
+    // One that HUP does not end, and whose client has gone.
+    let mut client = place.command(&place.binary());
+    client.arg("--runtime-dir").arg(place.path("run"));
+    client.args(["exec", "web", "--", "sh", "-c", "trap '' HUP; sleep 997; true"]);
+    let mut client = client.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let running = || (!of_arguments(&place, &["sleep", "997"]).is_empty()).then_some(());
+    wait::until(wait::LONG, "the command", running);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    over("997");
 }
