@@ -19,6 +19,8 @@ pub struct Server {
     pub keys: &'static str,
     /// Whether it takes more than one socket.
     pub many_sockets: bool,
+    /// Whether a Python of its own begins it, and not one inside another program.
+    pub is_python: bool,
 }
 
 /// Those that are measured.
@@ -28,12 +30,14 @@ pub const SERVERS: [Server; 5] = [
         arguments: &["-m", "gunicorn", "app:wsgi", "--workers", "4", "--no-control-socket"],
         keys: "",
         many_sockets: true,
+        is_python: true,
     },
     Server {
         name: "gunicorn-gthread",
         arguments: &["-m", "gunicorn", "app:wsgi", "--workers", "2", "--threads", "8", "--no-control-socket"],
         keys: "",
         many_sockets: true,
+        is_python: true,
     },
     Server {
         name: "uwsgi",
@@ -52,18 +56,21 @@ pub const SERVERS: [Server; 5] = [
         ],
         keys: "",
         many_sockets: true,
+        is_python: false,
     },
     Server {
         name: "uvicorn",
         arguments: &["-m", "uvicorn", "app:asgi", "--fd", "{fd:http}", "--no-access-log"],
         keys: "",
         many_sockets: false,
+        is_python: true,
     },
     Server {
         name: "hypercorn",
         arguments: &["-m", "hypercorn", "app:asgi", "--bind", "fd://{fd:http}", "--bind", "fd://{fd:health}"],
         keys: "",
         many_sockets: false,
+        is_python: true,
     },
 ];
 
