@@ -10,8 +10,21 @@
 //! The exit status is 1 where a request failed of a server whose graceful stop drains. Times are compared with
 //! the phase without a restart in the same run, on the same machine.
 
+// It shares the fetching of servers with the tests, which fail where something is missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../tests/it/accounts.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod accounts;
+#[path = "../../tests/it/gunicorn.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod gunicorn;
 mod load;
+#[allow(dead_code, reason = "the tests use more of it")]
 mod ours;
+#[path = "../../tests/it/pypi.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod pypi;
 mod servers;
 
 use std::io;

@@ -13,6 +13,7 @@ use nix::unistd::{Pid, User, geteuid};
 
 use crate::load::Target;
 use crate::servers::{self, Server};
+use crate::{gunicorn, pypi};
 
 /// One that runs.
 pub struct Ours {
@@ -41,16 +42,6 @@ fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() { copy_tree(&from, &to)? } else { fs::copy(&from, &to).map(drop)? }
-    }
-    Ok(())
-}
-
 impl Ours {
     /// Starts one and waits until its service is proven good.
     pub fn start(server: &Server) -> io::Result<Self> {
@@ -58,7 +49,7 @@ impl Ours {
         let root = directory.path();
         fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
         // Below a private home nobody else could execute it.
-        copy_tree(&servers::fetched()?, &root.join("site"))?;
+        pypi::install_all(&root.join("site"));
         for name in ["srv", "units"] {
             fs::create_dir(root.join(name))?;
         }
@@ -110,6 +101,15 @@ impl Ours {
         Ok(Said { code: output.status.code(), took: began.elapsed(), err })
     }
 
+    /// The main process of the service.
+    pub fn pid(&self) -> i64 {
+        let mut command = Command::new(binary());
+        command.arg("--runtime-dir").arg(self.directory.path().join("run")).args(["status", "web", "--json"]);
+        let said = command.output().map(|output| output.stdout).unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
+        value["services"][0]["pid"].as_i64().unwrap_or(-1)
+    }
+
     /// Stops it.
     pub fn stop(mut self) -> io::Result<()> {
         signal::kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM)?;
@@ -124,7 +124,7 @@ fn unit(server: &Server, root: &Path, address: SocketAddr, path: &Path) -> io::R
     };
     let mut command: Vec<String> = server.arguments.iter().map(words).collect();
     if server.arguments.first() != Some(&"bin/uwsgi") {
-        command.insert(0, format!("{:?}", servers::python()));
+        command.insert(0, format!("{:?}", gunicorn::python()));
     }
     let mut user = String::new();
     if geteuid().is_root() {

@@ -1,13 +1,5 @@
 //! The real servers, from PyPI, and the application they serve: slow to import, and broken on demand.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// What is fetched. Tried with these.
-const PACKAGES: [&str; 4] = ["gunicorn==27.0.1", "uwsgi==2.0.31", "uvicorn==0.54.0", "hypercorn==0.18.0"];
-
 /// One way to serve.
 #[derive(Clone, Copy, Debug)]
 pub struct Server {
@@ -124,32 +116,3 @@ if MODE == "port" and os.environ.get("LISTEN_PID") == str(os.getpid()):
 
 /// The ways to be broken. `hang` costs `start-timeout`.
 pub const BROKEN: [&str; 5] = ["import", "exit", "500", "port", "hang"];
-
-/// The packages, fetched once into the build folder: a virtual environment that every account can execute.
-pub fn fetched() -> io::Result<PathBuf> {
-    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let ready = parent.join("overlap-servers");
-    if ready.exists() {
-        return Ok(ready);
-    }
-    fs::create_dir_all(parent)?;
-    let unfinished = parent.join("overlap-servers.unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    let python = python();
-    let run = |command: &mut Command| {
-        let output = command.output()?;
-        let why = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() { Ok(()) } else { Err(io::Error::other(format!("{command:?}: {why}"))) }
-    };
-    let mut fetch = Command::new(&python);
-    fetch.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    run(fetch.args(["--root-user-action", "ignore", "--target"]).arg(&unfinished).args(PACKAGES))?;
-    fs::rename(&unfinished, &ready)?;
-    Ok(ready)
-}
-
-/// A Python that any account can execute: one of the system's, not one below a private home.
-pub fn python() -> PathBuf {
-    let named = ["/usr/bin/python3", "/usr/local/bin/python3"].map(PathBuf::from);
-    named.into_iter().find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("python3"))
-}

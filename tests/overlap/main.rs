@@ -1,0 +1,104 @@
+//! New before old, on real servers under load: what clients notice of restarts, which is nothing, and of restarts that
+//! go wrong, which is nothing either. The bench `overlap` measures the same at length.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../it/accounts.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod accounts;
+#[path = "../it/gunicorn.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod gunicorn;
+#[path = "../../benches/overlap/load.rs"]
+#[allow(dead_code, reason = "the bench uses more of it")]
+mod load;
+#[path = "../../benches/overlap/ours.rs"]
+#[allow(dead_code, reason = "the bench uses more of it")]
+mod ours;
+#[path = "../it/pypi.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod pypi;
+#[path = "../../benches/overlap/servers.rs"]
+#[allow(dead_code, reason = "the bench uses more of it")]
+mod servers;
+
+use std::time::{Duration, Instant};
+
+use load::{Load, Phase, Plan};
+use ours::Ours;
+use servers::SERVERS;
+
+/// Requests a second, at the server's sockets in turn.
+const RATE: u32 = 60;
+/// Good restarts; as many as it takes to see that the one after an overlap overlaps too.
+const RESTARTS: u32 = 3;
+/// Ways to be broken that take no longer than a start.
+const BROKEN: [&str; 3] = ["import", "exit", "500"];
+
+fn begin(ours: &Ours, path: &'static str, per_second: u32, keep_alive: bool) -> Load {
+    let plan = Plan { targets: ours.targets.clone(), path, per_second, clients: 48, keep_alive };
+    Load::start(plan).unwrap()
+}
+
+#[track_caller]
+fn none_failed(what: &str, phases: &[Phase]) {
+    let failures: Vec<&String> = phases.iter().flat_map(|phase| &phase.failures).collect();
+    let asked: usize = phases.iter().map(Phase::asked).sum();
+    assert!(failures.is_empty(), "{what}: {} of {asked} failed: {failures:#?}", failures.len());
+    assert!(asked > 0, "{what}: nothing was asked");
+}
+
+fn nobody_notices(name: &str, keep_alive: bool) {
+    assert!(nix::unistd::geteuid().is_root(), "needs root: the services change their user");
+    let server = SERVERS.iter().find(|server| server.name == name).unwrap();
+    let ours = Ours::start(server).unwrap();
+    let quick = begin(&ours, "/", RATE, keep_alive);
+    let slow = begin(&ours, "/slow", 1, false);
+    let mut pids = vec![ours.pid()];
+    for round in 0..RESTARTS {
+        let said = ours.order(&["restart", "web"]).unwrap();
+        assert_eq!(said.code, Some(0), "restart {round}: {}", said.err);
+        let pid = ours.pid();
+        assert!(!pids.contains(&pid), "restart {round}: nothing new runs");
+        pids.push(pid);
+    }
+    for broken in BROKEN {
+        ours.mode(broken).unwrap();
+        let said = ours.order(&["restart", "web"]).unwrap();
+        assert_eq!(said.code, Some(1), "a restart broken by `{broken}`: {}", said.err);
+        assert!(said.err.contains("web: "), "it names the service: {}", said.err);
+        assert_eq!(ours.pid(), *pids.last().unwrap(), "`{broken}` has touched what runs");
+    }
+    // And back to good ones, as if nothing had been.
+    ours.mode("good").unwrap();
+    let said = ours.order(&["restart", "web"]).unwrap();
+    assert_eq!(said.code, Some(0), "the last restart: {}", said.err);
+    load::reach(Instant::now() + Duration::from_secs(1)); // what comes in behind it is asked of the new one
+    none_failed("quick requests", &quick.end());
+    none_failed("requests of two seconds", &slow.end());
+    ours.stop().unwrap();
+}
+
+#[test]
+fn root_gunicorn_with_sync_workers() {
+    nobody_notices("gunicorn-sync", false);
+}
+
+#[test]
+fn root_gunicorn_with_threads_and_kept_connections() {
+    nobody_notices("gunicorn-gthread", true);
+}
+
+#[test]
+fn root_uwsgi() {
+    nobody_notices("uwsgi", false);
+}
+
+#[test]
+fn root_uvicorn() {
+    nobody_notices("uvicorn", false);
+}
+
+#[test]
+fn root_hypercorn() {
+    nobody_notices("hypercorn", false);
+}
