@@ -112,8 +112,23 @@ impl Ours {
 
     /// Stops it.
     pub fn stop(mut self) -> io::Result<()> {
-        signal::kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM)?;
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        if self.process.try_wait()?.is_none() {
+            signal::kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM)?;
+        }
         self.process.wait().map(drop)
+    }
+}
+
+/// Nothing of it is left behind, however the measuring ended.
+impl Drop for Ours {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("overlap: stopping the supervisor: {error}");
+        }
     }
 }
 
