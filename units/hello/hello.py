@@ -14,6 +14,7 @@ import threading
 
 FIRST_FD = 3
 ENDING = {signal.SIGTERM, signal.SIGINT}
+GREETING = os.environ.get("GREETING", "hello")
 
 
 def passed_sockets():
@@ -29,8 +30,8 @@ class Hello(http.server.BaseHTTPRequestHandler):
         if self.path != "/":
             self.send_error(404)
             return
-        line = "hello from pid %d, uid %d, generation %s\n" % (
-            os.getpid(), os.getuid(), os.environ.get("SUPERVISE_GENERATION", "?"))
+        line = "%s from pid %d, uid %d, generation %s\n" % (
+            GREETING, os.getpid(), os.getuid(), os.environ.get("SUPERVISE_GENERATION", "?"))
         body = line.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
@@ -61,6 +62,8 @@ def main():
     listeners = passed_sockets()
     if not listeners:
         sys.exit("hello: no sockets were passed: start it with supervise, or `units/hello/try`")
+    if not GREETING:
+        sys.exit("hello: GREETING is empty: there is nothing to say")
     # Blocked before the threads begin, so that the signal waits for sigwait below.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     servers = [Server(listener) for listener in listeners]
