@@ -73,6 +73,7 @@ impl Incarnation {
         match self.phase {
             Phase::Starting { .. } => {
                 self.enter(Phase::Settling { until: step.now.after(step.spec.settle_ms) }, step.now);
+                self.watch_settling(step);
                 self.tick(step); // a `settle` of nothing is over at once
             }
             // The caller tells of the launch before it tells of what a command says.

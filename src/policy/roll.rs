@@ -99,6 +99,9 @@ impl Service {
         if let Some(next) = &mut instance.next {
             if !next.dismissed && next.generation != roll_to.unwrap_or(generation) {
                 next.dismiss(step);
+            } else if next.is_ill(step) && !next.is_ending() && instance.current.is_some() {
+                // Where nobody else serves it has until `start-timeout`.
+                next.end_of_illness(step);
             }
             return;
         }

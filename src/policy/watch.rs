@@ -25,7 +25,17 @@ impl Incarnation {
         }
         let give_up_at = step.spec.start_timeout_ms.map(|ms| step.now.after(ms));
         self.enter(Phase::Proving { give_up_at }, step.now);
-        self.look(step);
+        if !matches!(self.probe, Some(Probe::Asked { .. })) {
+            self.look(step);
+        }
+    }
+
+    /// It is ready. One that shares its sockets with the one that it is to replace answers clients from here on, so
+    /// it is looked at without waiting for `settle`: wrong answers are to end soon.
+    pub(super) fn watch_settling(&mut self, step: &mut Step<'_>) {
+        if step.spec.health.is_some() {
+            self.look(step);
+        }
     }
 
     /// It has proven itself.
@@ -59,13 +69,21 @@ impl Incarnation {
     }
 
     /// What a probe found. One that nobody waits for says nothing.
-    pub(super) fn looked_at(&mut self, healthy: bool, step: &Step<'_>) {
+    pub(super) fn looked_at(&mut self, healthy: bool, step: &mut Step<'_>) {
         if !matches!(self.probe, Some(Probe::Asked { .. })) {
             return;
         }
+        if matches!(self.phase, Phase::Settling { until } if step.now >= until) {
+            self.settled(step); // the time may be over in the same turn
+        }
         match self.phase {
             Phase::Proving { .. } if healthy => self.run_on(step),
-            Phase::Proving { .. } => self.probe = Some(Probe::Due(step.now.after(GATE_MS))),
+            // It is asked again when it has settled.
+            Phase::Settling { .. } if healthy => (self.ill, self.probe) = (0, None),
+            Phase::Settling { .. } | Phase::Proving { .. } => {
+                self.ill = self.ill.saturating_add(1);
+                self.probe = Some(Probe::Due(step.now.after(GATE_MS)));
+            }
             Phase::Running => {
                 self.ill = if healthy { 0 } else { self.ill.saturating_add(1) };
                 self.probe = self.next_probe(step);
@@ -74,7 +92,6 @@ impl Incarnation {
             | Phase::Launching { .. }
             | Phase::Preparing
             | Phase::Starting { .. }
-            | Phase::Settling { .. }
             | Phase::Stopping { .. }
             | Phase::Clearing { .. } => {} // nobody looks at it
         }

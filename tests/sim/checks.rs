@@ -182,7 +182,7 @@ impl Sim {
         for (_, _, one) in service.incarnations() {
             let said = self.kernel.processes.get(&one.run).is_none_or(|process| process.said);
             let looked_at = self.specs.get(&id).is_some_and(|spec| spec.health.is_some());
-            if looked_at && one.is_proven() && !self.oracle.healthy.contains(&one.run) {
+            if looked_at && one.is_proven() && !self.oracle.healthy.contains_key(&one.run) {
                 return wrong(format!("{:?} counts as good and no probe said so", one.run));
             }
             if told
@@ -253,8 +253,10 @@ impl Sim {
             Readiness::Started => self.oracle.executed.get(&run),
             Readiness::Told => self.oracle.said.get(&run),
         };
-        let looked_at = spec.health.is_none() || self.oracle.healthy.contains(&run);
-        looked_at && ready.is_some_and(|at| self.now.since(*at) >= spec.settle_ms)
+        let Some(settled) = ready.map(|at| at.after(spec.settle_ms)) else { return false };
+        // What was found earlier does not prove that it is so still.
+        let healthy = self.oracle.healthy.get(&run).is_some_and(|at| *at >= settled);
+        (spec.health.is_none() || healthy) && self.now >= settled
     }
 
     /// Nothing comes up before what it requires.
@@ -367,7 +369,10 @@ impl Sim {
             Action::Probe(run) | Action::Reload(run) => {
                 let live =
                     self.service(id).and_then(|service| service.find(run)).map(|(_, _, one)| one.phase);
-                if !matches!(live, Some(Phase::Proving { .. } | Phase::Running)) {
+                // One that is ready answers clients already; nothing is read anew before it has proven itself.
+                let probed =
+                    matches!(action, Action::Probe(_)) && matches!(live, Some(Phase::Settling { .. }));
+                if !probed && !matches!(live, Some(Phase::Proving { .. } | Phase::Running)) {
                     return wrong(format!("{action:?} in {live:?}"));
                 }
             }

@@ -24,7 +24,7 @@ impl Sim {
             | Event::Stop(_)
             | Event::Hold(_) => self.oracle_hears(id, event),
             Event::Healthy(run) => {
-                self.oracle.healthy.insert(run);
+                self.oracle.healthy.insert(run, self.now);
             }
             Event::Close => {
                 self.oracle.wanted.insert(id, false);

@@ -124,8 +124,8 @@ pub struct Oracle {
     pub executed: BTreeMap<Run, Mono>,
     /// When each said that it is ready.
     pub said: BTreeMap<Run, Mono>,
-    /// Those that a probe has found healthy.
-    pub healthy: BTreeSet<Run>,
+    /// When a probe has found one healthy, the last time.
+    pub healthy: BTreeMap<Run, Mono>,
     /// Services that were wanted anew, and of which nothing has begun since.
     pub fresh: BTreeSet<ServiceId>,
     /// Services that an operator has stopped since everything was to stop.
