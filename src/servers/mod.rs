@@ -2,7 +2,7 @@
 //! their exit codes mean, how they show that they are ready, and what does not work with them. Never runs one.
 //!
 //! Each fact about the servers that `tests/it` installs was seen on them, where it could be. What is said of granian,
-//! waitress, celery and redis is not tried there.
+//! waitress and celery is not tried there.
 
 mod advice;
 mod known;

@@ -422,6 +422,40 @@ fn user_uwsgi_without_need_app_looks_ready_when_its_application_is_broken() {
     assert!(get(address).contains(" 500 "), "{}", get(address));
 }
 
+/// One that says itself when it is ready, as the table knows, and is given five minutes to write its data.
+#[test]
+fn root_redis_says_when_it_is_ready_and_writes_its_data_before_it_ends() {
+    let mut place = with_servers(Who::Root);
+    let work = place.path("work");
+    let options = "--port 0 --unixsocket redis.sock --supervised systemd --save 900 1 --appendonly no";
+    let command = format!("\"/usr/bin/redis-server {options} --dir {}\"", work.display());
+    serve(&place, &command, "[restart]\npolicy = \"on-failure\"\n");
+    place.run();
+    place.order(&["start", "web"]);
+    assert_eq!(place.service("web")["gate"], "notify: READY=1, then alive for 0s");
+    let mut stream = std::os::unix::net::UnixStream::connect(work.join("redis.sock")).unwrap();
+    stream.set_read_timeout(Some(wait::LONG)).unwrap();
+    stream.write_all(b"SET a b\r\n").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+OK\r\n");
+    place.order(&["stop", "web"]);
+    assert!(work.join("dump.rdb").exists(), "it had no time to write its data");
+    assert_eq!(place.service("web")["exit"]["code"], 0);
+}
+
+/// A shell that stays in front of gunicorn: whose sockets they are, gunicorn does not know.
+#[test]
+fn user_a_shell_in_front_of_gunicorn_is_warned_of() {
+    let gunicorn = format!("{} -m gunicorn app:app --no-control-socket", python());
+    let told = [
+        "warning: `sh -c` starts gunicorn as a process of its own, which does not find the sockets that are meant for the \
+         first one (LISTEN_PID)",
+        &format!("write `exec {}` in it, or the command without the shell", python()),
+    ];
+    is_told(&|_| format!("[\"/bin/sh\", \"-c\", \"{gunicorn}\"]"), &[told], "stopped");
+}
+
 /// A request that is under way when the service is stopped gets its answer.
 #[track_caller]
 fn finishes_what_has_begun(command: &dyn Fn(&Place) -> String) {
