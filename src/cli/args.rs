@@ -71,6 +71,8 @@ pub enum Asked {
         /// As JSON.
         json: bool,
     },
+    /// The schema of unit files.
+    Schema,
     /// A command in a service's context.
     Exec {
         /// Which supervisor.
@@ -323,8 +325,9 @@ fn command(verb: Verb) -> Command {
         Verb::Logs => log_options(command).arg(names.help("Services; all of them without")),
         Verb::Show => command
             .hide(true)
-            .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
+            .arg(Arg::new("names").value_name("NAME").required_unless_present("schema").help("The service"))
             .arg(flag("exec", "Show the plan of its next start"))
+            .arg(flag("schema", "Print the JSON Schema of unit files").exclusive(true))
             .arg(json.help("Print the supervisor's reply as JSON")),
         Verb::Exec => command
             .hide(true)
@@ -441,6 +444,7 @@ fn of_verb(verb: Verb, place: Place, of: &ArgMatches) -> Asked {
         }
         Verb::Events => return Asked::Events { place, names, json },
         Verb::Logs => return Asked::Logs { place, wanted: of_logs(names, of) },
+        Verb::Show if of.get_flag("schema") => return Asked::Schema,
         Verb::Show => {
             let name = names.into_iter().next().unwrap_or_default();
             return Asked::Show { place, name, exec: of.get_flag("exec"), json };
@@ -504,6 +508,7 @@ mod tests {
                 Asked::Exec { .. }
                 | Asked::Run(_)
                 | Asked::Why { .. }
+                | Asked::Schema
                 | Asked::Init(_)
                 | Asked::Check(_)
                 | Asked::Completions(_) => {
@@ -533,6 +538,7 @@ mod tests {
             "kill -s 32 web",
             "show",
             "show a b",
+            "show --schema a",
             "status --no-wait",
             "status --names --json",
             "completions",

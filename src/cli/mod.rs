@@ -71,6 +71,7 @@ pub fn main() -> ExitCode {
         Asked::Show { place, name, exec, json } => {
             with(&place, &around, |control| show::show(control, name, exec, json))
         }
+        Asked::Schema => show::schema(),
         Asked::Check(asked) => check::check(&asked, &around),
         Asked::Logs { place, wanted } => with(&place, &around, |control| {
             let directory = place::log_dir(&place, &wanted.log_dir, &around);

@@ -9,6 +9,7 @@ use super::exit::Exit;
 use super::status::{pretty, print_json};
 use super::text::{Paint, Tone, shown};
 use super::trouble::{self, Trouble};
+use crate::unit;
 use crate::wire::control::{Row, Shown};
 use crate::wire::request::Request;
 use crate::wire::varlink::Answer;
@@ -19,6 +20,14 @@ pub fn show(control: &Path, name: String, exec: bool, json: bool) -> ExitCode {
     match printed(control, name, exec, json) {
         Ok(exit) => exit.into(),
         Err(troubles) => trouble::tell_all(&troubles),
+    }
+}
+
+/// Prints the schema of unit files, for editors. Needs no supervisor.
+pub fn schema() -> ExitCode {
+    match trouble::print(&unit::schema()) {
+        Ok(()) => Exit::Done.into(),
+        Err(trouble) => trouble::tell(&trouble),
     }
 }
 

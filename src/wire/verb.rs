@@ -211,7 +211,8 @@ impl Verb {
             }
             Self::Show => {
                 "Values of environment variables are not shown. With `--exec` the plan of the next start: the \
-                 command, who it runs as, where, with which variables, limits and descriptors."
+                 command, who it runs as, where, with which variables, limits and descriptors. With `--schema`, and \
+                 without a supervisor, the JSON Schema of unit files for editors."
             }
             Self::Exec => {
                 "The command runs as the service does: its user, groups, variables, directory, limits and \

@@ -162,3 +162,10 @@ fn kill_names_the_signal_and_is_asked_for_once() {
     let expected = "db: sending SIGTERM: it has no process\nhint: `supervise start db` starts it\n";
     assert_eq!(run(server.dir(), &["kill", "db"]), (1, String::new(), expected.to_owned()));
 }
+
+#[test]
+fn the_schema_needs_no_supervisor() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = include_str!("../../units/schema.json").to_owned();
+    assert_eq!(run(directory.path(), &["show", "--schema"]), (0, schema, String::new()));
+}
