@@ -178,7 +178,7 @@ impl Manager {
 
     fn exec_group(&self, id: ServiceId, number: u64) -> Option<(String, OwnedFd)> {
         let base = self.cgroups.as_ref()?;
-        let name = format!("{}{}.exec.{}", self.group_prefix(), self.name_of(id), number - FIRST);
+        let name = format!("{}{}.{number}", self.group_prefix(), self.name_of(id));
         base.make(&name).ok().map(|group| (name, group))
     }
 
@@ -292,8 +292,11 @@ impl Manager {
             self.bury(&command);
         }
         let Some(base) = &self.cgroups else { return };
-        let prefix = self.group_prefix();
-        for name in base.names(&prefix).unwrap_or_default().iter().filter(|name| name.contains(".exec.")) {
+        // The number alone tells them from incarnations: a service can have any name.
+        let ours = |name: &&String| {
+            name.rsplit('.').next().and_then(|end| end.parse().ok()).is_some_and(|end: u64| end >= FIRST)
+        };
+        for name in base.names(&self.group_prefix()).unwrap_or_default().iter().filter(ours) {
             if let Ok(group) = base.open(name) {
                 clear(group.as_fd());
                 let _ = base.remove(name);

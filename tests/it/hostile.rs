@@ -183,3 +183,15 @@ fn user_what_a_command_has_begun_ends_with_it() {
     client.wait().unwrap();
     over("997");
 }
+
+#[test]
+fn root_a_services_name_does_not_make_it_a_command() {
+    let mut place = Place::new(Who::Root);
+    place.unit("exec", SLEEP);
+    place.run();
+    place.reaches("exec", "running");
+    let pid = place.pid_of("exec");
+    place.kill(super::supervisor::Role::Manager);
+    place.reaches("exec", "running");
+    assert_eq!((place.pid_of("exec"), place.service("exec")["restarts"].as_u64()), (pid, Some(0)));
+}
