@@ -1,6 +1,7 @@
 //! PURE. The effective unit, value by value, each with where it was written; what nobody wrote has its default.
 //! Never a value of the environment.
 
+use super::forms::duration_text;
 use super::keys::{Key, Preset, Shape, Since, Table};
 use super::model::Unit;
 use super::parse::Layer;
@@ -15,7 +16,7 @@ pub struct Effective {
     pub key: String,
     /// As it stands in the file, on one line.
     pub value: String,
-    /// `file:line:column`; None for a default.
+    /// `file:line:column`, or the server that has a default of its own; None for a default.
     pub from: Option<String>,
 }
 
@@ -55,15 +56,29 @@ impl Unit {
                 let layer = layers.iter().rev().find(|layer| layer.path == place.path)?;
                 layer.text.get(place.span.clone()).map(on_one_line)
             });
-            let value = match written {
-                Some(value) => value,
-                None => match default(key) {
-                    Some(value) => value.to_owned(),
-                    None => continue,
-                },
+            let liked = if place.is_none() { self.liked(&name) } else { None };
+            let (value, from) = match (written, liked, default(key)) {
+                (Some(value), _, _) => (value, from),
+                (None, Some((value, server)), _) => (value, Some(format!("default of {server}"))),
+                (None, None, Some(value)) => (value.to_owned(), from),
+                (None, None, None) => continue,
             };
             rows.push(Effective { key: name, value, from });
         }
+    }
+}
+
+impl Unit {
+    /// What the server that its command is has for a key that nobody wrote, and the server's name.
+    fn liked(&self, name: &str) -> Option<(String, &'static str)> {
+        let found = self.service.recognised();
+        let (server, stop) = (found.server?, found.stop()?);
+        let value = match name {
+            "service.stop-signal" => stop.signal.to_owned(),
+            "service.stop-timeout" => duration_text(stop.timeout_ms),
+            _ => return None,
+        };
+        Some((format!("\"{value}\""), server.name()))
     }
 }
 
@@ -84,6 +99,21 @@ fn on_one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_has_instead_of_a_default_is_named() {
+        let text = "command = \"/bin/redis-server\"\nuser = \"one\"\n";
+        let stop = |more: &str| {
+            let text = format!("[service]\n{text}{more}");
+            let rows = rows(&[Layer { path: "web.toml", text: &text }]);
+            [row(&rows, "service.stop-signal"), row(&rows, "service.stop-timeout")]
+        };
+        let said = |value: &str, from: &str| (value.to_owned(), from.to_owned());
+        let of_redis = said("\"5min\"", "default of redis");
+        assert_eq!(stop(""), [said("\"TERM\"", "default of redis"), of_redis.clone()]);
+        let chosen = said("\"INT\"", "web.toml:4:15");
+        assert_eq!(stop("stop-signal = \"INT\"\n"), [chosen, of_redis]);
+    }
 
     fn rows(layers: &[Layer<'_>]) -> Vec<(String, String, String)> {
         let unit = Unit::parse_layers("web", layers).unwrap();
