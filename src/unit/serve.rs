@@ -147,20 +147,28 @@ impl Unit {
     /// What proves an incarnation good, for people.
     pub fn gate_text(&self) -> String {
         let alive = format!("alive for {}", forms::duration_text(self.service.settle_ms));
+        let then = match (&self.health, self.gate()) {
+            (None, _) | (Some(_), Gate::Success | Gate::Health) => alive.clone(),
+            (Some(_), _) => format!("{alive}, then {}", self.probe_text()),
+        };
         match self.gate() {
             Gate::Success => "its success".to_owned(),
+            Gate::Started if self.health.is_some() => then,
             Gate::Started => format!("settle only: {alive} (not proven)"),
-            Gate::Notify => format!("notify: READY=1, then {alive}"),
-            Gate::Line(number) => format!("notify: a line on descriptor {number}, then {alive}"),
-            Gate::Answer(_) => format!("private probe: its first answer, then {alive}"),
-            Gate::Listens => format!("listener test: it waits for connections, then {alive}"),
-            Gate::Health => match &self.health {
-                Some(health) if matches!(health.probe, Probe::Command(_)) => {
-                    format!("health: its command succeeds, then {alive}")
-                }
-                Some(_) if self.asks_private() => format!("private probe: healthy, then {alive}"),
-                Some(_) | None => format!("public probe: healthy, then {alive}"),
-            },
+            Gate::Notify => format!("notify: READY=1, then {then}"),
+            Gate::Line(number) => format!("notify: a line on descriptor {number}, then {then}"),
+            Gate::Answer(_) => format!("private probe: its first answer, then {then}"),
+            Gate::Listens => format!("listener test: it waits for connections, then {then}"),
+            Gate::Health => format!("{}, then {alive}", self.probe_text()),
+        }
+    }
+
+    /// Who has to say that it is well.
+    fn probe_text(&self) -> &'static str {
+        match &self.health {
+            Some(health) if matches!(health.probe, Probe::Command(_)) => "health: its command succeeds",
+            Some(_) if self.asks_private() => "private probe: healthy",
+            Some(_) | None => "public probe: healthy",
         }
     }
 }
