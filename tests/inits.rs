@@ -316,6 +316,35 @@ fn root_pid_one_passes_output_on_whole() {
     }
 }
 
+/// When an essential service has ended, the container ends: everything else in order first, and with its status.
+#[test]
+fn root_pid_one_ends_with_the_status_of_what_is_essential() {
+    for (end, status) in [("exit 7", 7), ("kill -KILL $$", 128 + libc::SIGKILL)] {
+        let place = Place::new();
+        let ends = place.path("ends");
+        place.write(
+            "units/web.toml",
+            &format!(
+                "[service]\nuser = \"root\"\nessential = true\n\
+                 command = [\"sh\", \"-c\", \"while ! [ -e {} ]; do sleep 0.02; done; {end}\"]\n",
+                ends.display()
+            ),
+        );
+        let worker = "trap 'echo stopped; exit' TERM; sleep 1008 & wait";
+        place.write(
+            "units/worker.toml",
+            &format!("[service]\nuser = \"nobody\"\ncommand = [\"sh\", \"-c\", \"{worker}\"]\n"),
+        );
+        let (code, said) = as_pid_one(&place, READ_ONLY, &[], |unshare| {
+            first(unshare, &format!("sh\0-c\0{worker}\0"));
+            std::fs::write(&ends, "").unwrap();
+        });
+        assert_eq!(code, Some(status), "{end}: {said}");
+        let stopped = said.lines().any(|line| line.starts_with("worker") && line.ends_with("stopped"));
+        assert!(stopped, "{end}: the other one was not asked to end: {said}");
+    }
+}
+
 #[test]
 fn root_pid_one_works_without_dev_null_and_with_nothing_open() {
     let without_dev = "mount -t tmpfs none /run && mount -t tmpfs none /dev";
