@@ -42,10 +42,36 @@ pub struct Said {
     pub status: Option<String>,
     /// What went wrong, as errno(3).
     pub errno: Option<i32>,
+    /// The same as the name of a D-Bus error.
+    pub bus_error: Option<String>,
+    /// The same as the name of a Varlink error.
+    pub varlink_error: Option<String>,
+    /// A process that it calls its main one, and that is not.
+    pub other_main: Option<u32>,
+    /// It wanted descriptors kept, and has been told of.
+    pub stores: bool,
     /// What the last probe said of it.
     pub health: Option<Health>,
     /// What is wrong with where its processes listen.
     pub wrong: Option<String>,
+}
+
+impl Said {
+    /// What it says is wrong with itself.
+    pub fn complaints(&self) -> Vec<String> {
+        let errno = self.errno.map(|errno| reason(&io::Error::from_raw_os_error(errno)).to_string());
+        let all = [errno, self.bus_error.clone(), self.varlink_error.clone()];
+        all.into_iter().flatten().map(|what| format!("it says of itself: {what}")).collect()
+    }
+
+    /// That another process than the one that was started is not followed.
+    pub fn handed_over(&self) -> Option<String> {
+        let pid = self.other_main?;
+        Some(format!(
+            "it says that process {pid} is its main one (MAINPID=), which is not supported: the end of the process \
+             that was started ends the service\nhint: let it run in the foreground, without forking"
+        ))
+    }
 }
 
 /// What all of them have said.
@@ -304,14 +330,42 @@ impl Manager {
             }
         }
         self.run_events();
+        if let Some(pid) = notice.main_pid {
+            self.hear_main(run, pid);
+        }
+        if notice.stores {
+            self.refuse_store(run);
+        }
         self.change_said(run, |said| {
             said.reloading = notice.reloading || said.reloading && !notice.ready;
             said.stopping |= notice.stopping;
             said.errno = notice.errno.or(said.errno).filter(|errno| *errno != 0);
-            if let Some(status) = notice.status {
-                said.status = Some(status).filter(|status| !status.is_empty());
-            }
+            take_up(&mut said.bus_error, notice.bus_error);
+            take_up(&mut said.varlink_error, notice.varlink_error);
+            take_up(&mut said.status, notice.status);
         });
+    }
+
+    /// It calls a process its main one. Whom we follow stays the one that we started.
+    fn hear_main(&mut self, run: Run, pid: u32) {
+        let Some(process) = self.processes.get(run) else { return };
+        let other = Some(pid).filter(|pid| *pid != process.pid);
+        let before = self.notices.of(run).and_then(|said| said.other_main);
+        self.change_said(run, |said| said.other_main = other);
+        let words = self.notices.of(run).and_then(Said::handed_over);
+        if let (Some(words), true, Some(id)) = (words, other != before, self.service_of(run)) {
+            log::warn!("service={} run={} {words}", self.name_of(id), run.0);
+        }
+    }
+
+    /// It wants descriptors kept, which are closed with their message: told once.
+    fn refuse_store(&mut self, run: Run) {
+        let Some(id) = self.service_of(run) else { return };
+        if !self.notices.of(run).is_some_and(|said| said.stores) {
+            let name = self.name_of(id);
+            log::warn!("service={name} run={} FDSTORE=1: descriptors of services are not kept", run.0);
+            self.change_said(run, |said| said.stores = true);
+        }
     }
 
     /// Changes what is known of an incarnation from outside of policy; written down where it is something new.
@@ -344,6 +398,13 @@ impl Manager {
         }
         self.unwatch_voice(run);
         self.kept.drop(Kind::ReadyPipe, run.0);
+    }
+}
+
+/// Takes up what is new; what is empty takes the old back.
+fn take_up(old: &mut Option<String>, new: Option<String>) {
+    if let Some(new) = new {
+        *old = Some(new).filter(|new| !new.is_empty());
     }
 }
 

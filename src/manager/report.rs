@@ -138,10 +138,8 @@ impl Manager {
         problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
         problems.extend(self.socket_problems(id));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
-        if let Some(errno) = said.and_then(|said| said.errno) {
-            let error = std::io::Error::from_raw_os_error(errno);
-            problems.push(format!("it says of itself: {}", reason(&error)));
-        }
+        problems.extend(said.into_iter().flat_map(Said::complaints));
+        problems.extend(self.handed_over(service, id, state));
         problems.extend(said.and_then(|said| said.wrong.clone()));
         let health = said.and_then(|said| said.health.as_ref());
         if let Some(health) = health.filter(|health| !health.healthy) {
@@ -177,6 +175,15 @@ impl Manager {
             }
             .bounded(),
         )
+    }
+
+    /// That it calls another process its main one; after its end as well, which may have come of that.
+    fn handed_over(&self, service: &Service, id: ServiceId, state: control::State) -> Option<String> {
+        let last = service.last_end().filter(|_| !matches!(state, control::State::Running));
+        let run = service.main().map(|one| one.run);
+        let now = run.and_then(|run| self.notices.of(run)).and_then(Said::handed_over);
+        let before = last.and_then(|ended| self.notices.of_last(id, ended.run));
+        now.or_else(|| before.and_then(Said::handed_over))
     }
 
     /// Files of its unit that are not as they were when they were read; what runs goes by what was read.

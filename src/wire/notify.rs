@@ -3,7 +3,7 @@
 //!
 //! One datagram is a list of lines `NAME=value`. What is too long, empty, or holds a NUL (one at its end is
 //! tolerated) is no message at all; of a message, names that are unknown and values that make no sense are
-//! passed over. Descriptors that come along are not for this module: `FDSTORE` is not supported, and `BARRIER`
+//! passed over. Descriptors that come along are not for this module: those of `FDSTORE` are not kept, and `BARRIER`
 //! needs no more than that its descriptor is closed in its turn.
 
 /// The most bytes of a message that is read.
@@ -11,6 +11,9 @@ pub const MOST_BYTES: usize = 4096;
 
 /// The most bytes of `STATUS=` that are kept.
 pub const MOST_STATUS: usize = 512;
+
+/// The most bytes of the name of an error, as D-Bus has it.
+pub const MOST_NAME: usize = 255;
 
 /// What one message says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,14 @@ pub struct Notice {
     pub status: Option<String>,
     /// `ERRNO=`: what went wrong, as errno(3).
     pub errno: Option<i32>,
+    /// `BUSERROR=`: the same as the name of a D-Bus error; empty to take the last one back.
+    pub bus_error: Option<String>,
+    /// `VARLINKERROR=`: the same as the name of a Varlink error.
+    pub varlink_error: Option<String>,
+    /// `MAINPID=`: the process that it calls its main one.
+    pub main_pid: Option<u32>,
+    /// `FDSTORE=1`: it wants descriptors kept.
+    pub stores: bool,
     /// `EXTEND_TIMEOUT_USEC=`, in milliseconds from now, rounded up.
     pub extend_ms: Option<u64>,
     /// `WATCHDOG=1`: it lives.
@@ -72,6 +83,13 @@ impl Notice {
             "MONOTONIC_USEC" => self.monotonic_us = number(value),
             "EXTEND_TIMEOUT_USEC" => self.extend_ms = number(value).map(|us| us.div_ceil(1_000)),
             "ERRNO" => self.errno = number(value).and_then(|errno| i32::try_from(errno).ok()),
+            "BUSERROR" => self.bus_error = error_name(value),
+            "VARLINKERROR" => self.varlink_error = error_name(value),
+            "MAINPID" => {
+                let pid = number(value).and_then(|pid| i32::try_from(pid).ok());
+                self.main_pid = pid.filter(|pid| *pid > 0).map(i32::unsigned_abs);
+            }
+            "FDSTORE" => self.stores |= value == "1",
             "STATUS" => {
                 let end = value.floor_char_boundary(MOST_STATUS);
                 self.status = value.get(..end).map(str::to_owned);
@@ -84,6 +102,12 @@ impl Notice {
 /// Decimal digits alone: no sign, no space.
 fn number(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
+}
+
+/// Letters, digits and what stands between them; or nothing at all.
+fn error_name(value: &str) -> Option<String> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (value.len() <= MOST_NAME && value.bytes().all(known)).then(|| value.to_owned())
 }
 
 #[cfg(test)]
@@ -99,7 +123,8 @@ mod tests {
     fn each_name_is_understood() {
         let all = said(
             "READY=1\nRELOADING=1\nMONOTONIC_USEC=77\nSTOPPING=1\nSTATUS=two workers = fine\nERRNO=2\n\
-             EXTEND_TIMEOUT_USEC=1500001\nRESTART_RESET=1\nWATCHDOG=1\nWATCHDOG_USEC=2000000\nX_MINE=1\nMAINPID=7",
+             EXTEND_TIMEOUT_USEC=1500001\nRESTART_RESET=1\nWATCHDOG=1\nWATCHDOG_USEC=2000000\nX_MINE=1\nMAINPID=7\n\
+             BUSERROR=org.freedesktop.DBus.Error.TimedOut\nVARLINKERROR=io.example.Full\nFDSTORE=1",
         );
         let wanted = Notice {
             ready: true,
@@ -108,6 +133,10 @@ mod tests {
             stopping: true,
             status: Some("two workers = fine".into()),
             errno: Some(2),
+            bus_error: Some("org.freedesktop.DBus.Error.TimedOut".into()),
+            varlink_error: Some("io.example.Full".into()),
+            main_pid: Some(7),
+            stores: true,
             extend_ms: Some(1_501),
             alive: true,
             trigger: false,
@@ -129,6 +158,12 @@ mod tests {
             assert_eq!(said(text), Notice::default(), "{text:?}");
         }
         assert_eq!(said("EXTEND_TIMEOUT_USEC=99999999999999999999"), Notice::default());
+        for text in
+            ["MAINPID=0", "MAINPID=-1", "MAINPID=2147483648", "BUSERROR=a b", "VARLINKERROR=\u{1b}[2J"]
+        {
+            assert_eq!(said(text), Notice::default(), "{text:?}");
+        }
+        assert_eq!(said(&format!("BUSERROR={}", "x".repeat(MOST_NAME + 1))), Notice::default());
         let half = parse(b"STATUS=\xff\nREADY=1").unwrap();
         assert_eq!((half.status, half.ready), (None, true));
     }
@@ -160,7 +195,7 @@ mod tests {
         }
 
         #[test]
-        fn known_names_with_any_value_do_no_harm(name in "READY|STATUS|ERRNO|EXTEND_TIMEOUT_USEC|MONOTONIC_USEC", value in "\\PC{0,600}") {
+        fn known_names_with_any_value_do_no_harm(name in "READY|STATUS|ERRNO|BUSERROR|MAINPID|EXTEND_TIMEOUT_USEC|MONOTONIC_USEC", value in "\\PC{0,600}") {
             let text = format!("{name}={value}");
             prop_assert!(parse(text.as_bytes()).is_some());
         }

@@ -109,3 +109,64 @@ while True:
     host.kill_manager();
     host.order(&["stop", "flood"]);
 }
+
+/// How to say one message on the notify socket with a descriptor beside it, and to see that it was closed.
+const TALK: &str = r#"
+import array, os, select, signal, socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect(os.environ["NOTIFY_SOCKET"])
+def say(text):
+    r, w = os.pipe()
+    s.sendmsg([text.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [w]))])
+    os.close(w)
+    return select.select([r], [], [], 60)[0] != [] and os.read(r, 1) == b""
+"#;
+
+#[test]
+fn what_of_sd_notify_is_not_supported_is_told() {
+    let mut host = Host::new();
+    let script = format!(
+        r#"{TALK}
+child = os.fork()
+if child == 0:
+    while True: signal.pause()
+closed = [say("READY=1\nMAINPID=%d\nBUSERROR=org.example.Full\nVARLINKERROR=io.example.Gone" % child)]
+closed += [say("FDSTORE=1\nFDNAME=one"), say("FDSTORE=1\nFDNAME=two")]
+open("closed", "w").write("%s %d\n" % (all(closed), child))
+while not os.path.exists("go"): select.select([], [], [], 0.02)
+say("MAINPID=%d\nBUSERROR=\nVARLINKERROR=" % os.getpid())
+while not os.path.exists("again"): select.select([], [], [], 0.02)
+say("MAINPID=%d" % child)
+"#
+    );
+    let command = format!("command = ['/usr/bin/python3', '-c', '''{script}''']");
+    host.unit(
+        "web",
+        &format!("{command}\nready = \"notify\"\nsettle = \"0s\"\n\n[restart]\npolicy = \"never\"\n"),
+    );
+    host.run();
+    let closed = host.line("closed");
+    let child = closed.trim().strip_prefix("True ").expect("each descriptor is closed");
+    let main = format!("process {child} is its main one (MAINPID=), which is not supported");
+    let problems = |web: &serde_json::Value| web["problems"].to_string();
+    let web = host.until("web", "of its problems", |web| problems(web).contains(&main));
+    let said = problems(&web);
+    assert!(said.contains("hint: let it run in the foreground"), "{said}");
+    assert!(said.contains("it says of itself: org.example.Full"), "{said}");
+    assert!(said.contains("it says of itself: io.example.Gone"), "{said}");
+    assert_ne!(web["pid"].to_string(), child, "the one that was started stays the main one");
+    let log = host.said();
+    assert_eq!(log.matches("FDSTORE=1: descriptors of services are not kept").count(), 1, "{log}");
+    // A new manager knows it, and it is taken back.
+    host.kill_manager();
+    host.until("web", "of its problems to a new manager", |web| problems(web).contains(&main));
+    host.go("go");
+    host.until("web", "nothing wrong any more", |web| {
+        !problems(web).contains("MAINPID") && !problems(web).contains("it says of itself")
+    });
+    // Its end is the end of all, and what it had said tells why.
+    host.go("again");
+    let web = host.until("web", "done", |web| web["state"] == "done");
+    assert!(problems(&web).contains(&main), "{web}");
+    assert!(web["pids"].as_array().unwrap().is_empty(), "{web}");
+}
