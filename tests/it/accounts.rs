@@ -27,6 +27,19 @@ fn alone() -> Flock<File> {
     Flock::lock(File::open("/etc").unwrap(), FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
 }
 
+/// A number for a user and another for its group that neither a user nor a group has: where two are compared by their
+/// numbers, none is taken for another.
+fn free_numbers() -> (u32, u32) {
+    let numbers = |file: &str| {
+        let text = fs::read_to_string(file).unwrap();
+        let third = text.lines().filter_map(|line| line.split(':').nth(2)?.parse::<u32>().ok());
+        third.collect::<Vec<_>>()
+    };
+    let taken = [numbers("/etc/passwd"), numbers("/etc/group")].concat();
+    let mut free = (30_000..60_000).filter(|number| !taken.contains(number));
+    (free.next().unwrap(), free.next().unwrap())
+}
+
 fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
@@ -39,16 +52,18 @@ impl Account {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("it{}x{number}", std::process::id());
         let _alone = alone();
-        let made = tool("useradd")
-            .args(["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"])
-            .args(["--shell", "/usr/sbin/nologin", &name])
-            .output()
-            .expect("running useradd");
-        assert!(made.status.success(), "useradd {name}: {}", String::from_utf8_lossy(&made.stderr));
-        let line = fs::read_to_string("/etc/passwd").unwrap();
-        let line = line.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap().to_owned();
-        let numbers: Vec<u32> = line.split(':').skip(2).take(2).map(|word| word.parse().unwrap()).collect();
-        Self { name, uid: numbers[0], gid: numbers[1], ours: true }
+        let (uid, gid) = free_numbers();
+        let run = |program: &str, arguments: &[&str]| {
+            let made = tool(program).args(arguments).arg(&name).output().unwrap();
+            let why = String::from_utf8_lossy(&made.stderr);
+            assert!(made.status.success(), "{program} {name}: {why}");
+        };
+        let (uid_text, gid_text) = (uid.to_string(), gid.to_string());
+        run("groupadd", &["--gid", &gid_text]);
+        let account = Self { name: name.clone(), uid, gid, ours: true };
+        let home = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"];
+        run("useradd", &[&["--uid", &uid_text, "--gid", &gid_text][..], &home].concat());
+        account
     }
 
     /// That of this process.
