@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -13,6 +13,8 @@ use super::connection::{Connection, Fault};
 use super::exit::Exit;
 use super::trouble::{self, Trouble};
 use crate::sys::peer;
+use crate::sys::process;
+use crate::sys::signals;
 use crate::unit::Signal;
 use crate::wire::exec::ExecReply;
 use crate::wire::request::Request;
@@ -23,6 +25,8 @@ use crate::wire::verb::Verb;
 const OURS: u8 = 125;
 /// Descriptors that come with the first answer: standard input, output and error of the command.
 const ENDS: usize = 3;
+/// What is passed on to the command: what a terminal's keys and an ordinary `kill` send.
+const PASSED_ON: [i32; 3] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
 /// Runs it and exits as it does.
 pub fn exec(control: &Path, name: String, argv: Vec<String>) -> ExitCode {
@@ -43,13 +47,19 @@ fn executed(control: &Path, name: String, argv: Vec<String>) -> Result<u8, Vec<T
     if first.error.is_some() {
         return Err(trouble::of_answer(&first, Verb::Exec));
     }
-    let ends: Result<[OwnedFd; ENDS], _> = connection.passed().try_into();
+    let mut passed = connection.passed();
+    // A supervisor from before signals were passed on sends none.
+    let pidfd = (passed.len() > ENDS).then(|| passed.remove(ENDS));
+    let ends: Result<[OwnedFd; ENDS], _> = passed.try_into();
     let Ok([input, output, error]) = ends else {
         return Err(vec![Trouble::plain(
             Exit::Failed,
             "the supervisor sent no input and output for the command",
         )]);
     };
+    if let Some(pidfd) = pidfd {
+        pass_signals_on(pidfd).map_err(|error| fault(Fault::Other("blocking signals", error)))?;
+    }
     // Standard input may never end; it is nobody's business once the command has.
     thread::spawn(move || carry(&mut io::stdin(), &mut File::from(input)));
     let out = thread::spawn(move || carry(&mut File::from(output), &mut io::stdout()));
@@ -62,6 +72,39 @@ fn executed(control: &Path, name: String, argv: Vec<String>) -> Result<u8, Vec<T
         eprintln!("supervise: {problem}");
     }
     Ok(status(&reply.exit.unwrap_or_default()))
+}
+
+/// Has a thread pass signals on, but those that this process was started to ignore, as `nohup` and `&` have it. Before
+/// any other thread: all of them are to block what that one waits for.
+fn pass_signals_on(pidfd: OwnedFd) -> io::Result<()> {
+    signals::block(&PASSED_ON)?;
+    let mut heard = Vec::new();
+    for number in PASSED_ON {
+        match signals::default_one(number)? {
+            true => signals::ignore(number)?,
+            false => heard.push(number),
+        }
+    }
+    if heard.is_empty() {
+        return Ok(());
+    }
+    thread::spawn(move || {
+        while let Ok(got) = signals::wait_for(&heard) {
+            match process::signal(pidfd.as_fd(), got.signal) {
+                // It has ended; the answer is on its way.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => {
+                    eprintln!(
+                        "supervise: passing signal {} on to the command: {}",
+                        got.signal,
+                        trouble::reason(&error)
+                    );
+                }
+                Ok(()) => {}
+            }
+        }
+    });
+    Ok(())
 }
 
 /// The next answer, however long it takes.

@@ -196,9 +196,13 @@ impl Manager {
         let Some((gate, ends)) = command.gate.take() else { return Ok(()) };
         let reply = Reply::Executed(ExecReply { pid: Some(pid.into()), ..ExecReply::default() });
         let now = self.now;
-        let room = self.control.as_mut().map_or(Room::Gone, |control| {
-            control.reply_with(command.session, &reply, ends.into(), false, now)
-        });
+        // With its pidfd the client passes signals on by its own right, and the kernel judges it.
+        let pidfd = self.kept.fd(Kind::Process, command.number).and_then(|fd| fd.try_clone_to_owned().ok());
+        let passed = ends.into_iter().chain(pidfd).collect();
+        let room = self
+            .control
+            .as_mut()
+            .map_or(Room::Gone, |control| control.reply_with(command.session, &reply, passed, false, now));
         if room == Room::Gone {
             // Its client has gone; the gate closes and the child ends.
             self.kept.drop(Kind::Process, command.number);

@@ -43,18 +43,25 @@ pub fn restore(mask: Mask) -> io::Result<()> {
     set_mask(mask.0).map(drop)
 }
 
+/// Blocks these besides.
+pub fn block(signals: &[i32]) -> io::Result<()> {
+    change_mask(libc::SIG_BLOCK, bits(signals)).map(drop)
+}
+
+fn bits(signals: &[i32]) -> u64 {
+    signals.iter().fold(0, |set, signal| set | 1 << ((signal - 1) & 63))
+}
+
 /// Sets the mask; the one before.
 fn set_mask(mask: u64) -> io::Result<Mask> {
+    change_mask(libc::SIG_SETMASK, mask)
+}
+
+fn change_mask(how: libc::c_int, mask: u64) -> io::Result<Mask> {
     let mut before = 0_u64;
     // SAFETY: `mask` is the eight bytes that the kernel reads, `before` those that it writes.
     retry(|| unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const mask,
-            &raw mut before,
-            SET_BYTES,
-        )
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, &raw mut before, SET_BYTES)
     })?;
     Ok(Mask(before))
 }
@@ -75,11 +82,15 @@ pub fn wait() -> io::Result<Got> {
     take(u64::MAX, std::ptr::null())
 }
 
+/// Waits for one of these, which are blocked, and takes it.
+pub fn wait_for(among: &[i32]) -> io::Result<Got> {
+    take(bits(among), std::ptr::null())
+}
+
 /// Takes a blocked signal that is there already, one of `among` or any; None where there is none.
 pub fn take_pending(among: &[i32]) -> io::Result<Option<Got>> {
-    let bits = among.iter().fold(0_u64, |set, signal| set | 1 << ((signal - 1) & 63));
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    match take(if among.is_empty() { u64::MAX } else { bits }, &raw const at_once) {
+    match take(if among.is_empty() { u64::MAX } else { bits(among) }, &raw const at_once) {
         Ok(got) => Ok(Some(got)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),

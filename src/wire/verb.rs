@@ -220,7 +220,9 @@ impl Verb {
                  one, as in `supervise exec shop -- bin/manage.py migrate`; so may the service's user, where the service \
                  has no capabilities and no groups that whoever asks lacks. Exits as the command does: its status, 128 \
                  and the number of its signal, 127 when there is no such program, 126 when it cannot be \
-                 executed, 125 when it did not come to that. Ctrl-C ends it."
+                 executed, 125 when it did not come to that. INT, QUIT and TERM, and \
+                 so Ctrl-C, are passed on to the command; it gets pipes and no terminal. Where this client ends \
+                 before it, it gets HUP and after 5 seconds KILL."
             }
             Self::Logs => {
                 "Times are local. T is `02:10`, `2026-11-23 02:10`, `10min ago`, `yesterday` or RFC 3339. On a \

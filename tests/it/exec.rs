@@ -133,3 +133,29 @@ fn user_a_command_whose_manager_dies_ends_with_it() {
     place.reaches("web", "running");
     assert_eq!(place.pid_of("web"), service);
 }
+
+#[test]
+fn user_a_signal_to_the_client_reaches_the_command() {
+    let mut place = Place::new(Who::User);
+    place.unit("web", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n");
+    place.run();
+    place.reaches("web", "running");
+    let script = "trap 'exit 5' INT; trap 'exit 6' TERM; trap 'exit 7' HUP; echo ready; \
+                  sleep 1000 >/dev/null 2>&1 & wait";
+    let ends = |own: &str, script: &str, signals: &[i32]| {
+        let mut client = place.command("/bin/sh".as_ref());
+        client.args(["-c", &format!("{own} exec \"$@\""), "sh"]).arg(place.binary());
+        client.arg("--runtime-dir").arg(place.path("run")).args(["exec", "web", "--", "sh", "-c", script]);
+        let mut client =
+            client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = [0; 6];
+        client.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        signals.iter().for_each(|signal| processes::signal(client.id(), *signal));
+        wait::until(wait::LONG, "the client's end", || client.try_wait().unwrap()).code()
+    };
+    assert_eq!(ends("", script, &[libc::SIGINT]), Some(5));
+    assert_eq!(ends("", script, &[libc::SIGTERM]), Some(6));
+    assert_eq!(ends("", "echo ready; exec sleep 1000", &[libc::SIGQUIT]), Some(131));
+    // What its own caller has it ignore is not for the command either.
+    assert_eq!(ends("trap '' INT;", script, &[libc::SIGINT, libc::SIGTERM]), Some(6));
+}

@@ -147,6 +147,12 @@ pub const BEYOND: &[Beyond] = &[
     },
     Beyond { file: "src/cli/connection.rs", uses: "sys::peer", why: "as above" },
     Beyond { file: "src/cli/exec.rs", uses: "sys::peer", why: "as above" },
+    Beyond {
+        file: "src/cli/exec.rs",
+        uses: "sys::signals",
+        why: "signals to the client are meant for the command that it runs",
+    },
+    Beyond { file: "src/cli/exec.rs", uses: "sys::process", why: "as above" },
     Beyond { file: "src/cli/connection.rs", uses: "sys::link", why: "log files come as descriptors" },
     Beyond {
         file: "src/cli/logs/source.rs",
