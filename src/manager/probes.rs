@@ -362,7 +362,9 @@ impl Manager {
     /// The service's own plan with another command, and without what is meant for its main process alone.
     fn probe_plan(&self, id: ServiceId, run: Run, task: &Task) -> Result<ExecPlan, String> {
         let which = self.which(id, run).ok_or("it is gone")?;
-        let mut plan = self.exec_plan(id, Which { before: None, ..which }, "")?;
+        // What it runs asks of this incarnation, and can tell which one that is.
+        let invocation = self.processes.get(run).map_or("", |process| process.invocation.as_str());
+        let mut plan = self.exec_plan(id, Which { before: None, ..which }, invocation)?;
         plan.argv = vec!["supervise".to_owned(), "probe".to_owned(), task.encode()];
         // In a clone of the zygote this is our own binary, whatever has become of the file.
         plan.candidates = vec!["/proc/self/exe".to_owned()];
