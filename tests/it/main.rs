@@ -31,6 +31,7 @@ mod identity;
 mod inputs;
 mod kills;
 mod launches;
+mod liveness;
 mod logs_command;
 mod logs_container;
 mod logs_judged;

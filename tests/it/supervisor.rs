@@ -43,6 +43,10 @@ pub struct Asking {
 }
 
 impl Asking {
+    pub fn is_under_way(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Its end.
     #[track_caller]
     pub fn wait(mut self) -> Said {
