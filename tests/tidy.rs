@@ -223,6 +223,27 @@ fn nothing_waits_by_sleeping() {
     none(offences);
 }
 
+/// Whoever chooses tests by `user_` or leaves out those with `root_` gets what the first word of a name says.
+#[test]
+fn names_of_tests_say_who_runs_them_once() {
+    let mut offences = Vec::new();
+    for source in sources("tests").iter().chain(&sources("src")) {
+        for at in words(&source.code, "fn") {
+            let name: String = source.code[at..]
+                .trim_start_matches("fn")
+                .trim_start()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
+            let both = [("root_", "user_"), ("user_", "root_")];
+            if both.iter().any(|(first, other)| name.starts_with(first) && name.contains(other)) {
+                offences.push(format!("{}:{}: {name}", source.path, line(&source.code, at)));
+            }
+        }
+    }
+    none(offences);
+}
+
 #[test]
 fn nothing_is_left_for_later_or_from_where_it_was_written() {
     // In parts, so that this file does not offend.

@@ -27,7 +27,7 @@ fn told(report: &str) -> Vec<&str> {
 }
 
 #[test]
-fn root_what_the_services_user_could_not_do_is_told_all_at_once() {
+fn root_what_a_service_could_not_do_is_told_all_at_once() {
     let place = Place::new(Who::Root);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

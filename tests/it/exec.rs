@@ -86,7 +86,7 @@ fn root_a_commands_end_is_told_as_a_shell_would() {
 }
 
 #[test]
-fn root_only_root_and_the_services_own_user_run_commands_as_it() {
+fn root_only_root_and_the_service_itself_run_commands_as_it() {
     let mut place = Place::new(Who::Root);
     let stranger = Account::make();
     let unit = UNIT.replace("capabilities = [\"net-raw\"]\n", "");

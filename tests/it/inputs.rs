@@ -89,7 +89,7 @@ fn root_environment_files_are_read_with_the_rights_that_their_place_allows() {
 }
 
 #[test]
-fn root_a_name_that_means_another_user_is_refused() {
+fn root_a_name_that_means_somebody_else_is_refused() {
     let mut place = Place::new(Who::Root);
     place.unit("web", SLEEP);
     place.run();

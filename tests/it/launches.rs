@@ -158,7 +158,7 @@ fn user_a_failed_launch_names_what_stands_in_its_way() {
 }
 
 #[test]
-fn root_too_many_processes_of_a_user_are_told_with_the_limit() {
+fn root_too_many_processes_are_told_with_the_limit() {
     let mut place = Place::new(Who::Root);
     // The kernel counts before the new one is the user's.
     for name in ["one", "another"] {

@@ -268,7 +268,7 @@ fn root_limits_of_an_instance_hold_or_are_told() {
 
 /// An ordinary user's services are the user's, and a unit that asks for more does not run.
 #[test]
-fn user_what_only_root_could_give_is_refused() {
+fn user_what_others_alone_could_give_is_refused() {
     let mut place = Place::new(Who::User);
     let stranger = 4_294_967_000_u32;
     place.unit("plain", SLEEP);
