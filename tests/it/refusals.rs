@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::accounts::am_root;
 use super::place::{Place, Who};
 use super::supervisor::Role;
 use super::{cri, processes, wait};
@@ -135,10 +136,11 @@ fn a_taken_address(who: Who) {
         problems(&service).contains(&format!("binding {address}: address already in use")),
         "{service:#}"
     );
-    // The supervisor of another user cannot see whose this socket is, and says how root can.
-    let holder = match who {
-        Who::Root => format!("process {} (", std::process::id()),
-        Who::User => "by somebody who cannot be seen from here\nhint: `ss -lntup`".to_owned(),
+    // The supervisor of another user than ours cannot see whose this socket is, and says how root can.
+    let holder = if who == Who::Root || !am_root() {
+        format!("process {} (", std::process::id())
+    } else {
+        "by somebody who cannot be seen from here\nhint: `ss -lntup`".to_owned()
     };
     assert!(problems(&service).contains(&holder), "{service:#}");
     drop(taken);
