@@ -180,7 +180,12 @@ fn of_failed(failed: &Failed) -> Vec<Trouble> {
 }
 
 fn of_failure(failure: &Failure) -> Trouble {
-    let mut text = format!("{}: {}", shown(&failure.step), shown(&failure.reason));
+    let mut text = format!("{}:", shown(&failure.step));
+    match failure.reason.contains('\n') {
+        // Problems of a unit, each with its line and its hint.
+        true => failure.reason.lines().for_each(|line| text.extend(["\n  ", &shown(line)])),
+        false => text.extend([" ", &shown(&failure.reason)]),
+    }
     if let Some(exit) = &failure.exit
         && !failure.reason.starts_with(&exit.meaning)
     {
@@ -228,6 +233,21 @@ mod tests {
                         hint: give `bagels` the right to enter it\n\
                         db: start: no\n";
         assert_eq!((text.as_str(), exit), (expected, Exit::Failed));
+    }
+
+    #[test]
+    fn problems_of_a_unit_keep_their_lines() {
+        let first = Failure {
+            service: "shop".into(),
+            step: "reading its unit".into(),
+            reason: "/u/shop.toml:2:1: no\n  2 | x\nhint: \u{1b}[31m".into(),
+            hint: Some("mend it".into()),
+            ..Failure::default()
+        };
+        let reply = Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: Vec::new() })));
+        let expected =
+            "shop: reading its unit:\n  /u/shop.toml:2:1: no\n    2 | x\n  hint: \\x1b[31m\nhint: mend it\n";
+        assert_eq!(rendered(&reply, Verb::Start).0, expected);
     }
 
     #[test]

@@ -125,6 +125,10 @@ fn advice(service: &Service) -> Vec<String> {
             });
             steps.push(format!("when it is mended: `supervise restart {name}`"));
         }
+        // Where there is no gate its unit could not be read.
+        State::Failed if service.gate.is_none() && !service.problems.is_empty() => {
+            steps.push("mend the unit file and start supervise again".to_owned());
+        }
         State::BackingOff | State::Failed if has_hint => {
             steps.push(format!("follow the hint above, then `supervise start {name}`"));
         }
@@ -194,6 +198,23 @@ web: backing-off for 6s
     }
 
     #[test]
+    fn a_unit_that_could_not_be_read_is_no_matter_of_a_start() {
+        let service = Service {
+            name: "web".into(),
+            state: State::Failed,
+            problems: vec!["/u/web.toml:2:1: unknown key `x`\nhint: did you mean `y`?".into()],
+            ..Service::default()
+        };
+        let expected = "\
+web: failed
+  what is wrong    /u/web.toml:2:1: unknown key `x`
+                   hint: did you mean `y`?
+  what to do       mend the unit file and start supervise again
+";
+        assert_eq!(page(&service, 5, Paint::new(false)), expected);
+    }
+
+    #[test]
     fn a_start_that_failed_is_told_with_its_step() {
         let end = Ended {
             at: "1970-01-01T00:00:01Z".into(),
@@ -205,6 +226,7 @@ web: backing-off for 6s
         let service = Service {
             name: "web".into(),
             state: State::Failed,
+            gate: Some("alive for 1s".into()),
             ends: vec![end],
             problems: vec![
                 "/u/web.toml:3:1: changing to `/srv/x`: permission denied\nhint: let `al` in".into(),
