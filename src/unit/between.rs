@@ -122,6 +122,11 @@ impl Builder<'_, '_> {
         if let Some(setting) = key.filter(|_| !is_task(settings)) {
             self.tell(&setting.key, ValueFault::TasksOnly { key: "schedule".to_owned() });
         }
+        if let Some((setting, Value::Number(2..))) = written(settings, Table::Service, "instances")
+            && is_task(settings)
+        {
+            self.tell(&setting.place, ValueFault::TaskInstances);
+        }
     }
 
     fn health(&mut self, settings: &Settings) {

@@ -257,6 +257,8 @@ pub enum ValueFault {
         /// The key.
         key: String,
     },
+    /// A task of more than one instance.
+    TaskInstances,
     /// The unit's own name among those that it needs.
     Itself {
         /// The key.

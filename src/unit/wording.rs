@@ -153,6 +153,7 @@ impl ValueFault {
                 format!("the service is given {sockets} of them as sockets; leave it more than that")
             }
             Self::TasksOnly { .. } => "remove it, or add `kind = \"task\"` below `[service]`".to_owned(),
+            Self::TaskInstances => "remove it, or write a unit for each".to_owned(),
             Self::Itself { .. } => "remove it".to_owned(),
             Self::SocketThere { free, .. } => format!("the first free one is {free}"),
             Self::DelayOrder { .. } => "write a longer `max-delay`, or none".to_owned(),
@@ -210,6 +211,7 @@ impl fmt::Display for ValueFault {
                 write!(out, "{} in {} is nobody's number", tick(word), tick(key))
             }
             Self::TasksOnly { key } => write!(out, "{} means nothing for a service", tick(key)),
+            Self::TaskInstances => out.write_str("a task runs once, in one instance"),
             Self::Itself { key } => write!(out, "{} names this unit itself", tick(key)),
             Self::SocketThere { fd, .. } => write!(out, "descriptor {fd} is one of the sockets"),
             Self::FewDescriptors { .. } => {
