@@ -37,6 +37,8 @@ pub struct Waiting {
 struct Wait {
     sessions: Vec<SessionId>,
     services: Vec<ServiceId>,
+    /// What whoever asked for it should know besides.
+    notes: BTreeMap<ServiceId, String>,
     /// Until when the last words of what failed are waited for.
     words_until: Option<crate::policy::Mono>,
 }
@@ -160,10 +162,15 @@ impl Manager {
             self.reply(session, &Reply::Refused(Refusal::Failed(failed)), true);
             return;
         }
+        let notes = match event(operation) {
+            Event::Stop(_) | Event::Hold(_) => self.requirers(&chosen, caller),
+            _ => BTreeMap::new(),
+        };
         if order.wait {
             // Before the first step, so that it is told.
             self.see(&chosen);
-            let new = || Wait { sessions: Vec::new(), services: chosen.clone(), words_until: None };
+            let (services, notes) = (chosen.clone(), notes.clone());
+            let new = || Wait { sessions: Vec::new(), services, notes, words_until: None };
             self.waiting.table.entry(operation).or_insert_with(new).sessions.push(session);
         }
         for id in &chosen {
@@ -179,9 +186,25 @@ impl Manager {
         if order.wait {
             self.answered.push(operation);
         } else {
-            let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None)).collect();
+            let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None, &notes)).collect();
             self.reply(session, &Reply::Operation(OperationReply { services, progress: None }), true);
         }
+    }
+
+    /// For services that are to stop: who requires each, goes on without it, and may be known to who asks.
+    fn requirers(&self, chosen: &[ServiceId], caller: &Caller) -> BTreeMap<ServiceId, String> {
+        let note = |id: &ServiceId| {
+            let mut all = self.world.requirers(*id);
+            all.retain(|one| !chosen.contains(one) && self.right_on(*one, caller).is_some());
+            let names: Vec<String> = all.iter().map(|one| format!("`{}`", self.name_of(*one))).collect();
+            let (last, others) = names.split_last()?;
+            let words = match others {
+                [] => format!("{last} requires it, and goes on without it"),
+                others => format!("{} and {last} require it, and go on without it", others.join(", ")),
+            };
+            Some((*id, words))
+        };
+        chosen.iter().filter_map(note).collect()
     }
 
     /// A restart makes a generation; a start of what does not run reads the inputs of the one it has again. A client that
@@ -266,8 +289,8 @@ impl Manager {
                 self.answered.push(operation);
                 continue;
             }
-            let reply = self.operation_reply(&outcomes);
             if let Some(wait) = self.waiting.table.remove(&operation) {
+                let reply = self.operation_reply(&outcomes, &wait.notes);
                 for session in wait.sessions {
                     self.reply(session, &reply, true);
                 }
@@ -284,28 +307,35 @@ impl Manager {
         now < *wait.words_until.get_or_insert(now.after(LAST_WORDS_MS))
     }
 
-    fn operation_reply(&self, outcomes: &[(ServiceId, Outcome)]) -> Reply {
+    fn operation_reply(
+        &self,
+        outcomes: &[(ServiceId, Outcome)],
+        notes: &BTreeMap<ServiceId, String>,
+    ) -> Reply {
         let mut failures: Vec<Failure> =
             outcomes.iter().filter_map(|(id, outcome)| self.failure(*id, *outcome)).collect();
         if failures.is_empty() {
-            let services =
-                outcomes.iter().filter_map(|(id, outcome)| self.outcome_value(*id, Some(*outcome))).collect();
+            let value = |(id, outcome): &(ServiceId, Outcome)| self.outcome_value(*id, Some(*outcome), notes);
+            let services = outcomes.iter().filter_map(value).collect();
             return Reply::Operation(OperationReply { services, progress: None });
         }
         let first = failures.remove(0);
         Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: failures })))
     }
 
-    pub(super) fn outcome_value(&self, id: ServiceId, outcome: Option<Outcome>) -> Option<control::Outcome> {
+    pub(super) fn outcome_value(
+        &self,
+        id: ServiceId,
+        outcome: Option<Outcome>,
+        notes: &BTreeMap<ServiceId, String>,
+    ) -> Option<control::Outcome> {
         let status = self.service_status(id)?;
         let already = (outcome == Some(Outcome::Already)).then(|| format!("already {}", status.state.word()));
         let changed = status.changed.first().map(|path| {
             format!("`{path}` has changed since it was read: what was read still counts, until supervise starts again")
         });
-        let note = match (already, changed) {
-            (Some(already), Some(changed)) => Some(format!("{already}; {changed}")),
-            (already, changed) => already.or(changed),
-        };
+        let all: Vec<String> = already.into_iter().chain(notes.get(&id).cloned()).chain(changed).collect();
+        let note = (!all.is_empty()).then(|| all.join("; "));
         Some(control::Outcome { name: status.name, state: status.state, pid: status.pid, note })
     }
 

@@ -120,6 +120,7 @@ fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Op
             let plain = format!("exit status {code}");
             match (of_server, code) {
                 (Some(words), _) => format!("{plain}: {words}"),
+                (None, 78) => format!("{plain}: what programs say whose configuration is wrong"),
                 (None, 126) => format!("{plain}: what a shell says of a file that it cannot execute"),
                 (None, 127) => format!("{plain}: what a shell says of a command that is not there"),
                 (None, 129..=192) => {

@@ -1,5 +1,7 @@
 //! ROOT. Signals that an operator sends to services by hand. Never one that policy wants: those are actions.
 
+use std::collections::BTreeMap;
+
 use std::os::fd::AsFd;
 
 use super::Manager;
@@ -34,7 +36,8 @@ impl Manager {
                 Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: failures.collect() })))
             }
             None => {
-                let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None)).collect();
+                let notes = BTreeMap::new();
+                let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None, &notes)).collect();
                 Reply::Operation(OperationReply { services, progress: None })
             }
         };

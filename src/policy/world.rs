@@ -171,6 +171,18 @@ impl World {
         order
     }
 
+    /// Who requires a service and is to be up.
+    pub fn requirers(&self, id: ServiceId) -> Vec<ServiceId> {
+        let Some(entry) = self.services.get(&id) else { return Vec::new() };
+        let requires = |one: &&ServiceId| {
+            let other = self.services.get(*one);
+            other.is_some_and(|other| {
+                other.needs.requires.contains(&id) && matches!(other.service.goal, Goal::Up)
+            })
+        };
+        entry.needed_by.iter().filter(requires).copied().collect()
+    }
+
     /// What keeps a service from coming up.
     pub fn lack(&self, id: ServiceId) -> Option<Lack> {
         self.lack_within(id, LONGEST_CHAIN)

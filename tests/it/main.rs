@@ -22,6 +22,7 @@ mod access;
 mod boot;
 mod check;
 mod crash_loop;
+mod dependencies;
 mod exec;
 mod exits;
 mod explain;

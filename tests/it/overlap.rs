@@ -1,4 +1,4 @@
-//! New before old, instances, order, and the end of what is essential: real processes.
+//! New before old, instances, and the end of what is essential: real processes.
 
 use std::fs;
 
@@ -57,30 +57,6 @@ fn root_each_instance_has_its_number_and_more_and_fewer_can_be_had() {
     assert_eq!(numbers(&place), named(3));
     place.order(&["scale", "web", "1"]);
     assert_eq!(numbers(&place), named(1));
-}
-
-#[test]
-fn root_who_requires_another_waits_and_goes_first() {
-    let mut place = Place::new(Who::Root);
-    let go = place.path("work/go");
-    let script =
-        format!("while ! test -e {}; do sleep 0.05; done; echo ready >&3; exec sleep 1000", go.display());
-    place.unit("db", &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\nready = {{ fd = 3 }}\n"));
-    place.unit("web", "command = [\"sleep\", \"1000\"]\n[dependencies]\nrequires = [\"db\"]\n");
-    place.run();
-    place.reaches("db", "starting");
-    assert_eq!(place.service("web")["state"], "waiting");
-    fs::write(&go, "").unwrap();
-    place.reaches("web", "running");
-    let keeper = place.keeper.take().unwrap();
-    processes::signal(place.role(super::supervisor::Role::Keeper), 15);
-    assert_eq!(keeper.wait().code(), Some(0));
-    let said = place.stderr();
-    let ended = |name: &str| {
-        let line = |line: &str| line.contains(&format!("service={name} ")) && line.contains(" gone");
-        said.lines().position(line).unwrap_or_else(|| panic!("{name} did not end: {said}"))
-    };
-    assert!(ended("web") < ended("db"), "{said}");
 }
 
 #[test]
