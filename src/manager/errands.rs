@@ -77,7 +77,7 @@ impl Manager {
         }
         let at = reachable(&Address::of(unit.health_socket()?));
         let alone = self.runs_of(id).len() < 2;
-        let only = if alone { None } else { Some(self.processes.get(run)?.pid) };
+        let only = if alone { None } else { Some(self.processes.get(run)?.main().pid) };
         // A proxy's group may connect, and the service's own user may not.
         if let (0, At::Path(path)) = (self.user, &at)
             && is_safe(path).unwrap_or(false)

@@ -19,6 +19,7 @@ mod errands;
 mod events;
 mod exec;
 mod handover;
+mod heirs;
 mod inputs;
 mod kept;
 mod kill;

@@ -1,8 +1,8 @@
 //! ROOT. What services say of themselves: a notify socket or a pipe for each incarnation, kept by the keeper, so
 //! that nothing said is lost with a manager. Never believes more than policy asks about.
 //!
-//! Who sent a message is not asked: its socket belongs to one incarnation, and its file lets in the service's
-//! user and root alone. A message leaves the socket only after what it says is written down. Nobody who talks
+//! Whose a message is is no question: its socket belongs to one incarnation, and its file lets in the service's
+//! user and root alone. Who sent it counts where it wants more than to be heard. A message leaves the socket only after what it says is written down. Nobody who talks
 //! without end keeps the loop busy: his messages wait in his socket, where he waits for room.
 
 use std::collections::BTreeMap;
@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
+use super::heirs::Claim;
 use super::probes::Health;
 use crate::policy::{Event, Mono, Run, ServiceId};
+use crate::sys::datagrams::{self, Sender};
 use crate::sys::errno::reason;
 use crate::sys::{fds, files, pipes, sockets};
 use crate::unit::{Gate, Unit};
@@ -25,6 +27,8 @@ use crate::wire::{notify, state};
 const MOST_IN_WINDOW: u32 = 64;
 /// Milliseconds that one may take that has said that it reads its configuration anew.
 const MOST_RELOADING_MS: u64 = 60_000;
+/// Lines about one incarnation that asks for what it does not get; `status` has the last of it all the same.
+const MOST_LINES: u32 = 4;
 /// Milliseconds of a window.
 const WINDOW_MS: u64 = 500;
 /// Bytes read of a pipe at once; what a service writes before its line is of no interest.
@@ -46,10 +50,10 @@ pub struct Said {
     pub bus_error: Option<String>,
     /// The same as the name of a Varlink error.
     pub varlink_error: Option<String>,
-    /// A process that it calls its main one, and that is not.
-    pub other_main: Option<u32>,
-    /// It wanted descriptors kept, and has been told of.
-    pub stores: bool,
+    /// Why a process that it calls its main one is not followed.
+    pub not_inherited: Option<String>,
+    /// Whom of it to believe; None for all.
+    pub access: Option<notify::Access>,
     /// What the last probe said of it.
     pub health: Option<Health>,
     /// What is wrong with where its processes listen.
@@ -64,13 +68,9 @@ impl Said {
         all.into_iter().flatten().map(|what| format!("it says of itself: {what}")).collect()
     }
 
-    /// That another process than the one that was started is not followed.
-    pub fn handed_over(&self) -> Option<String> {
-        let pid = self.other_main?;
-        Some(format!(
-            "it says that process {pid} is its main one (MAINPID=), which is not supported: the end of the process \
-             that was started ends the service\nhint: let it run in the foreground, without forking"
-        ))
+    /// That a process that it calls its main one is not followed.
+    pub fn not_inherited(&self) -> Option<String> {
+        self.not_inherited.clone()
     }
 }
 
@@ -81,6 +81,7 @@ pub struct Notices {
     windows: BTreeMap<Run, (Mono, u32)>,
     paused: BTreeMap<Run, Mono>,
     dropped: BTreeMap<Run, u64>,
+    told: BTreeMap<Run, u32>,
     last: BTreeMap<ServiceId, (Run, Said)>,
 }
 
@@ -126,7 +127,15 @@ impl Notices {
         may
     }
 
+    /// Whether one more line may be written about what an incarnation asks for and does not get.
+    pub fn may_tell(&mut self, run: Run) -> bool {
+        let told = self.told.entry(run).or_default();
+        *told = told.saturating_add(1);
+        *told <= MOST_LINES
+    }
+
     fn forget(&mut self, run: Run) {
+        self.told.remove(&run);
         self.said.remove(&run);
         self.windows.remove(&run);
         self.paused.remove(&run);
@@ -206,6 +215,7 @@ impl Manager {
             files::remove(directory.as_fd(), &name)?;
         }
         let socket = sockets::bind_unix(&path, libc::SOCK_DGRAM)?;
+        datagrams::ask_senders(socket.as_fd())?;
         let owner = owner.filter(|_| self.user == 0);
         if let Err(error) = files::own(directory.as_fd(), &name, owner, None, 0o600) {
             let _ = files::remove(directory.as_fd(), &name);
@@ -276,8 +286,8 @@ impl Manager {
         let mut bytes = [0; notify::MOST_BYTES];
         loop {
             let Some(socket) = self.kept.fd(Kind::Notify, run.0) else { return };
-            let size = match sockets::peek(socket, &mut bytes) {
-                Ok(size) => size,
+            let waiting = match datagrams::peek(socket, &mut bytes) {
+                Ok(waiting) => waiting,
                 Err(error) => {
                     if error.kind() != io::ErrorKind::WouldBlock {
                         log::error!("the notify socket of incarnation {}: {}", run.0, reason(&error));
@@ -288,8 +298,9 @@ impl Manager {
             if !self.notices.may_read(run, self.now) {
                 return;
             }
-            match bytes.get(..size).and_then(notify::parse) {
-                Some(notice) => self.heed(run, notice),
+            let notice = bytes.get(..waiting.size).and_then(notify::parse);
+            match notice.filter(|_| self.believes(run, waiting.sender)) {
+                Some(notice) => self.heed(run, notice, waiting.sender),
                 None => *self.notices.dropped.entry(run).or_default() += 1,
             }
             // What it says is written down by now. Descriptors with it, such as a barrier's, are closed here.
@@ -301,8 +312,24 @@ impl Manager {
         }
     }
 
-    fn heed(&mut self, run: Run, notice: notify::Notice) {
+    /// Whether a message counts, by what an incarnation has said of whom to believe.
+    fn believes(&self, run: Run, sender: Option<Sender>) -> bool {
+        match self.notices.of(run).and_then(|said| said.access) {
+            None | Some(notify::Access::All) => true,
+            Some(notify::Access::None) => false,
+            Some(notify::Access::Main) => {
+                let main = self.processes.get(run).map(|process| process.main().pid);
+                sender.is_some_and(|sender| Some(sender.pid) == main)
+            }
+        }
+    }
+
+    fn heed(&mut self, run: Run, notice: notify::Notice, sender: Option<Sender>) {
         let Some(id) = self.service_of(run) else { return };
+        // The main process first: what else it says may be about the new one.
+        if let Some(pid) = notice.main_pid {
+            self.hear_main(run, Claim { pid, id: notice.main_id, sender });
+        }
         if notice.healed {
             self.feed(id, Event::Healed(run));
         }
@@ -330,13 +357,12 @@ impl Manager {
             }
         }
         self.run_events();
-        if let Some(pid) = notice.main_pid {
-            self.hear_main(run, pid);
-        }
-        if notice.stores {
-            self.refuse_store(run);
+        if notice.stores && self.notices.may_tell(run) {
+            let name = self.name_of(id);
+            log::warn!("service={name} run={} FDSTORE=1: descriptors of services are not kept", run.0);
         }
         self.change_said(run, |said| {
+            said.access = notice.access.or(said.access);
             said.reloading = notice.reloading || said.reloading && !notice.ready;
             said.stopping |= notice.stopping;
             said.errno = notice.errno.or(said.errno).filter(|errno| *errno != 0);
@@ -344,28 +370,6 @@ impl Manager {
             take_up(&mut said.varlink_error, notice.varlink_error);
             take_up(&mut said.status, notice.status);
         });
-    }
-
-    /// It calls a process its main one. Whom we follow stays the one that we started.
-    fn hear_main(&mut self, run: Run, pid: u32) {
-        let Some(process) = self.processes.get(run) else { return };
-        let other = Some(pid).filter(|pid| *pid != process.pid);
-        let before = self.notices.of(run).and_then(|said| said.other_main);
-        self.change_said(run, |said| said.other_main = other);
-        let words = self.notices.of(run).and_then(Said::handed_over);
-        if let (Some(words), true, Some(id)) = (words, other != before, self.service_of(run)) {
-            log::warn!("service={} run={} {words}", self.name_of(id), run.0);
-        }
-    }
-
-    /// It wants descriptors kept, which are closed with their message: told once.
-    fn refuse_store(&mut self, run: Run) {
-        let Some(id) = self.service_of(run) else { return };
-        if !self.notices.of(run).is_some_and(|said| said.stores) {
-            let name = self.name_of(id);
-            log::warn!("service={name} run={} FDSTORE=1: descriptors of services are not kept", run.0);
-            self.change_said(run, |said| said.stores = true);
-        }
     }
 
     /// Changes what is known of an incarnation from outside of policy; written down where it is something new.

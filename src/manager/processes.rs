@@ -17,10 +17,13 @@ pub struct Process {
     pub generation: u32,
     /// Of which instance of the service, from 1.
     pub instance: u16,
-    /// Pid of the main process.
+    /// Pid of the process that was started, which leads its session.
     pub pid: u32,
     /// Its start in clock ticks after boot: with the pid, who it is.
     pub start_time: u64,
+    /// The process that it has called its main one since.
+    #[serde(default)]
+    pub heir: Option<Heir>,
     /// The keeper that is its parent and will be told of its end.
     pub keeper: u64,
     /// Name of its cgroup; None where it is followed as a tree.
@@ -29,6 +32,22 @@ pub struct Process {
     pub invocation: String,
     /// Nanoseconds since 1970 at which it was made.
     pub since_ns: u64,
+}
+
+/// A process that has become the main one of an incarnation (`MAINPID=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heir {
+    /// Its pid.
+    pub pid: u32,
+    /// Its start in clock ticks after boot.
+    pub start_time: u64,
+}
+
+impl Process {
+    /// The main process: the one whose end is the incarnation's.
+    pub fn main(&self) -> Heir {
+        self.heir.unwrap_or(Heir { pid: self.pid, start_time: self.start_time })
+    }
 }
 
 /// All of them.
@@ -50,6 +69,13 @@ impl Processes {
     /// One of them.
     pub fn get(&self, run: Run) -> Option<&Process> {
         self.table.get(&run)
+    }
+
+    /// Notes another main process of one; the record as it is then.
+    pub fn inherit(&mut self, run: Run, heir: Heir) -> Option<&Process> {
+        let process = self.table.get_mut(&run)?;
+        process.heir = Some(heir);
+        Some(process)
     }
 
     /// All, in the order of their starts.

@@ -26,6 +26,7 @@ impl Manager {
         self.link_dependencies();
         self.restore_words();
         self.drop_leftovers();
+        self.settle_heirs();
         let mut again = Vec::new();
         let known: Vec<ServiceId> = self.services.keys().copied().collect();
         for id in known {
@@ -177,8 +178,7 @@ impl Manager {
     }
 
     fn take_if_ended(&mut self, run: Run) {
-        let foreign = self.processes.get(run).is_some_and(|process| process.keeper != self.kept.keeper);
-        if foreign && self.process_has_ended(run) {
+        if self.tells_by_pidfd(run) && self.process_has_ended(run) {
             self.watched.unsettled.insert(run, self.now.0);
         }
     }

@@ -120,7 +120,7 @@ impl Manager {
         let process = run.and_then(|run| self.processes.get(run));
         let said = run.and_then(|run| self.notices.of(run));
         let state = state(service, said);
-        let pid = process.map(|process| process.pid as i32);
+        let pid = process.map(|process| process.main().pid as i32);
         let trees = service.incarnations().filter_map(|(_, _, one)| self.tree(one.run));
         let mut pids: Vec<i32> = trees.flat_map(|tree| tree.pids()).map(|pid| pid as i32).collect();
         pids.sort_unstable();
@@ -139,7 +139,7 @@ impl Manager {
         problems.extend(self.socket_problems(id));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         problems.extend(said.into_iter().flat_map(Said::complaints));
-        problems.extend(self.handed_over(service, id, state));
+        problems.extend(self.not_inherited(service, id, state));
         problems.extend(said.and_then(|said| said.wrong.clone()));
         let health = said.and_then(|said| said.health.as_ref());
         if let Some(health) = health.filter(|health| !health.healthy) {
@@ -177,13 +177,13 @@ impl Manager {
         )
     }
 
-    /// That it calls another process its main one; after its end as well, which may have come of that.
-    fn handed_over(&self, service: &Service, id: ServiceId, state: control::State) -> Option<String> {
+    /// That it calls a process its main one that is not followed; after its end as well, which may have come of that.
+    fn not_inherited(&self, service: &Service, id: ServiceId, state: control::State) -> Option<String> {
         let last = service.last_end().filter(|_| !matches!(state, control::State::Running));
         let run = service.main().map(|one| one.run);
-        let now = run.and_then(|run| self.notices.of(run)).and_then(Said::handed_over);
+        let now = run.and_then(|run| self.notices.of(run)).and_then(Said::not_inherited);
         let before = last.and_then(|ended| self.notices.of_last(id, ended.run));
-        now.or_else(|| before.and_then(Said::handed_over))
+        now.or_else(|| before.and_then(Said::not_inherited))
     }
 
     /// Files of its unit that are not as they were when they were read; what runs goes by what was read.
@@ -213,7 +213,7 @@ impl Manager {
         Some(Seen {
             state: state(service, said),
             generation: service.generation.into(),
-            pid: run.and_then(|run| self.processes.get(run)).map(|process| process.pid as i32),
+            pid: run.and_then(|run| self.processes.get(run)).map(|process| process.main().pid as i32),
             restarts: service.restarts.into(),
             exit: service.last_end().and_then(|ended| self.exit_of(id, Which::of(ended), ended.end)),
             text: self.lost_text(id).or_else(|| said.and_then(|said| said.status.clone())),
@@ -231,7 +231,7 @@ impl Manager {
                     Role::Next => control::Role::Next,
                     Role::Draining => control::Role::Draining,
                 },
-                pid: Some(process.pid as i32),
+                pid: Some(process.main().pid as i32),
                 state: incarnation_state(one, self.notices.of(one.run)),
                 since: Some(wall(one.since)),
             })
@@ -275,7 +275,7 @@ impl Manager {
         let next = self.next_words(service, event, actions);
         match event {
             Event::Executed(run) => {
-                let pid = self.processes.get(run).map_or(0, |process| process.pid);
+                let pid = self.processes.get(run).map_or(0, |process| process.main().pid);
                 log::info!("{} pid={pid} started", about(run));
             }
             Event::Gone(run, exit) => {

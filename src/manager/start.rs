@@ -387,6 +387,7 @@ impl Manager {
             instance: prepared.instance,
             pid,
             start_time,
+            heir: None,
             keeper: self.kept.keeper,
             cgroup: cgroup.as_ref().map(|(name, _)| name.clone()),
             invocation: prepared.invocation,

@@ -71,7 +71,7 @@ impl Tree<'_> {
         for pid in self.pids() {
             // The pid is looked at again behind its pidfd, so that the signal can reach nobody else.
             if let Ok(pidfd) = process::open(pid)
-                && self.holds(pid)
+                && self.still_holds(pid)
             {
                 let _ = process::signal(pidfd.as_fd(), signal);
             }
@@ -89,7 +89,12 @@ impl Tree<'_> {
         }
     }
 
-    fn holds(&self, pid: u32) -> bool {
+    /// Whether a process is in it.
+    pub fn holds(&self, pid: u32) -> bool {
+        self.pids().contains(&pid)
+    }
+
+    fn still_holds(&self, pid: u32) -> bool {
         match self {
             Self::Group(group) => cgroup::processes(*group).is_ok_and(|all| all.contains(&pid)),
             Self::Session { leader, .. } => process::stat(pid).is_ok_and(|stat| stat.session == *leader),

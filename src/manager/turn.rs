@@ -237,7 +237,10 @@ impl Manager {
                 }
                 let run = Run(record.run);
                 self.hear(run); // how it began, and what it said, come before how it ended
-                if let Some(id) = self.service_of(run) {
+                // The end of one that has made another the main process is nobody's end.
+                let is_main = self.processes.get(run).is_some_and(|known| known.main().pid == record.pid);
+                if let Some(id) = self.service_of(run).filter(|_| is_main) {
+                    self.watched.unsettled.remove(&run);
                     self.note_end(run, record.code as i32 == libc::CLD_DUMPED);
                     self.feed(id, Event::Gone(run, exit_of(&record)));
                     self.run_events();
@@ -265,7 +268,8 @@ impl Manager {
         for (run, since_ms) in self.watched.unsettled.clone() {
             let status = self.processes.get(run).and_then(|known| {
                 let pidfd = self.kept.fd(Kind::Process, run.0)?;
-                process::foreign_status(pidfd, known.pid, known.start_time)
+                let main = known.main();
+                process::foreign_status(pidfd, main.pid, main.start_time)
             });
             let exit = match status {
                 Some(status) => exit_of_wait(status),
@@ -275,6 +279,7 @@ impl Manager {
             self.watched.unsettled.remove(&run);
             self.hear(run);
             if let Some(id) = self.service_of(run) {
+                self.note_end(run, false);
                 self.feed(id, Event::Gone(run, exit));
             }
         }

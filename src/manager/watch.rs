@@ -146,13 +146,26 @@ impl Manager {
                 self.watched.voices.insert(run, raw);
             }
         }
-        let foreign = self.processes.get(run).is_some_and(|process| process.keeper != self.kept.keeper);
-        if foreign
+        if self.tells_by_pidfd(run)
             && let Some(raw) = self.kept.fd(Kind::Process, run.0).map(|fd| fd.as_raw_fd())
             && !self.watched.pidfds.contains_key(&run)
             && self.register(raw, PIDFD, run, Interest::READABLE)
         {
             self.watched.pidfds.insert(run, raw);
+        }
+    }
+
+    /// Whether the end of a main process is to be seen by its descriptor: the keeper tells of its own children, and an
+    /// heir may be another's.
+    pub(super) fn tells_by_pidfd(&self, run: Run) -> bool {
+        let known = self.processes.get(run);
+        known.is_some_and(|process| process.keeper != self.kept.keeper || process.heir.is_some())
+    }
+
+    /// Another process is the main one of an incarnation: the end of the one before is of no interest.
+    pub(super) fn unwatch_pidfd(&mut self, run: Run) {
+        if let Some(raw) = self.watched.pidfds.remove(&run) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
         }
     }
 
@@ -221,9 +234,7 @@ impl Manager {
         if let Some(events) = self.watched.trees.remove(&run) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&events.as_raw_fd()));
         }
-        if let Some(raw) = self.watched.pidfds.remove(&run) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
-        }
+        self.unwatch_pidfd(run);
         self.watched.polled.remove(&run);
         self.watched.unsettled.remove(&run);
     }

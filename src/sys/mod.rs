@@ -8,6 +8,7 @@ pub mod clock;
 pub mod clone;
 pub mod command;
 pub mod confine;
+pub mod datagrams;
 pub mod diag;
 pub mod dirs;
 pub mod errno;

@@ -121,6 +121,33 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
+/// Real, effective, saved and file system user of a process (proc_pid_status(5)).
+pub fn users(pid: u32) -> io::Result<[u32; 4]> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let numbers: Vec<u32> =
+        line.unwrap_or_default().split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EPROTO))
+}
+
+/// The number that no other process of this boot has, of the process behind a pidfd. None before Linux 6.9, where
+/// descriptors of processes have none.
+pub fn id_of(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    const PIDFS: libc::c_long = 0x5049_4446;
+    // SAFETY: an all-zero statfs is a valid value for the kernel to fill.
+    let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `system` is alive across the call.
+    retry(|| unsafe { libc::fstatfs(pidfd.as_raw_fd(), &raw mut system) }.into()).ok()?;
+    if system.f_type as libc::c_long != PIDFS {
+        return None;
+    }
+    // SAFETY: an all-zero stat is a valid value for the kernel to fill.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is alive across the call.
+    retry(|| unsafe { libc::fstat(pidfd.as_raw_fd(), &raw mut stat) }.into()).ok()?;
+    Some(stat.st_ino)
+}
+
 /// The children of a process, from /proc/PID/task/PID/children where the kernel has it, else from all of
 /// /proc. Names only: each must be opened and looked at again before anything is done to it.
 pub fn children(pid: u32) -> io::Result<Vec<u32>> {
@@ -197,8 +224,19 @@ mod tests {
     }
 
     #[test]
+    fn a_process_has_one_number_however_it_is_opened() {
+        let [one, other] = [(); 2].map(|()| open(std::process::id()).unwrap());
+        assert_eq!(id_of(one.as_fd()), id_of(other.as_fd()));
+        let (pipe, _) = fds::pipe(0).unwrap();
+        assert_eq!((id_of(pipe.as_fd()), pid_of(one.as_fd())), (None, Some(std::process::id())));
+    }
+
+    #[test]
     fn this_process_is_seen_by_its_parent() {
         let me = stat(std::process::id()).unwrap();
         assert!(children(me.parent).unwrap().contains(&std::process::id()));
+        let own = crate::sys::peer::own_uid();
+        assert_eq!(users(std::process::id()).unwrap(), [own; 4]);
+        assert!(users(0).is_err());
     }
 }

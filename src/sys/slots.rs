@@ -44,10 +44,11 @@ impl Slots {
     }
 
     /// Puts a descriptor into a slot and closes what was there. False, and the descriptor closed, where
-    /// there is no such slot.
+    /// there is no such slot. A pid is registered once: whoever had it before has ended unseen.
     pub fn put(&mut self, entry: Entry, fd: OwnedFd) -> bool {
         let at = entry.slot as usize;
         self.clear(entry.slot);
+        self.take_registered(entry.pid);
         let (Some(number), Some(kind), Some(id), Some(pid)) =
             (self.numbers.get_mut(at), self.kinds.get_mut(at), self.ids.get_mut(at), self.pids.get_mut(at))
         else {
@@ -92,8 +93,11 @@ impl Slots {
     /// The incarnation that a pid is registered as. The registration ends with this: once reaped, the pid
     /// can be another process's.
     pub fn take_registered(&mut self, pid: u32) -> Option<u64> {
+        if pid == 0 {
+            return None;
+        }
         let used = self.pids.get_mut(..self.end)?;
-        let at = used.iter().position(|one| *one == pid && pid != 0)?;
+        let at = used.iter().position(|one| *one == pid)?;
         *used.get_mut(at)? = 0;
         self.ids.get(at).copied()
     }
@@ -135,5 +139,15 @@ mod tests {
         slots.clear(2);
         assert!(slots.get(2).is_none());
         assert!(!slots.put(Entry { slot: 4, ..entry }, read));
+    }
+
+    #[test]
+    fn a_pid_that_is_given_out_again_is_the_newer_ones() {
+        let mut slots = Slots::new(4);
+        for (slot, id) in [(0, 70), (1, 71)] {
+            let (read, _) = fds::pipe(0).unwrap();
+            assert!(slots.put(Entry { slot, kind: 9, id, pid: 700 }, read));
+        }
+        assert_eq!((slots.take_registered(700), slots.take_registered(700)), (Some(71), None));
     }
 }

@@ -3,8 +3,10 @@
 //!
 //! One datagram is a list of lines `NAME=value`. What is too long, empty, or holds a NUL (one at its end is
 //! tolerated) is no message at all; of a message, names that are unknown and values that make no sense are
-//! passed over. Descriptors that come along are not for this module: those of `FDSTORE` are not kept, and `BARRIER`
-//! needs no more than that its descriptor is closed in its turn.
+//! passed over. Descriptors that come along are not for this module; `BARRIER` needs no more than that its descriptor
+//! is closed in its turn. `EXIT_STATUS` is what a manager says to the one above, and nothing to one below.
+
+use serde::{Deserialize, Serialize};
 
 /// The most bytes of a message that is read.
 pub const MOST_BYTES: usize = 4096;
@@ -12,8 +14,20 @@ pub const MOST_BYTES: usize = 4096;
 /// The most bytes of `STATUS=` that are kept.
 pub const MOST_STATUS: usize = 512;
 
-/// The most bytes of the name of an error, as D-Bus has it.
+/// The most bytes of the name of an error, as D-Bus has it, and of a descriptor, as sd_listen_fds(3) has it.
 pub const MOST_NAME: usize = 255;
+
+/// Whom to believe from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Nobody.
+    None,
+    /// The main process.
+    Main,
+    /// Whoever can send to the socket: the service's user, and root.
+    All,
+}
 
 /// What one message says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +50,20 @@ pub struct Notice {
     pub varlink_error: Option<String>,
     /// `MAINPID=`: the process that it calls its main one.
     pub main_pid: Option<u32>,
+    /// `MAINPIDFDID=`: the number that no other process of this boot has, of that process.
+    pub main_id: Option<u64>,
+    /// `MAINPIDFD=1`: the descriptor that comes along is that process.
+    pub main_pidfd: bool,
     /// `FDSTORE=1`: it wants descriptors kept.
     pub stores: bool,
+    /// `FDSTOREREMOVE=1`: it wants those of a name kept no longer.
+    pub removes: bool,
+    /// `FDNAME=`: which name.
+    pub fd_name: Option<String>,
+    /// `FDPOLL=0`: they are kept whether anybody is at their other end or not.
+    pub unpolled: bool,
+    /// `NOTIFYACCESS=`: whom to believe from now on.
+    pub access: Option<Access>,
     /// `EXTEND_TIMEOUT_USEC=`, in milliseconds from now, rounded up.
     pub extend_ms: Option<u64>,
     /// `WATCHDOG=1`: it lives.
@@ -89,7 +115,13 @@ impl Notice {
                 let pid = number(value).and_then(|pid| i32::try_from(pid).ok());
                 self.main_pid = pid.filter(|pid| *pid > 0).map(i32::unsigned_abs);
             }
+            "MAINPIDFDID" => self.main_id = number(value),
+            "MAINPIDFD" => self.main_pidfd |= value == "1",
             "FDSTORE" => self.stores |= value == "1",
+            "FDSTOREREMOVE" => self.removes |= value == "1",
+            "FDPOLL" => self.unpolled |= value == "0",
+            "FDNAME" => self.fd_name = fd_name(value),
+            "NOTIFYACCESS" => self.access = access(value).or(self.access),
             "STATUS" => {
                 let end = value.floor_char_boundary(MOST_STATUS);
                 self.status = value.get(..end).map(str::to_owned);
@@ -102,6 +134,22 @@ impl Notice {
 /// Decimal digits alone: no sign, no space.
 fn number(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
+}
+
+/// A name as `LISTEN_FDNAMES` can have it: what prints, without the colon that stands between two.
+fn fd_name(value: &str) -> Option<String> {
+    let fits = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b':';
+    (value.len() <= MOST_NAME && value.bytes().all(fits)).then(|| value.to_owned())
+}
+
+fn access(value: &str) -> Option<Access> {
+    match value {
+        "none" => Some(Access::None),
+        // The commands beside it, which `exec` adds, have no socket here.
+        "main" | "exec" => Some(Access::Main),
+        "all" => Some(Access::All),
+        _ => None,
+    }
 }
 
 /// Letters, digits and what stands between them; or nothing at all.
@@ -124,7 +172,9 @@ mod tests {
         let all = said(
             "READY=1\nRELOADING=1\nMONOTONIC_USEC=77\nSTOPPING=1\nSTATUS=two workers = fine\nERRNO=2\n\
              EXTEND_TIMEOUT_USEC=1500001\nRESTART_RESET=1\nWATCHDOG=1\nWATCHDOG_USEC=2000000\nX_MINE=1\nMAINPID=7\n\
-             BUSERROR=org.freedesktop.DBus.Error.TimedOut\nVARLINKERROR=io.example.Full\nFDSTORE=1",
+             BUSERROR=org.freedesktop.DBus.Error.TimedOut\nVARLINKERROR=io.example.Full\nFDSTORE=1\nFDNAME=a b\n\
+             FDPOLL=0\nFDSTOREREMOVE=1\nMAINPIDFDID=18446744073709551615\nMAINPIDFD=1\nNOTIFYACCESS=main\n\
+             EXIT_STATUS=3",
         );
         let wanted = Notice {
             ready: true,
@@ -136,7 +186,13 @@ mod tests {
             bus_error: Some("org.freedesktop.DBus.Error.TimedOut".into()),
             varlink_error: Some("io.example.Full".into()),
             main_pid: Some(7),
+            main_id: Some(u64::MAX),
+            main_pidfd: true,
             stores: true,
+            removes: true,
+            fd_name: Some("a b".into()),
+            unpolled: true,
+            access: Some(Access::Main),
             extend_ms: Some(1_501),
             alive: true,
             trigger: false,
@@ -164,6 +220,14 @@ mod tests {
             assert_eq!(said(text), Notice::default(), "{text:?}");
         }
         assert_eq!(said(&format!("BUSERROR={}", "x".repeat(MOST_NAME + 1))), Notice::default());
+        for text in
+            ["FDNAME=a:b", "FDNAME=\u{e9}", "FDNAME=a\tb", "NOTIFYACCESS=nobody", "FDPOLL=1", "MAINPIDFDID=x"]
+        {
+            assert_eq!(said(text), Notice::default(), "{text:?}");
+        }
+        assert_eq!(said(&format!("FDNAME={}", "x".repeat(MOST_NAME + 1))), Notice::default());
+        assert_eq!(said("FDNAME=").fd_name.unwrap(), "");
+        assert_eq!(said("NOTIFYACCESS=all\nNOTIFYACCESS=?").access, Some(Access::All));
         let half = parse(b"STATUS=\xff\nREADY=1").unwrap();
         assert_eq!((half.status, half.ready), (None, true));
     }
@@ -195,7 +259,14 @@ mod tests {
         }
 
         #[test]
-        fn known_names_with_any_value_do_no_harm(name in "READY|STATUS|ERRNO|BUSERROR|MAINPID|EXTEND_TIMEOUT_USEC|MONOTONIC_USEC", value in "\\PC{0,600}") {
+        fn a_name_of_a_descriptor_is_one_that_its_list_can_have(value in "\\PC{0,300}") {
+            if let Some(name) = said(&format!("FDSTORE=1\nFDNAME={value}")).fd_name {
+                prop_assert!(name.len() <= MOST_NAME && !name.contains([':', '\n', '\0']) && name.is_ascii());
+            }
+        }
+
+        #[test]
+        fn known_names_with_any_value_do_no_harm(name in "READY|STATUS|ERRNO|BUSERROR|MAINPID|MAINPIDFDID|MAINPIDFD|FDNAME|FDSTORE|FDPOLL|NOTIFYACCESS|EXTEND_TIMEOUT_USEC|MONOTONIC_USEC", value in "\\PC{0,600}") {
             let text = format!("{name}={value}");
             prop_assert!(parse(text.as_bytes()).is_some());
         }

@@ -230,17 +230,6 @@ pub fn connect_unix(path: &Path, kind: i32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Copies the next datagram into `bytes` and leaves it where it is; its whole size, which may be more than there
-/// was room for. Never waits: `WouldBlock` where there is none. Descriptors that came with it stay with it.
-pub fn peek(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
-    let flags = libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
-    // SAFETY: `bytes` has room for its length, and recv writes no more.
-    retry(|| unsafe {
-        libc::recv(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags) as libc::c_long
-    })
-    .map(|size| size as usize)
-}
-
 /// Drops the next datagram. Descriptors that came with it are closed by the kernel, as nobody asks for them
 /// (unix(7)); whoever waits for their end is woken.
 pub fn discard(fd: BorrowedFd<'_>) -> io::Result<()> {
