@@ -11,17 +11,23 @@ const NUMBERS: u32 = u64::BITS;
 const MAY_SET_GROUP: u64 = 1 << 6;
 const MAY_SET_USER: u64 = 1 << 7;
 
-/// Groups, group, bounding set, user, capabilities, in this order.
+/// Groups, group, bounding set, in this order: what only root can change, and the user not yet.
+pub(super) fn narrow(image: &Image) -> Result<(), Failure> {
+    let layout = image.layout();
+    let Some((_, gid)) = layout.ids() else { return Ok(()) };
+    set_groups(image.groups())?;
+    Stage::Group.of(identity::set_group(gid))?;
+    drop_bounding(layout.bounding())
+}
+
+/// User, capabilities, in this order, after [`narrow`].
 pub(super) fn assume(image: &Image) -> Result<(), Failure> {
     let layout = image.layout();
-    let Some((uid, gid)) = layout.ids() else {
+    let Some((uid, _)) = layout.ids() else {
         // An ordinary user has nothing to change, and nothing beyond its user to keep.
         Stage::Capabilities.of(identity::ambient_clear())?;
         return Stage::Capabilities.of(identity::set_capabilities(Sets::default()));
     };
-    set_groups(image.groups())?;
-    Stage::Group.of(identity::set_group(gid))?;
-    drop_bounding(layout.bounding())?;
     if layout.ambient() != 0 {
         Stage::User.of(identity::keep_capabilities(true))?;
     }

@@ -100,10 +100,27 @@ fn launch(job: &Job<'_>) -> Failure {
     reported_with(status.as_fd(), failure, clue.as_ref())
 }
 
-/// Everything up to the exec.
+/// Everything up to the exec. What is done before the gate is undone by the child's end, and told only behind it:
+/// a child that nobody has written down says nothing and runs nothing. Until then it is root's, so that no process of
+/// the service's user can touch it.
 fn prepare(job: &Job<'_>, image: &Image, status: BorrowedFd<'_>) -> Result<(), Failure> {
-    let layout = image.layout();
+    let arranged = arrange(job, image, status);
     pass_gate(job.gate)?;
+    arranged?;
+    identity::assume(image)?;
+    identity::verify(image)?;
+    place_sockets(job.sockets)?;
+    lower_limits(image)?;
+    Stage::Directory.of(exec::enter(image.directory()))?;
+    if !Stage::Directory.of(exec::directory_is_reachable())? {
+        return Err(Stage::Directory.failed(errno::ENOENT, 0));
+    }
+    Stage::NoNewPrivs.of(rights::no_new_privileges())
+}
+
+/// What need not wait for the manager: it is at its own work meanwhile.
+fn arrange(job: &Job<'_>, image: &Image, status: BorrowedFd<'_>) -> Result<(), Failure> {
+    let layout = image.layout();
     Stage::Session.of(exec::new_session())?;
     place_stdio(job)?;
     if let Some(score) = layout.oom_score_adj() {
@@ -114,15 +131,7 @@ fn prepare(job: &Job<'_>, image: &Image, status: BorrowedFd<'_>) -> Result<(), F
     exec::set_umask(layout.umask());
     let tolerated = [errno::ENOSYS, errno::EPERM, errno::EACCES, errno::EDQUOT];
     tolerate(status, Stage::Keyring, &tolerated, exec::private_keyring())?;
-    identity::assume(image)?;
-    identity::verify(image)?;
-    place_sockets(job.sockets)?;
-    lower_limits(image)?;
-    Stage::Directory.of(exec::enter(image.directory()))?;
-    if !Stage::Directory.of(exec::directory_is_reachable())? {
-        return Err(Stage::Directory.failed(errno::ENOENT, 0));
-    }
-    Stage::NoNewPrivs.of(rights::no_new_privileges())
+    identity::narrow(image)
 }
 
 fn read_plan(job: &Job<'_>) -> Result<Image, Failure> {

@@ -6,8 +6,6 @@
 pub enum Stage {
     /// Copies and checks the plan; nothing has happened yet.
     Plan = 1,
-    /// Waits until the manager has written the child down. Nothing that lasts happens before.
-    Gate,
     /// A session without a terminal, before anything could open one.
     Session,
     /// Standard input, output and error.
@@ -26,6 +24,9 @@ pub enum Stage {
     Group,
     /// Capabilities that no file can ever give back; needs CAP_SETPCAP.
     Bounding,
+    /// Waits until the manager has written the child down. What came before ends with the child, nobody but root
+    /// could reach it, and a failure of it is told only now.
+    Gate,
     /// The user.
     User,
     /// What is left of capabilities: those granted, usually none.
@@ -48,7 +49,6 @@ impl Stage {
     /// Every step, in order.
     pub const ALL: [Self; 19] = [
         Self::Plan,
-        Self::Gate,
         Self::Session,
         Self::Stdio,
         Self::Oom,
@@ -58,6 +58,7 @@ impl Stage {
         Self::Groups,
         Self::Group,
         Self::Bounding,
+        Self::Gate,
         Self::User,
         Self::Capabilities,
         Self::Verify,

@@ -30,6 +30,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(10);
 const FULL_EVERY: Duration = Duration::from_millis(500);
 /// How long until dropped lines of a silent service are tried to be reported again.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// How long what is to be reported may wait for more of it: at the end of a service something better is to be done.
+const TELL_WITHIN: Duration = Duration::from_millis(20);
 /// Orders taken in one turn.
 const MOST_ORDERS: usize = 64;
 /// Steps done in one turn.
@@ -56,6 +58,10 @@ pub struct Logger {
     next_token: u64,
     queue: VecDeque<u64>,
     reports: VecDeque<Report>,
+    /// When they are sent.
+    tell_at: Option<Instant>,
+    /// Some of them wait for room on the link.
+    tells: bool,
     sweep_due: bool,
     sweep_after: Instant,
     full_at: Option<Instant>,
@@ -80,6 +86,8 @@ impl Logger {
             next_token: FIRST_STREAM,
             queue: VecDeque::new(),
             reports: VecDeque::new(),
+            tell_at: None,
+            tells: false,
             sweep_due: false,
             sweep_after: Instant::now(),
             full_at: None,
@@ -101,7 +109,7 @@ impl Logger {
                 self.step(now);
             }
             self.report_dropped(now);
-            self.send_reports();
+            self.send_reports(now);
             if self.intake.shelf.is_lost() && self.drain_until.is_none() {
                 say("the log directory is gone: a successor makes it again");
                 return Ok(());
@@ -117,7 +125,8 @@ impl Logger {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweep_due.then_some(self.sweep_after);
-        let first = [sweep, self.full_at, self.report_at, self.drain_until].into_iter().flatten().min();
+        let due = [sweep, self.full_at, self.report_at, self.tell_at, self.drain_until];
+        let first = due.into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
 
@@ -276,16 +285,27 @@ impl Logger {
         }
     }
 
-    fn send_reports(&mut self) {
-        let before = self.reports.is_empty();
+    fn send_reports(&mut self, now: Instant) {
+        if self.reports.is_empty() {
+            return;
+        }
+        if !self.tells {
+            let at = *self.tell_at.get_or_insert(now + TELL_WITHIN);
+            if now < at && self.drain_until.is_none() {
+                return;
+            }
+        }
+        self.tell_at = None;
         while let Some(report) = self.reports.front() {
             match self.link.send(&report.encode(), &[]) {
                 Ok(()) => drop(self.reports.pop_front()),
                 Err(_) => break, // full: the poller says when there is room; gone: the poller says that too
             }
         }
-        if !before {
-            let interest = if self.reports.is_empty() { Interest::Read } else { Interest::ReadWrite };
+        let left = !self.reports.is_empty();
+        if left != self.tells {
+            self.tells = left;
+            let interest = if left { Interest::ReadWrite } else { Interest::Read };
             let _ = self.poller.change(self.link.as_fd(), LINK, interest);
         }
     }

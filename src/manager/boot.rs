@@ -120,6 +120,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         events: std::collections::VecDeque::new(),
         actions: Vec::new(),
         cgroups: find_cgroups(fresh),
+        left_groups: Vec::new(),
         execs: super::exec::Execs::default(),
         lacking: BTreeMap::new(),
         made: std::collections::BTreeSet::new(),

@@ -145,15 +145,28 @@ impl Manager {
         let process = self.processes.remove(run);
         let owner = process.as_ref().map(|process| process.service);
         self.kept.drop_all(&[Kind::Report, Kind::Cgroup, Kind::Process], run.0);
-        if let (Some(name), Some(base)) = (process.and_then(|process| process.cgroup), &self.cgroups)
-            && let Err(error) = base.remove(&name)
-        {
-            log::warn!("removing the cgroup {name}: {}", reason(&error));
-        }
-        match (owner, self.has_streams(run)) {
+        let group = process.and_then(|process| process.cgroup);
+        match (owner, self.has_streams(run), group) {
             // The logger needs to know whose output it is, until it has read all of it.
-            (Some(id), true) => drop(self.ended.insert(run, id)),
-            (Some(_) | None, _) => self.remove_record(state::Kind::Process, run.0),
+            (Some(id), true, group) => {
+                self.ended.insert(run, id);
+                self.left_groups.extend(group.map(|group| (group, None)));
+            }
+            // The record goes behind the group, which nobody would find without it.
+            (Some(_) | None, _, Some(group)) => self.left_groups.push((group, Some(run))),
+            (Some(_) | None, _, None) => self.remove_record(state::Kind::Process, run.0),
+        }
+    }
+
+    /// Removes the groups of those that were forgotten. A manager that dies before leaves the records to the next one.
+    pub(super) fn remove_left_groups(&mut self) {
+        for (name, record) in std::mem::take(&mut self.left_groups) {
+            if let Some(Err(error)) = self.cgroups.as_ref().map(|base| base.remove(&name)) {
+                log::warn!("removing the cgroup {name}: {}", reason(&error));
+            }
+            if let Some(run) = record {
+                self.remove_record(state::Kind::Process, run.0);
+            }
         }
     }
 

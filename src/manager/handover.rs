@@ -40,7 +40,7 @@ impl Manager {
         let path = socket_in(&self.settings.runtime_dir);
         let listener = match bind(&path) {
             Ok(socket) => {
-                self.watch_link(watch::HANDOVER, Some(socket.as_raw_fd()));
+                self.watch_link(watch::HANDOVER, Some(socket.as_raw_fd()), false);
                 Some((socket, path))
             }
             Err(error) => {

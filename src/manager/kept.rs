@@ -53,6 +53,8 @@ pub struct Kept {
     outbox: VecDeque<Out>,
     table: BTreeMap<(Kind, u64), Held>,
     free: Vec<u32>,
+    /// Free slots in which the keeper still has what was there: the next to be used, and then nothing need be said.
+    vacated: Vec<u32>,
     next: u32,
     capacity: u32,
     /// Number of this manager among those of its keeper.
@@ -75,6 +77,7 @@ impl Kept {
             outbox: VecDeque::new(),
             table: BTreeMap::new(),
             free: Vec::new(),
+            vacated: Vec::new(),
             next: FIRST_FREE_SLOT,
             capacity: 0,
             manager: 0,
@@ -245,7 +248,7 @@ impl Kept {
                     .iter()
                     .zip(&owned)
                     .filter(|(_, (kind, ..))| !self.table.contains_key(&(*kind, id)));
-                self.free.extend(fresh.map(|(entry, _)| entry.slot));
+                self.vacated.extend(fresh.map(|(entry, _)| entry.slot));
             })?;
             let heads = entries.iter().map(|entry| Head { verb: Verb::Put, entry: *entry, value: 0 });
             self.outbox.extend(heads.zip(copies).map(|(head, copy)| Out::With(head, copy)));
@@ -265,12 +268,36 @@ impl Kept {
         }
     }
 
-    /// Keeps none of these kinds of an owner any longer, with one message where that is possible.
+    /// Keeps none of these kinds of an owner any longer.
     pub fn drop_all(&mut self, kinds: &[Kind], id: u64) {
-        let held: Vec<Held> = kinds.iter().filter_map(|kind| self.table.remove(&(*kind, id))).collect();
+        for kind in kinds {
+            self.drop(*kind, id);
+        }
+    }
+
+    /// Keeps it no longer. What nobody outside can miss goes from the keeper when something takes its place, or
+    /// with [`Kept::give_up`].
+    pub fn drop(&mut self, kind: Kind, id: u64) {
+        let Some(held) = self.table.remove(&(kind, id)) else { return };
+        if matches!(kind, Kind::Process | Kind::Stdout | Kind::Stderr | Kind::Report | Kind::Cgroup) {
+            self.vacated.push(held.slot);
+            if self.vacated.len() >= BATCH {
+                self.give_up();
+            }
+            return;
+        }
+        self.free.push(held.slot);
+        let mut head = Head::plain(Verb::Drop, 0);
+        head.entry.slot = held.slot;
+        self.say(head);
+    }
+
+    /// Has the keeper drop everything that is not kept any longer, with one message where that is possible.
+    pub fn give_up(&mut self) {
+        let slots = std::mem::take(&mut self.vacated);
         let entries: Vec<Entry> =
-            held.iter().map(|held| Entry { slot: held.slot, ..Entry::default() }).collect();
-        self.free.extend(entries.iter().map(|entry| entry.slot));
+            slots.iter().map(|slot| Entry { slot: *slot, ..Entry::default() }).collect();
+        self.free.extend(slots);
         let mut place = [0; MESSAGE];
         let sent = match (&self.link, several(Verb::Drop, &entries, &mut place)) {
             (Some(link), Some(bytes)) if self.outbox.is_empty() => link.send(bytes, &[]).is_ok(),
@@ -283,18 +310,8 @@ impl Kept {
         }
     }
 
-    /// Keeps it no longer.
-    pub fn drop(&mut self, kind: Kind, id: u64) {
-        if let Some(held) = self.table.remove(&(kind, id)) {
-            self.free.push(held.slot);
-            let mut head = Head::plain(Verb::Drop, 0);
-            head.entry.slot = held.slot;
-            self.say(head);
-        }
-    }
-
     fn free_slot(&mut self) -> Option<u32> {
-        if let Some(slot) = self.free.pop() {
+        if let Some(slot) = self.vacated.pop().or_else(|| self.free.pop()) {
             return Some(slot);
         }
         if self.next >= self.capacity {
@@ -306,7 +323,7 @@ impl Kept {
 
     /// Slots that are not used.
     fn room(&self) -> usize {
-        self.free.len() + self.capacity.saturating_sub(self.next) as usize
+        self.vacated.len() + self.free.len() + self.capacity.saturating_sub(self.next) as usize
     }
 
     /// Our copy of a kept descriptor.
@@ -343,6 +360,11 @@ impl Kept {
     fn say(&mut self, head: Head) {
         self.outbox.push_back(Out::Plain(head));
         self.flush();
+    }
+
+    /// Whether something waits for room in the queue.
+    pub fn waits(&self) -> bool {
+        !self.outbox.is_empty()
     }
 
     /// Sends what waits, until the queue is full. True where all is sent.
@@ -392,6 +414,7 @@ mod tests {
             outbox: VecDeque::new(),
             table: BTreeMap::new(),
             free: Vec::new(),
+            vacated: Vec::new(),
             next: FIRST_FREE_SLOT,
             capacity,
             manager: 1,
@@ -423,11 +446,33 @@ mod tests {
         assert_eq!((verb, fds), (Verb::Put, 2));
         assert_eq!((said[1].kind, said[1].id, said[1].pid), (Kind::Process as u32, 5, 77));
         kept.drop_all(&[Kind::Stdout, Kind::Report, Kind::Process], 5);
+        assert!(next(&keeper).is_none(), "it was told before there was time");
+        kept.give_up();
         let (verb, said, fds) = next(&keeper).unwrap();
         assert_eq!((verb, fds), (Verb::Drop, 0));
         assert_eq!(said.iter().map(|entry| entry.slot).collect::<Vec<_>>(), slots);
         assert!(next(&keeper).is_none() && kept.fd(Kind::Process, 5).is_none());
         assert_eq!(kept.room(), 64 - FIRST_FREE_SLOT as usize);
+    }
+
+    #[test]
+    fn what_takes_the_place_of_another_is_one_message_and_the_rest_is_given_up() {
+        let (ours, keeper) = Link::pair().unwrap();
+        let mut kept = kept(ours, 64);
+        kept.put_all(5, two()).unwrap();
+        let (_, before, _) = next(&keeper).unwrap();
+        kept.drop_all(&[Kind::Stdout, Kind::Process], 5);
+        kept.put(Kind::Stdout, 6, 0, two().remove(0).2).unwrap();
+        let (verb, said, _) = next(&keeper).unwrap();
+        assert_eq!((verb, said[0].slot), (Verb::Put, before[1].slot));
+        kept.give_up();
+        let (verb, said, _) = next(&keeper).unwrap();
+        assert_eq!((verb, said[0].slot), (Verb::Drop, before[0].slot));
+        // A listener's address is free as soon as it is dropped.
+        kept.put(Kind::Listener, 1, 0, two().remove(0).2).unwrap();
+        kept.drop(Kind::Listener, 1);
+        let verbs: Vec<Verb> = std::iter::from_fn(|| next(&keeper)).map(|(verb, ..)| verb).collect();
+        assert_eq!(verbs, [Verb::Put, Verb::Drop]);
     }
 
     #[test]

@@ -64,12 +64,16 @@ impl Logs {
         self.link.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Has a stream read from now on.
-    pub fn add(&mut self, service: &str, run: Run, which: Which, rule: Rule, kept: &Kept) {
+    /// Has a stream read from the next turn on: whoever writes to it is let through first.
+    pub fn add(&mut self, service: &str, run: Run, which: Which, rule: Rule) {
         if let Some(service) = Name::new(service.as_bytes()) {
             self.outbox.push_back(Order::Add { stream: stream(run, which), service, which, rule });
         }
-        self.flush(kept);
+    }
+
+    /// Whether something waits to be said.
+    pub fn waits(&self) -> bool {
+        self.link.is_some() && !self.outbox.is_empty()
     }
 
     /// A service starts now: what it writes from here on is of this start.

@@ -111,6 +111,8 @@ struct Manager {
     events: VecDeque<(ServiceId, Event)>,
     actions: Vec<Action>,
     cgroups: Option<cgroup::Base>,
+    /// Groups of which nothing is left, to be removed when nothing else is to be done, and whose record goes then.
+    left_groups: Vec<(String, Option<Run>)>,
     execs: exec::Execs,
     /// Limits that a service asks for and does not have, in words.
     lacking: BTreeMap<ServiceId, Vec<String>>,

@@ -173,6 +173,13 @@ impl Manager {
                 self.forget(run);
             }
         }
+        for kind in [Kind::Stdout, Kind::Stderr] {
+            for run in self.kept.ids(kind) {
+                if self.owner_of_stream(Run(run)).is_none() {
+                    self.kept.drop(kind, run); // read to its end
+                }
+            }
+        }
         self.sweep_notify(&living);
         self.sweep_probes(&living);
     }
@@ -213,6 +220,9 @@ impl Manager {
     /// Forgets ended incarnations whose output has been read to its end.
     pub(super) fn drop_old_records(&mut self) {
         let read: Vec<Run> = self.ended.keys().copied().filter(|run| !self.has_streams(*run)).collect();
+        if !read.is_empty() {
+            self.remove_left_groups();
+        }
         for run in read {
             self.ended.remove(&run);
             self.remove_record(state::Kind::Process, run.0);

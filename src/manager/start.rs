@@ -5,6 +5,7 @@
 //! need no more room than those of a few.
 
 use crate::sys::errno::reason;
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -56,6 +57,8 @@ pub struct Starts {
     requests: u64,
     /// Answers that came while another was waited for.
     early: Vec<(Reply, Option<OwnedFd>)>,
+    /// Its link had no room for the last that was to be asked.
+    full: Cell<bool>,
 }
 
 impl Starts {
@@ -78,7 +81,14 @@ impl Starts {
     /// Asks for a clone.
     pub fn send(&self, spawn: &Spawn, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let link = self.link.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-        link.send(&spawn.encode(), fds)
+        let sent = link.send(&spawn.encode(), fds);
+        self.full.set(sent.as_ref().is_err_and(is_full));
+        sent
+    }
+
+    /// Whether something waits for room on the link.
+    pub fn waits(&self) -> bool {
+        self.full.get()
     }
 
     /// Whether nothing is asked of the zygote, or waits to be.
@@ -137,6 +147,7 @@ impl Manager {
     /// The zygote is gone. What was asked of it may exist, and ends at its gate.
     pub(super) fn zygote_ended(&mut self) {
         self.starts.link = None;
+        self.starts.full.set(false);
         let asked = std::mem::take(&mut self.starts.asked);
         for (run, prepared) in asked.into_values() {
             self.abandon(run, prepared, End::NoProcess(libc::EPIPE));
@@ -177,11 +188,7 @@ impl Manager {
                 }
             };
             let borrowed: Vec<BorrowedFd<'_>> = parcel.fds.iter().map(AsFd::as_fd).collect();
-            let sent = match &self.starts.link {
-                Some(link) => link.send(&parcel.spawn.encode(), &borrowed),
-                None => return,
-            };
-            match sent {
+            match self.starts.send(&parcel.spawn, &borrowed) {
                 Ok(()) => {
                     self.starts.asked.insert(parcel.spawn.request, (run, prepared));
                 }
@@ -325,6 +332,7 @@ impl Manager {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.starts.full.set(false);
                     self.pump_starts();
                     self.pump_probes();
                     return true;
@@ -406,13 +414,19 @@ impl Manager {
             self.feed(id, Event::NotCloned(run, End::NoProcess(libc::EMFILE)));
             return;
         }
+        if self.process_has_ended(run) {
+            // Killed at its gate; if that was before its registration, nobody would tell of it.
+            self.forget(run);
+            self.feed(id, Event::NotCloned(run, End::NoProcess(libc::ESRCH)));
+            return;
+        }
         self.processes.add(run, process, Some(prepared.gate));
         self.watch_process(run);
         let name = self.name_of(id).to_owned();
         let rule = self.log_rule(id);
         self.logs.begin(id, clock::realtime_ns());
-        self.logs.add(&name, run, cri::Which::Stdout, rule, &self.kept);
-        self.logs.add(&name, run, cri::Which::Stderr, rule, &self.kept);
+        self.logs.add(&name, run, cri::Which::Stdout, rule);
+        self.logs.add(&name, run, cri::Which::Stderr, rule);
         self.feed(id, Event::Cloned(run));
     }
 }

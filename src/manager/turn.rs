@@ -27,6 +27,8 @@ const STATUS_WITHIN_MS: u64 = 3_000;
 const LAST_LINES_MS: u32 = 1_500;
 /// Events taken from the poll at once.
 const EVENTS: usize = 256;
+/// The most groups that are left to be removed while processes are waited for.
+const MOST_LEFT: usize = 64;
 
 /// How far an incarnation has got before its command, as its report says.
 pub enum Launched {
@@ -45,12 +47,11 @@ impl Manager {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = mio::Events::with_capacity(EVENTS);
         loop {
-            self.watch_link(watch::KEEPER, self.kept.raw_link());
-            self.watch_link(watch::ZYGOTE, self.starts.raw_link());
-            self.watch_link(watch::LOGGER, self.logs.raw_link());
-            self.watch_link(watch::FILES, self.listeners.guard.raw());
-            self.kept.flush();
-            self.logs.flush(&self.kept);
+            self.catch_up();
+            self.watch_link(watch::KEEPER, self.kept.raw_link(), self.kept.waits());
+            self.watch_link(watch::ZYGOTE, self.starts.raw_link(), self.starts.waits());
+            self.watch_link(watch::LOGGER, self.logs.raw_link(), self.logs.waits());
+            self.watch_link(watch::FILES, self.listeners.guard.raw(), false);
             if self.world.is_closed() {
                 return self.finish();
             }
@@ -77,6 +78,16 @@ impl Manager {
             self.now = Mono(clock::monotonic_ms());
             self.turn(&events)?;
         }
+    }
+
+    /// What can wait until a process that is wanted has been asked for, or has been let through its gate.
+    fn catch_up(&mut self) {
+        if self.starts.is_idle() || self.left_groups.len() >= MOST_LEFT {
+            self.kept.give_up();
+            self.remove_left_groups();
+        }
+        self.kept.flush();
+        self.logs.flush(&self.kept);
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -300,7 +311,7 @@ impl Manager {
         for (run, which) in streams {
             if let Some(id) = self.owner_of_stream(*run) {
                 let (name, rule) = (self.name_of(id).to_owned(), self.log_rule(id));
-                self.logs.add(&name, *run, *which, rule, &self.kept);
+                self.logs.add(&name, *run, *which, rule);
             }
         }
     }

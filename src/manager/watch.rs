@@ -90,7 +90,7 @@ pub fn meaning(token: Token) -> Watch {
 /// What is registered.
 #[derive(Debug, Default)]
 pub struct Watched {
-    links: BTreeMap<usize, RawFd>,
+    links: BTreeMap<usize, (RawFd, bool)>,
     reports: BTreeMap<Run, RawFd>,
     trees: BTreeMap<Run, OwnedFd>,
     pidfds: BTreeMap<Run, RawFd>,
@@ -102,26 +102,32 @@ pub struct Watched {
 }
 
 impl Manager {
-    /// Watches a link under its token, in place of the one before it.
-    pub(super) fn watch_link(&mut self, token: Token, raw: Option<RawFd>) {
+    /// Watches a link under its token, in place of the one before it; for room only while something waits for it, as
+    /// every message that the other side reads would wake this process else.
+    pub(super) fn watch_link(&mut self, token: Token, raw: Option<RawFd>, waits: bool) {
         let before = self.watched.links.get(&token.0).copied();
-        if before == raw {
+        let wanted = raw.map(|raw| (raw, waits));
+        if before == wanted {
             return;
         }
         // A link that ended was closed before: nothing of it is left in the poll.
         self.watched.links.remove(&token.0);
         if let Some(raw) = raw {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let source = &mut SourceFd(&raw);
-            let result = self.poll.registry().register(source, token, interest).or_else(|error| {
+            let interest = if waits { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let (registry, source) = (self.poll.registry(), &mut SourceFd(&raw));
+            let result = match before {
+                // Tells at once where there is room by now.
+                Some((one, _)) if one == raw => registry.reregister(source, token, interest),
+                Some(_) | None => registry.register(source, token, interest),
+            };
+            let result = result.or_else(|error| match error.kind() {
                 // The number was taken again by another link meanwhile.
-                if error.kind() == io::ErrorKind::AlreadyExists {
-                    return self.poll.registry().reregister(source, token, interest);
-                }
-                Err(error)
+                io::ErrorKind::AlreadyExists => registry.reregister(source, token, interest),
+                io::ErrorKind::NotFound => registry.register(source, token, interest),
+                _ => Err(error),
             });
             match result {
-                Ok(()) => drop(self.watched.links.insert(token.0, raw)),
+                Ok(()) => drop(self.watched.links.insert(token.0, (raw, waits))),
                 Err(error) => log::error!("watching a link: {}", reason(&error)),
             }
         }

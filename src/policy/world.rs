@@ -21,6 +21,8 @@ pub struct World {
     due: BTreeSet<(Mono, ServiceId)>,
     /// Those for whom something has changed that they wait for.
     woken: BTreeSet<ServiceId>,
+    /// Those whose end is the end of all.
+    essential: BTreeSet<ServiceId>,
     next_run: Run,
     closing: bool,
 }
@@ -88,6 +90,9 @@ impl World {
         if let Some(at) = due {
             self.due.insert((at, id));
         }
+        if spec.essential {
+            self.essential.insert(id);
+        }
         let (needs, needed_by) = (Needs::default(), Vec::new());
         self.services.insert(id, Entry { spec, service, due, needs, needed_by });
     }
@@ -115,6 +120,7 @@ impl World {
             self.due.remove(&(at, id));
         }
         self.woken.remove(&id);
+        self.essential.remove(&id);
         Some(entry.service)
     }
 
@@ -299,10 +305,11 @@ impl World {
     pub fn fallen(&self) -> Option<ServiceId> {
         let given_up = |entry: &Entry| {
             let instances = &entry.service.instances;
-            entry.spec.essential && !instances.is_empty() && instances.iter().all(Instance::has_given_up)
+            !instances.is_empty() && instances.iter().all(Instance::has_given_up)
         };
         let since = |entry: &Entry| entry.service.instances.iter().map(|one| one.rest_since).max();
-        let fallen = self.services.iter().filter(|(_, entry)| given_up(entry));
-        fallen.min_by_key(|(_, entry)| since(entry)).map(|(id, _)| *id)
+        let essential = self.essential.iter().filter_map(|id| Some((*id, self.services.get(id)?)));
+        let fallen = essential.filter(|(_, entry)| given_up(entry));
+        fallen.min_by_key(|(_, entry)| since(entry)).map(|(id, _)| id)
     }
 }
