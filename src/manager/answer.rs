@@ -1,16 +1,17 @@
 //! ROOT. Requests of clients to events, and outcomes to replies. Never decides an outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Manager;
 use super::access::Caller;
 use super::control::{Heard, Room, SessionId};
 use super::inputs::Which;
+use super::parked::Order;
 use crate::policy::service::Ended;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::Kind;
 use crate::wire::control::{self, Failed, Failure, OperationReply, Refusal, Reply, StatusReply};
-use crate::wire::request::{Order, Request};
+use crate::wire::request::{self, Request};
 use crate::wire::verb::Right;
 
 /// Who asks, and where the answer goes.
@@ -73,6 +74,7 @@ impl Manager {
                 self.logs.readers.remove(&session);
                 self.watchers.leave(session);
                 self.exec_left(session);
+                self.parked.leave(session);
                 self.waiting.table.values_mut().for_each(|wait| wait.sessions.retain(|one| *one != session));
                 self.waiting.table.retain(|_, wait| !wait.sessions.is_empty());
             }
@@ -147,47 +149,64 @@ impl Manager {
         }
     }
 
-    fn operate(&mut self, asker: Asker<'_>, order: &Order, event: impl Fn(Operation) -> Event) {
+    fn operate(&mut self, asker: Asker<'_>, asked: &request::Order, event: impl FnOnce(Operation) -> Event) {
         let Asker { session, caller } = asker;
-        let chosen = match self.resolve(&order.names, caller, Right::Control) {
+        let chosen = match self.resolve(&asked.names, caller, Right::Control) {
             Ok(chosen) => chosen,
             Err(refusal) => return self.refuse(session, refusal),
         };
-        let operation = Operation(order.operation.0);
-        if let Some(refusal) = self.refuse_bad_units(&chosen, event(operation)) {
-            self.reply(session, &Reply::Refused(refusal), true);
+        let operation = Operation(asked.operation.0);
+        let event = event(operation);
+        if let Some(refusal) = self.refuse_bad_units(&chosen, event) {
+            return self.refuse(session, refusal);
+        }
+        if self.parked.join(operation, session, asked.wait) {
             return;
         }
-        if let Err(failed) = self.renew_for(&chosen, event(operation), operation) {
-            self.reply(session, &Reply::Refused(Refusal::Failed(failed)), true);
-            return;
+        if matches!(event, Event::Stop(_) | Event::Hold(_)) {
+            self.overtake(&chosen);
         }
-        let notes = match event(operation) {
+        let read = self.to_be_read(&chosen, event, operation);
+        let sessions = vec![(session, asked.wait)];
+        let notes = match event {
             Event::Stop(_) | Event::Hold(_) => self.requirers(&chosen, caller),
             _ => BTreeMap::new(),
         };
-        if order.wait {
+        let order = Order { operation, event, chosen, overtaken: BTreeSet::new(), notes, sessions };
+        if read.is_empty() || self.world.is_closing() {
+            self.carry_on(order);
+        } else {
+            let next = !matches!(event, Event::Start(_));
+            self.park(order, &read, next);
+        }
+    }
+
+    /// Does to each service what is to be done, and has whoever waits told of it.
+    pub(super) fn carry_on(&mut self, order: Order) {
+        let Order { operation, event, chosen, overtaken, notes, sessions } = order;
+        let waits: Vec<SessionId> = sessions.iter().filter(|one| one.1).map(|one| one.0).collect();
+        if !waits.is_empty() {
             // Before the first step, so that it is told.
             self.see(&chosen);
             let (services, notes) = (chosen.clone(), notes.clone());
             let new = || Wait { sessions: Vec::new(), services, notes, words_until: None };
-            self.waiting.table.entry(operation).or_insert_with(new).sessions.push(session);
+            self.waiting.table.entry(operation).or_insert_with(new).sessions.extend(&waits);
         }
-        for id in &chosen {
+        for id in chosen.iter().filter(|id| !overtaken.contains(id)) {
             let known = self.world.get(*id).is_some_and(|service| service.outcome(operation).is_some());
-            let starts =
-                matches!(event(operation), Event::Start(_) | Event::Restart(_) | Event::RestartStopFirst(_));
+            let starts = matches!(event, Event::Start(_) | Event::Restart(_) | Event::RestartStopFirst(_));
             if starts && !known {
                 self.pull_for(*id);
             }
-            self.feed(*id, event(operation));
+            self.feed(*id, event);
         }
         self.run_events();
-        if order.wait {
+        if !waits.is_empty() {
             self.answered.push(operation);
-        } else {
+        }
+        for (session, _) in sessions.iter().filter(|one| !one.1) {
             let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None, &notes)).collect();
-            self.reply(session, &Reply::Operation(OperationReply { services, progress: None }), true);
+            self.reply(*session, &Reply::Operation(OperationReply { services, progress: None }), true);
         }
     }
 
@@ -207,14 +226,9 @@ impl Manager {
         chosen.iter().filter_map(note).collect()
     }
 
-    /// A restart makes a generation; a start of what does not run reads the inputs of the one it has again. A client that
-    /// asks again after its connection broke does neither.
-    fn renew_for(
-        &mut self,
-        chosen: &[ServiceId],
-        event: Event,
-        operation: Operation,
-    ) -> Result<(), Box<Failed>> {
+    /// Those whose inputs are read first. A restart makes a generation; a start of what does not run reads the inputs of
+    /// the one it has again. A client that asks again after its connection broke does neither.
+    fn to_be_read(&self, chosen: &[ServiceId], event: Event, operation: Operation) -> Vec<ServiceId> {
         let restart = matches!(event, Event::Restart(_) | Event::RestartStopFirst(_) | Event::Reload(_));
         let start = matches!(event, Event::Start(_));
         let new = |id: &&ServiceId| {
@@ -227,8 +241,7 @@ impl Manager {
                     && (restart || start && service.incarnations().next().is_none())
             })
         };
-        let new: Vec<ServiceId> = chosen.iter().filter(new).copied().collect();
-        if new.is_empty() { Ok(()) } else { self.renew_inputs(&new, restart) }
+        chosen.iter().filter(new).copied().collect()
     }
 
     /// Brings up what a service needs.
@@ -359,6 +372,7 @@ impl Manager {
                     | End::TimedOut
                     | End::Unprepared
                     | End::Unbound
+                    | End::Unanswered
                     | End::NoProcess(_) => ("starting it", words, None, None),
                 }
             }

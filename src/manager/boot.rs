@@ -31,6 +31,10 @@ use crate::wire::state::header;
 /// Milliseconds for which the end of what a dead supervisor left is waited for.
 const LEFT_MS: u64 = 5_000;
 
+/// Milliseconds for which a boot waits for name services; with `--strict` all that they have.
+const NAMES_MS: u64 = 500;
+const ALL_NAMES_MS: u64 = 6_000;
+
 /// Exit status where unit files have problems and `--strict` was given.
 const BAD_UNITS: u8 = 3;
 
@@ -114,6 +118,9 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         notices: super::notices::Notices::default(),
         above: super::above::Above::of_environment(Mono(clock::monotonic_ms())),
         probes: super::probes::Probes::default(),
+        lookups: super::lookups::Lookups::default(),
+        readings: super::readings::Readings::default(),
+        parked: super::parked::Parked::default(),
         control: None,
         waiting: super::answer::Waiting::default(),
         answered: Vec::new(),
@@ -137,26 +144,33 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         kept,
         settings,
     };
-    if manager.store.get(header::CLOSING) != 0 {
-        manager.world.close(); // before the first event: nothing may come up any more
-    }
-    manager.enable_controllers();
-    manager.end_execs();
-    manager.recover();
-    manager.take_first_news(news);
-    if fresh {
-        manager.end_leftovers();
-    }
-    if manager.store.get(header::BOOTED) == 0 {
-        manager.read_units_first()?;
-    }
-    manager.open_control();
-    manager.write_book();
-    manager.begin();
+    manager.bring_up(fresh, news)?;
     Ok(manager)
 }
 
 impl Manager {
+    /// Takes up what an earlier manager left, or begins; from here on there is a loop.
+    fn bring_up(&mut self, fresh: bool, news: Vec<News>) -> io::Result<()> {
+        if self.store.get(header::CLOSING) != 0 {
+            self.world.close(); // before the first event: nothing may come up any more
+        }
+        self.enable_controllers();
+        self.end_execs();
+        self.recover();
+        self.take_first_news(news);
+        if fresh {
+            self.end_leftovers();
+        }
+        if self.store.get(header::BOOTED) == 0 {
+            self.read_units_first()?;
+        }
+        self.read_what_lacks();
+        self.open_control();
+        self.write_book();
+        self.begin();
+        Ok(())
+    }
+
     /// Everything is there: whoever waits for it is told, and what has come meanwhile is done.
     fn begin(&mut self) {
         self.drop_given();
@@ -204,29 +218,31 @@ impl Manager {
         }
     }
 
-    /// The first reading of the units: everything is bound before anything starts.
+    /// The first reading of the units: everything is bound before anything starts, but for what waits for name services
+    /// that do not answer at once.
     fn read_units_first(&mut self) -> io::Result<()> {
         let (found, problems) = read_units::read_all(&self.settings.units);
         for problem in &problems {
             log::error!("{problem}");
         }
         let mut fresh: Vec<(String, Known)> = Vec::new();
-        let runner = if self.user == 0 { "root".to_owned() } else { self.own_name() };
         for (name, found) in found {
             // A manager that died in the middle of this has left those that it got to.
             if !self.services.values().any(|known| known.name == name) {
-                let known = self.parse(&name, found, &runner);
-                fresh.push((name, known));
+                fresh.push((name.clone(), parse(name, found)));
             }
         }
+        let answers = self.first_answers(&fresh);
+        self.check_each(&mut fresh, &answers);
         self.check_set(&mut fresh);
-        self.resolve_accounts(&mut fresh);
+        self.resolve_accounts(&mut fresh, &answers);
         for (name, known) in &fresh {
             for problem in &known.inputs.problems {
                 log::error!("unit={name} {problem}");
             }
         }
-        let bad = fresh.iter().filter(|(_, known)| known.unit.is_none()).count();
+        let is_bad = |known: &Known| known.unit.is_none() || known.inputs.account.is_none();
+        let bad = fresh.iter().filter(|(_, known)| is_bad(known)).count();
         if self.settings.strict && (bad > 0 || !problems.is_empty()) {
             log::error!("{bad} units have problems: nothing is started (--strict)");
             self.kept.finish(BAD_UNITS);
@@ -240,7 +256,11 @@ impl Manager {
         self.link_dependencies();
         for id in &ids {
             let boots = self.world.spec(*id).is_some_and(|spec| spec.start_at_boot);
-            if boots && let Err(words) = self.bind_early(*id) {
+            let is_known = self.services.get(id).is_some_and(|known| known.inputs.account.is_some());
+            if boots
+                && is_known
+                && let Err(words) = self.bind_early(*id)
+            {
                 self.say_words(*id, words); // tried again at the start, which then fails with these words
             }
         }
@@ -260,13 +280,15 @@ impl Manager {
         Ok(())
     }
 
-    /// The name of an ordinary user who runs this.
-    fn own_name(&mut self) -> String {
-        let question = Question::Id(self.user);
-        match self.look_up(std::slice::from_ref(&question)).remove(&question) {
-            Some(Answer::User(account)) => account.name,
-            _ => self.user.to_string(),
-        }
+    /// What name services say at once of all that the units ask. With `--strict` all of it is waited for.
+    fn first_answers(&mut self, fresh: &[(String, Known)]) -> BTreeMap<Question, Answer> {
+        let units = fresh.iter().filter_map(|(_, known)| known.unit.as_ref());
+        let mut asked: Vec<Question> = units.flat_map(|unit| questions(unit, self.user)).collect();
+        asked.extend((self.user != 0).then_some(Question::Id(self.user)));
+        asked.sort();
+        asked.dedup();
+        let most_ms = if self.settings.strict { ALL_NAMES_MS } else { NAMES_MS };
+        self.look_up_first(&asked, most_ms)
     }
 
     /// Binds the sockets of a service before anything starts; those that are bound with its own rights take a while.
@@ -278,29 +300,26 @@ impl Manager {
         }
     }
 
-    fn parse(&self, name: &str, found: Found, runner: &str) -> Known {
-        let mut inputs = Inputs { name: name.to_owned(), layers: found.layers, ..Inputs::default() };
-        let mut problems = found.problems;
-        let mut unit = None;
-        if problems.is_empty() {
-            match inputs.unit() {
-                Ok(parsed) => {
-                    let runner = match self.user {
-                        0 => rules::Runner::Root,
-                        uid => rules::Runner::User { uid, name: runner },
-                    };
-                    let mut rules = rules::check_identity(&parsed, runner);
-                    rules.extend(crate::unit::check_server(&parsed));
-                    if !rules.iter().any(|problem| problem.severity == Severity::Error) {
-                        unit = Some(parsed);
-                    }
-                    problems.extend(rules.iter().map(|problem| problem.to_string()));
-                }
-                Err(found) => problems.extend(found.iter().map(|problem| problem.to_string())),
+    /// What is wrong with each unit for who runs it.
+    fn check_each(&self, fresh: &mut [(String, Known)], answers: &BTreeMap<Question, Answer>) {
+        let runner = match answers.get(&Question::Id(self.user)) {
+            Some(Answer::User(account)) => account.name.clone(),
+            // Whose number it is, is compared again when that is known.
+            _ => std::env::var("USER").unwrap_or_else(|_| self.user.to_string()),
+        };
+        let runner = match self.user {
+            0 => rules::Runner::Root,
+            uid => rules::Runner::User { uid, name: &runner },
+        };
+        for (_, known) in fresh {
+            let Some(unit) = &known.unit else { continue };
+            let mut rules = rules::check_identity(unit, runner);
+            rules.extend(crate::unit::check_server(unit));
+            known.inputs.problems.extend(rules.iter().map(|problem| problem.to_string()));
+            if rules.iter().any(|problem| problem.severity == Severity::Error) {
+                known.unit = None;
             }
         }
-        inputs.problems = problems;
-        Known { name: name.to_owned(), unit, inputs, older: BTreeMap::new() }
     }
 
     /// What is wrong between units: an address in two of them, what there is not, those that wait for each other.
@@ -319,24 +338,22 @@ impl Manager {
         }
     }
 
-    fn resolve_accounts(&mut self, fresh: &mut [(String, Known)]) {
-        let user = self.user;
-        let mut asked: Vec<Question> = fresh
-            .iter()
-            .filter_map(|(_, known)| known.unit.as_ref())
-            .flat_map(|unit| questions(unit, user))
-            .collect();
-        asked.sort();
-        asked.dedup();
-        let answers = self.look_up(&asked);
-        for (_, known) in fresh {
-            let Some(unit) = known.unit.clone() else { continue };
-            if let Err(problem) = known.inputs.resolve(&unit, user, &answers) {
-                known.inputs.problems.push(problem);
-                known.unit = None;
+    /// Takes what is known of names. Whose are not known yet, or wrong, cannot start, and are asked for again.
+    fn resolve_accounts(&mut self, fresh: &mut [(String, Known)], answers: &BTreeMap<Question, Answer>) {
+        let mut lacking = Vec::new();
+        for (name, known) in fresh {
+            let Some(unit) = &known.unit else {
+                known.inputs.refused = true;
                 continue;
+            };
+            match known.inputs.resolve(unit, self.user, answers) {
+                Ok(_) if unit.service.environment_files.is_empty() => known.inputs.look_around(unit),
+                Ok(_) => known.inputs.unread = Some(inputs::NOT_READ.to_owned()),
+                Err(found) => lacking.push(format!("unit={name} {}", found.words)),
             }
-            self.read_inputs(&unit, &mut known.inputs);
+        }
+        if self.settings.strict {
+            lacking.iter().for_each(|words| log::error!("{words}"));
         }
     }
 
@@ -390,6 +407,21 @@ impl Manager {
         sockets::listen(socket.as_fd(), 128)?;
         self.kept.put(Kind::Control, 0, 0, socket)
     }
+}
+
+/// A unit by its text alone.
+fn parse(name: String, found: Found) -> Known {
+    let mut inputs = Inputs { name: name.clone(), layers: found.layers, ..Inputs::default() };
+    let mut problems = found.problems;
+    let mut unit = None;
+    if problems.is_empty() {
+        match inputs.unit() {
+            Ok(parsed) => unit = Some(parsed),
+            Err(found) => problems.extend(found.iter().map(|problem| problem.to_string())),
+        }
+    }
+    inputs.problems = problems;
+    Known { name, unit, inputs, older: BTreeMap::new() }
 }
 
 /// The numbers of a service that has no unit.

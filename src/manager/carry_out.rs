@@ -31,6 +31,7 @@ impl Manager {
             self.forget(run);
         }
         self.after_step(id, event);
+        self.let_waiting_go(id);
         self.above.stale = true;
         self.tend_probes(id);
         self.tell_watchers(id);

@@ -86,6 +86,7 @@ impl Manager {
                 (End::Unhealthy, _) => "being healthy",
                 (End::Watchdog, _) => "giving a sign of life",
                 (End::Unbound, _) => "binding its sockets",
+                (End::Unanswered, _) => "looking up what it starts with",
                 (End::Launch { .. } | End::NoProcess(_) | End::Unprepared | End::TimedOut, _) => {
                     "starting it"
                 }

@@ -45,7 +45,29 @@ pub struct Inputs {
     /// Why there is no unit, or what is worth a warning of it.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Whether the first of these is so.
+    #[serde(default)]
+    pub refused: bool,
 }
+
+/// What is missing from the inputs of a generation, so that nothing of it can start.
+#[derive(Debug)]
+pub struct Lacking {
+    /// In words, with what mends it.
+    pub words: String,
+    /// Nobody has said anything: it may be there.
+    pub silent: bool,
+}
+
+impl Lacking {
+    /// Something that has to be mended.
+    pub const fn wrong(words: String) -> Self {
+        Self { words, silent: false }
+    }
+}
+
+/// What is said of inputs whose environment files are still to be read.
+pub const NOT_READ: &str = "its environment files have not been read yet";
 
 impl Inputs {
     /// Parses the unit that the layers make.
@@ -55,31 +77,42 @@ impl Inputs {
         Unit::parse_layers(&self.name, &layers)
     }
 
+    /// Whether nothing is missing of what a start needs.
+    pub const fn are_whole(&self) -> bool {
+        self.account.is_some() && self.unread.is_none()
+    }
+
     /// Takes the answers that concern this unit; where name services failed or did not answer, what they said last
-    /// holds. The first name that has no answer is an error in words, and then there is no account either: a later
-    /// manager takes a unit with an account for one that can run.
+    /// holds, and true comes of it. The first name that has no answer is an error, and then there is no account either:
+    /// nothing starts.
     pub fn resolve(
         &mut self,
         unit: &Unit,
         user: u32,
         answers: &BTreeMap<Question, Answer>,
-    ) -> Result<(), String> {
-        let (mut own, before) = (None, self.account.take());
+    ) -> Result<bool, Lacking> {
+        let (mut own, before, mut stale) = (None, self.account.take(), false);
         for question in questions(unit, user) {
             let silent = matches!(answers.get(&question), Some(Answer::Failed(_)) | None);
             if silent && self.holds_still(&question, unit, user, before.as_ref()) {
                 if is_own(&question, unit, user) {
                     own.clone_from(&before);
                 }
+                stale = true;
                 continue;
             }
-            let missing = |what: &str, name: &str, hint: &str| {
-                let why = match answers.get(&question) {
-                    Some(Answer::Failed(why)) => why.clone(),
-                    Some(_) => "there is none of that name".to_owned(),
-                    None => "name services did not answer in time".to_owned(),
+            let missing = |what: &str, name: &str| {
+                let database = if what == "user" { "passwd" } else { "group" };
+                let asks =
+                    format!("`getent {database} {name}` asks the same; a start is tried again by itself");
+                let (why, hint) = match answers.get(&question) {
+                    Some(Answer::Failed(why)) => (why.as_str(), asks),
+                    Some(_) => {
+                        ("there is none of that name", format!("`{what}add --system {name}` makes it"))
+                    }
+                    None => ("name services did not answer within 5 s", asks),
                 };
-                format!("looking up the {what} `{name}`: {why}\nhint: {hint}")
+                Lacking { words: format!("looking up the {what} `{name}`: {why}\nhint: {hint}"), silent }
             };
             match (&question, answers.get(&question)) {
                 (Question::User(_) | Question::Id(_), Some(Answer::User(account))) => {
@@ -96,20 +129,16 @@ impl Inputs {
                 (Question::Group(name), Some(Answer::Group(id))) => {
                     self.groups.insert(name.clone(), *id);
                 }
-                (Question::Group(name), _) => {
-                    return Err(missing("group", name, &format!("`groupadd --system {name}` makes it")));
-                }
-                (Question::User(name), _) => {
-                    return Err(missing("user", name, &format!("`useradd --system {name}` makes it")));
-                }
-                (Question::Id(id), _) => return Err(missing("user", &id.to_string(), "try again")),
+                (Question::Group(name), _) => return Err(missing("group", name)),
+                (Question::User(name), _) => return Err(missing("user", name)),
+                (Question::Id(id), _) => return Err(missing("user", &id.to_string())),
             }
         }
         if let Some(account) = own.as_ref().filter(|_| user != 0) {
-            self.only_own(unit, user, account)?;
+            self.only_own(unit, user, account).map_err(Lacking::wrong)?;
         }
         self.account = own;
-        Ok(())
+        Ok(stale)
     }
 
     /// An ordinary user's services are in groups that are the user's already: what the unit names beyond them
@@ -154,8 +183,14 @@ impl Inputs {
         }
     }
 
+    /// Takes what is so now beside the names and the files: the release, and what is passed on.
+    pub fn look_around(&mut self, unit: &Unit) {
+        self.directory = resolved(unit);
+        self.pass_environment(unit);
+    }
+
     /// Takes what the unit passes on from this process's environment. What is not text is not passed on.
-    pub fn pass_environment(&mut self, unit: &Unit) {
+    fn pass_environment(&mut self, unit: &Unit) {
         let value = |name: &String| std::env::var(name).ok().map(|value| (name.clone(), value));
         self.passed = unit.service.pass_environment.iter().filter_map(value).collect();
     }
@@ -371,7 +406,7 @@ impl Manager {
         let known = self.services.get(&id).ok_or("there is no such service")?;
         let unit = known.unit.as_ref().ok_or("its unit has problems")?;
         let given = self.inputs_of(id, generation).ok_or("there is no such service")?;
-        let account = given.account.as_ref().ok_or("its user is not known")?;
+        let account = given.account.as_ref().ok_or("its user is not known yet")?;
         if let Some(words) = &given.unread {
             return Err(words.clone());
         }
@@ -481,7 +516,7 @@ fn passed_beside(unit: &Unit) -> Vec<plan::Passed> {
 
 /// The working directory with its symbolic links resolved; as it is written where that does not work: the
 /// start then says why.
-pub fn resolved(unit: &Unit) -> String {
+fn resolved(unit: &Unit) -> String {
     let Some(directory) = &unit.service.directory else { return "/".to_owned() };
     match std::fs::canonicalize(directory) {
         Ok(real) => real.to_string_lossy().into_owned(),

@@ -201,6 +201,11 @@ impl Kept {
         }
     }
 
+    /// The link.
+    pub fn link(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().map(AsFd::as_fd)
+    }
+
     /// The link's number, to be watched.
     pub fn raw_link(&self) -> Option<RawFd> {
         self.link.as_ref().map(AsRawFd::as_raw_fd)

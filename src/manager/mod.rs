@@ -8,7 +8,6 @@
 
 mod above;
 mod access;
-mod accounts;
 mod answer;
 mod boot;
 mod carry_out;
@@ -27,13 +26,15 @@ mod launches;
 mod listeners;
 mod log_files;
 mod logs;
+mod lookups;
 mod notices;
+mod parked;
 mod private;
 mod probes;
 mod processes;
 pub mod read_units;
+mod readings;
 mod recovery;
-mod renew;
 mod report;
 mod rival;
 mod shares;
@@ -105,6 +106,9 @@ struct Manager {
     notices: notices::Notices,
     above: above::Above,
     probes: probes::Probes,
+    lookups: lookups::Lookups,
+    readings: readings::Readings,
+    parked: parked::Parked,
     control: Option<control::Control>,
     waiting: answer::Waiting,
     answered: Vec<Operation>,

@@ -145,8 +145,7 @@ impl Manager {
                 .unwrap_or_else(|| Inputs { name: record.name.clone(), ..Inputs::default() });
             let needed = (1..newest).rev().filter(|generation| record.policy.needs(*generation));
             let older = needed.filter_map(|one| Some((one, self.kept_inputs(id, one)?))).collect();
-            // What was refused at the first reading is refused here: it has no account then.
-            let unit = inputs.account.as_ref().and_then(|_| inputs.unit().ok());
+            let unit = Some(&inputs).filter(|inputs| !inputs.refused).and_then(|inputs| inputs.unit().ok());
             let spec = unit.as_ref().map_or_else(boot::never, inputs::spec);
             self.services.insert(id, Known { name: record.name, unit, inputs, older });
             self.world.add(id, spec, record.policy);

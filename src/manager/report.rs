@@ -65,7 +65,7 @@ impl Manager {
                 let error = std::io::Error::from_raw_os_error(errno);
                 format!("no process could be made: {}", reason(&error))
             }
-            End::Unprepared | End::Unbound => {
+            End::Unprepared | End::Unbound | End::Unanswered => {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
             End::NotReady => self.unready_words(id, which.run),
@@ -134,6 +134,9 @@ impl Manager {
             && (!matches!(ended.end, End::Exited(_)) || ended.before.is_some() && ended.end != SUCCESS)
         {
             problems.push(self.words_of(id, ended));
+        }
+        if service.last_end().is_none() {
+            problems.extend(self.readings.words_of(id).map(str::to_owned));
         }
         problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
         problems.extend(self.socket_problems(id));

@@ -55,8 +55,6 @@ pub struct Starts {
     queue: VecDeque<(ServiceId, Run)>,
     asked: BTreeMap<u64, (Run, Prepared)>,
     requests: u64,
-    /// Answers that came while another was waited for.
-    early: Vec<(Reply, Option<OwnedFd>)>,
     /// Its link had no room for the last that was to be asked.
     full: Cell<bool>,
 }
@@ -65,6 +63,11 @@ impl Starts {
     /// The link's number, to be watched.
     pub fn raw_link(&self) -> Option<RawFd> {
         self.link.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The link.
+    pub fn link(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether there is a zygote.
@@ -93,55 +96,18 @@ impl Starts {
 
     /// Whether nothing is asked of the zygote, or waits to be.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.asked.is_empty() && self.early.is_empty()
+        self.queue.is_empty() && self.asked.is_empty()
     }
 }
 
 impl Manager {
-    /// Has a process cloned at once, outside of any service, and waits for it. Answers to others that come
-    /// meanwhile are taken in the next turn. Its descriptors are in the order of [`Spawn`]; there are no sockets.
-    pub(super) fn clone_now(&mut self, fds: &[BorrowedFd<'_>], deadline: u64) -> io::Result<OwnedFd> {
-        self.starts.requests += 1;
-        let request = (self.kept.manager << 32) | self.starts.requests;
-        let ended = || io::Error::other("the zygote has ended");
-        let link = self.starts.link.as_ref().ok_or_else(ended)?;
-        link.send(&Spawn { request, sockets: 0, cgroup: false }.encode(), fds)?;
-        loop {
-            let mut bytes = [0; MESSAGE_BYTES];
-            let mut place = [None];
-            match link.receive(&mut bytes, &mut place) {
-                Ok(Some(got)) => {
-                    let [pidfd] = place;
-                    match (bytes.get(..got.bytes).and_then(Reply::decode), pidfd) {
-                        (Some(Reply::Spawned { request: one, .. }), Some(pidfd)) if one == request => {
-                            return Ok(pidfd);
-                        }
-                        (Some(Reply::Refused { request: one, errno }), _) if one == request => {
-                            return Err(io::Error::from_raw_os_error(errno));
-                        }
-                        (Some(reply), pidfd) => self.starts.early.push((reply, pidfd)),
-                        (None, _) => log::error!("the zygote sent a message that makes no sense"),
-                    }
-                }
-                Ok(None) => return Err(ended()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = deadline.saturating_sub(clock::monotonic_ms());
-                    if left == 0 {
-                        return Err(io::Error::from(io::ErrorKind::TimedOut));
-                    }
-                    crate::sys::parent::wait(&[link.as_fd()], left as i32, &mut [false])?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// There is a new zygote.
     pub(super) fn attach_zygote(&mut self, link: Link) {
         self.zygote_ended();
         self.starts.link = Some(link);
         self.pump_starts();
         self.pump_probes();
+        self.pump_lookups();
     }
 
     /// The zygote is gone. What was asked of it may exist, and ends at its gate.
@@ -153,6 +119,7 @@ impl Manager {
             self.abandon(run, prepared, End::NoProcess(libc::EPIPE));
         }
         self.probes_ungated();
+        self.lookups_ungated();
         self.execs_ungated();
     }
 
@@ -177,10 +144,7 @@ impl Manager {
                     self.feed(id, Event::NotCloned(run, End::Unprepared));
                     continue;
                 }
-                Err(NotPrepared::Waiting) => {
-                    self.await_sockets(id, run);
-                    continue;
-                }
+                Err(NotPrepared::Waiting) => continue,
                 Err(NotPrepared::Unbound(words)) => {
                     self.words.insert(id, words); // said with the event
                     self.feed(id, Event::NotCloned(run, End::Unbound));
@@ -207,11 +171,17 @@ impl Manager {
     fn prepare(&mut self, id: ServiceId, run: Run) -> Result<(Prepared, Parcel), NotPrepared> {
         let which = self.which(id, run).ok_or_else(|| NotPrepared::Words("nobody wants it".to_owned()))?;
         let Which { generation, instance, .. } = which;
+        if self.awaits_inputs(id, run, generation) {
+            return Err(NotPrepared::Waiting);
+        }
         // Sockets may lie in them.
         self.make_directories(id).map_err(NotPrepared::Words)?;
         let mut sockets = self.bind_all(id, Some(run)).map_err(|not_all| match not_all {
             NotAll::Wrong(words) => NotPrepared::Unbound(words),
-            NotAll::Waiting => NotPrepared::Waiting,
+            NotAll::Waiting => {
+                self.await_sockets(id, run);
+                NotPrepared::Waiting
+            }
         })?;
         if which.before.is_some() {
             sockets.clear(); // they are bound, and clients wait, but a command before the start has none
@@ -318,7 +288,6 @@ impl Manager {
 
     /// Takes what the zygote has answered. False where its link has ended.
     pub(super) fn hear_zygote(&mut self) -> bool {
-        self.take_early_answers();
         loop {
             let Some(link) = &self.starts.link else { return false };
             let mut bytes = [0; MESSAGE_BYTES];
@@ -335,6 +304,7 @@ impl Manager {
                     self.starts.full.set(false);
                     self.pump_starts();
                     self.pump_probes();
+                    self.pump_lookups();
                     return true;
                 }
                 Ok(None) | Err(_) => {
@@ -342,13 +312,6 @@ impl Manager {
                     return false;
                 }
             }
-        }
-    }
-
-    /// Takes in the answers that came while an errand waited for its own.
-    pub(super) fn take_early_answers(&mut self) {
-        for (reply, pidfd) in std::mem::take(&mut self.starts.early) {
-            self.take_answer(reply, pidfd);
         }
     }
 
@@ -364,6 +327,7 @@ impl Manager {
 
     fn refused(&mut self, request: u64, errno: i32) {
         self.probe_refused(request);
+        self.lookup_refused(request, errno);
         if self.exec_refused(request, errno) {
             return;
         }
@@ -376,6 +340,7 @@ impl Manager {
     fn spawned(&mut self, request: u64, pid: u32, cgroup_errno: u16, pidfd: OwnedFd) {
         let Err(pidfd) = self.probe_spawned(request, pidfd) else { return };
         let Err(pidfd) = self.exec_spawned(request, pid, pidfd) else { return };
+        let Err(pidfd) = self.lookup_spawned(request, pidfd) else { return };
         // An answer to a manager that has died: its child ends at its gate, unregistered.
         let Some((run, prepared)) = self.starts.asked.remove(&request) else { return };
         let id = prepared.service;
@@ -439,7 +404,7 @@ enum NotPrepared {
     Words(String),
     /// A socket is not bound; the words say why.
     Unbound(String),
-    /// A socket is being bound with the service's rights.
+    /// Its inputs are being read, or a socket is being bound with the service's rights; then it is wanted again.
     Waiting,
 }
 

@@ -102,6 +102,8 @@ impl Manager {
             self.probes.deadline(),
             self.execs.deadline(),
             self.listeners.foreign.deadline(),
+            self.lookups.deadline(),
+            self.readings.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
             (!self.answered.is_empty()).then(|| self.now.after(LOOK_AGAIN_MS)),
             self.control.as_ref().is_some_and(super::control::Control::has_ready).then_some(self.now),
@@ -129,6 +131,7 @@ impl Manager {
                 | Watch::Tree(_)
                 | Watch::Pidfd(_)
                 | Watch::Probe(_)
+                | Watch::Lookup(_)
                 | Watch::Voice(_) => {}
             }
         }
@@ -138,6 +141,7 @@ impl Manager {
                 Watch::Voice(run) => self.hear(*run),
                 Watch::Probe(request) => self.hear_probe(*request),
                 Watch::Binder(request) => self.hear_binder(*request),
+                Watch::Lookup(request) => self.hear_lookup(*request),
                 _ => {}
             }
         }
@@ -159,14 +163,13 @@ impl Manager {
                 | Watch::Control
                 | Watch::Probe(_)
                 | Watch::Binder(_)
+                | Watch::Lookup(_)
                 | Watch::Voice(_) => {}
             }
         }
         self.look_again();
         self.run_events();
         self.take_requests(events);
-        self.take_early_answers();
-        self.run_events();
         self.keep_deadlines()?;
         self.send_answers();
         self.keep_above_up();
@@ -349,6 +352,8 @@ impl Manager {
         self.keep_probes();
         self.keep_execs();
         self.keep_binders();
+        self.keep_lookups();
+        self.keep_readings();
         // Every due tick moves its own deadline on; the bound only keeps a mistake there from holding us.
         for _ in 0..self.services.len() * 4 + 4 {
             let Some(id) = self.world.due(self.now) else { break };
@@ -388,6 +393,7 @@ impl Manager {
         self.store.set(header::CLOSING, 1);
         self.tell_stopping();
         self.world.close();
+        self.release_parked();
         self.stop_at = self.settings.stop_timeout_ms.map(|ms| self.now.after(ms));
         let ids: Vec<_> = self.services.keys().copied().collect();
         for id in ids {
@@ -416,6 +422,7 @@ impl Manager {
 
     fn finish(mut self) -> io::Result<()> {
         self.end_execs();
+        self.end_lookups();
         self.send_answers();
         if self.kept.fd(Kind::Control, 0).is_some() {
             let _ = std::fs::remove_file(self.settings.control());

@@ -35,6 +35,7 @@ const PIDFD: usize = 3 << 56;
 const VOICE: usize = 4 << 56;
 const PROBE: usize = 5 << 56;
 const BINDER: usize = 6 << 56;
+const LOOKUP: usize = 7 << 56;
 const CLASS: usize = 0xFF << 56;
 
 /// What a token stands for.
@@ -64,6 +65,8 @@ pub enum Watch {
     Binder(u64),
     /// What a probe says, by the number of its request.
     Probe(u64),
+    /// What others say of names and files, by the number of the request.
+    Lookup(u64),
 }
 
 /// What a token stands for.
@@ -82,6 +85,7 @@ pub fn meaning(token: Token) -> Watch {
             VOICE => Watch::Voice(run),
             BINDER => Watch::Binder(run.0),
             PROBE => Watch::Probe(run.0),
+            LOOKUP => Watch::Lookup(run.0),
             _ => Watch::Control,
         },
     }
@@ -219,6 +223,11 @@ impl Manager {
     /// Watches what a probe says.
     pub(super) fn watch_probe(&mut self, request: u64, raw: RawFd) {
         self.register(raw, PROBE, Run(request), Interest::READABLE);
+    }
+
+    /// Watches what is said of names and files.
+    pub(super) fn watch_lookup(&mut self, request: u64, raw: RawFd) {
+        self.register(raw, LOOKUP, Run(request), Interest::READABLE);
     }
 
     /// It has said what it had to say.

@@ -99,6 +99,7 @@ pub const fn is_shortage(end: End) -> bool {
         | End::Launch { .. }
         | End::Unprepared
         | End::Unbound
+        | End::Unanswered
         | End::TimedOut
         | End::NotReady
         | End::Unhealthy

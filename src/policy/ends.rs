@@ -68,8 +68,8 @@ impl Service {
             instance.lie_down(Rest::BackingOff { until }, step.now);
             return;
         }
-        if end == End::Unbound {
-            self.current_unbound(index, one, step);
+        if matches!(end, End::Unbound | End::Unanswered) {
+            self.current_withheld(index, one, end, step);
             return;
         }
         if let (Some(reset), Some(up_since)) = (step.spec.backoff.reset_after_ms, one.up_since)
@@ -112,14 +112,14 @@ impl Service {
         }
     }
 
-    /// A socket of the one that counts is not bound: whoever waits for it is told now, and the tries go on.
-    fn current_unbound(&mut self, index: usize, one: &Incarnation, step: &mut Step<'_>) {
+    /// The one that counts lacks a socket, or an answer: whoever waits for it is told now, and the tries go on.
+    fn current_withheld(&mut self, index: usize, one: &Incarnation, end: End, step: &mut Step<'_>) {
         if self.roll.is_some_and(|roll| roll.to == one.generation) {
-            self.roll_back(End::Unbound, step);
+            self.roll_back(end, step);
             self.rest(index, Rest::Waiting, step);
             return;
         }
-        self.fail_waiting(End::Unbound, one.generation, step);
+        self.fail_waiting(end, one.generation, step);
         let Some(instance) = self.instances.get_mut(index) else { return };
         instance.shortages = instance.shortages.saturating_add(1);
         let until = step.now.after(backoff::unbound_delay(instance.shortages));

@@ -83,6 +83,9 @@ pub enum End {
     /// A socket could not be bound; its words are kept beside it. Never counts as the service's failure, and is tried
     /// again whatever `[restart]` says.
     Unbound,
+    /// Nobody said in time what the start needs to know (whose number a name is); its words are kept beside it. As with a
+    /// socket, it is nobody's failure and is tried again whatever `[restart]` says.
+    Unanswered,
     /// The steps before the command took longer than `start-timeout`.
     TimedOut,
     /// The command ran and was not ready within `start-timeout`.

@@ -58,6 +58,7 @@ impl Spec {
             | End::NoProcess(_)
             | End::Unprepared
             | End::Unbound
+            | End::Unanswered
             | End::TimedOut
             | End::NotReady
             | End::Unhealthy
@@ -74,6 +75,7 @@ impl Spec {
             | End::NoProcess(_)
             | End::Unprepared
             | End::Unbound
+            | End::Unanswered
             | End::TimedOut
             | End::NotReady
             | End::Unhealthy

@@ -16,6 +16,12 @@ pub fn open(pid: u32) -> io::Result<OwnedFd> {
     retry(|| unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) }).map(owned)
 }
 
+/// Has the kernel end this process after some seconds, whatever it does then.
+pub fn end_after(seconds: u32) {
+    // SAFETY: it takes a number; SIGALRM has its default action in a process that has just been executed.
+    unsafe { libc::alarm(seconds) };
+}
+
 /// Sends a signal. ESRCH when the process has ended.
 pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null info makes it behave like kill(2).

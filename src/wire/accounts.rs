@@ -102,6 +102,31 @@ pub fn lines(text: &str) -> Vec<(Question, Answer)> {
         .collect()
 }
 
+/// What is in a file, or why it cannot be read, with its length in front: a part of it is nothing.
+pub fn file(read: Result<Vec<u8>, String>) -> Vec<u8> {
+    let (kind, bytes) = match read {
+        Ok(bytes) => ('o', bytes),
+        Err(words) => ('e', words.into_bytes()),
+    };
+    let mut all = format!("{kind}{}\n", bytes.len()).into_bytes();
+    all.extend(bytes);
+    all
+}
+
+/// The same, from bytes; None while they are not all there.
+pub fn whole_file(said: &[u8]) -> Option<Result<Vec<u8>, String>> {
+    let end = said.iter().position(|byte| *byte == b'\n')?;
+    let (head, rest) = (said.get(..end)?, said.get(end + 1..)?);
+    let (kind, length) = head.split_first()?;
+    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
+    let bytes = rest.get(..length)?.to_vec();
+    match kind {
+        b'o' => Some(Ok(bytes)),
+        b'e' => Some(Err(String::from_utf8_lossy(&bytes).into_owned())),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +153,17 @@ mod tests {
         }
         text.push_str("group:late\tgroup 1");
         assert_eq!(lines(&text), pairs);
+    }
+
+    #[test]
+    fn a_file_is_there_when_all_of_it_is() {
+        for read in [Ok(b"A=1\n\n".to_vec()), Ok(Vec::new()), Err("permission denied".to_owned())] {
+            let said = file(read.clone());
+            for end in 0..said.len() {
+                assert_eq!(whole_file(&said[..end]), None);
+            }
+            assert_eq!(whole_file(&said), Some(read));
+        }
+        assert_eq!(whole_file(b"x0\n"), None);
     }
 }

@@ -102,7 +102,7 @@ fn root_a_name_that_nobody_has_keeps_the_unit_from_running() {
     let mut place = Place::new(Who::Root);
     place.unit("web", "command = \"sleep 1000\"\n[access]\ncontrol = [\"user:no-such-account\"]\n");
     place.run();
-    let service = place.reaches("web", "failed");
+    let service = place.reaches("web", "backing-off");
     let problem = service["problems"][0].as_str().unwrap();
     assert!(
         problem.starts_with("looking up the user `no-such-account`: there is none of that name"),

@@ -37,6 +37,7 @@ mod logs_command;
 mod logs_container;
 mod logs_judged;
 mod logs_output;
+mod lookups;
 mod notify_main;
 mod one_answer;
 mod overlap;

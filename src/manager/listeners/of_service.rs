@@ -85,6 +85,12 @@ impl Manager {
         };
         let holder = Holder { service: id, alone: !self.processes.iter().any(others) };
         let (mut ids, mut wrong, mut waits) = (Vec::new(), Vec::new(), false);
+        let known = self.services.get(&id);
+        if known.is_some_and(|known| known.unit.is_some() && known.inputs.account.is_none()) {
+            return Err(NotAll::Wrong(
+                "its sockets are not bound: whose they are is not known yet".to_owned(),
+            ));
+        }
         for wanted in self.wants(id) {
             match self.ensure(holder, &wanted) {
                 Ok(number) => ids.push(number),

@@ -1,0 +1,175 @@
+//! ROOT. Operations of clients that wait for the inputs of what they start. Everything else goes on meanwhile, also
+//! other operations; those on one service keep their order, and a stop overtakes. Never in the state: a client whose
+//! manager has died asks again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Manager;
+use super::control::SessionId;
+use super::inputs::{Inputs, Lacking};
+use crate::policy::{Event, Operation, ServiceId};
+use crate::wire::control::{Failed, Failure, Refusal};
+
+/// The most that wait.
+const MOST_PARKED: usize = 256;
+
+/// One operation.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Whose outcome it is.
+    pub operation: Operation,
+    /// What is done to each service.
+    pub event: Event,
+    /// To which.
+    pub chosen: Vec<ServiceId>,
+    /// Those of them that were stopped before it began: they have no outcome of it, which is told as being overtaken.
+    pub overtaken: BTreeSet<ServiceId>,
+    /// What the answer says beside the outcome.
+    pub notes: BTreeMap<ServiceId, String>,
+    /// Who has asked, with whether that one waits for the outcome.
+    pub sessions: Vec<(SessionId, bool)>,
+}
+
+#[derive(Debug)]
+struct One {
+    order: Order,
+    /// Whether its inputs are those of a generation that is still to be made.
+    next: bool,
+    missing: BTreeSet<ServiceId>,
+    fresh: Vec<(ServiceId, Inputs)>,
+    failures: Vec<Failure>,
+}
+
+/// All of them, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Parked(Vec<One>);
+
+impl Parked {
+    /// Whoever asks again for what waits already waits with it.
+    pub fn join(&mut self, operation: Operation, session: SessionId, wait: bool) -> bool {
+        let one = self.0.iter_mut().find(|one| one.order.operation == operation);
+        one.map(|one| one.order.sessions.push((session, wait))).is_some()
+    }
+
+    /// A client has gone; what it has asked for is done all the same.
+    pub fn leave(&mut self, session: SessionId) {
+        self.0.iter_mut().for_each(|one| one.order.sessions.retain(|(other, _)| *other != session));
+    }
+}
+
+impl Manager {
+    /// Has the inputs of some services read, and the operation go on when they are there.
+    pub(super) fn park(&mut self, order: Order, read: &[ServiceId], next: bool) {
+        if self.parked.0.len() >= MOST_PARKED {
+            let first = Failure {
+                step: "waiting".to_owned(),
+                reason: "too many commands wait for name services already".to_owned(),
+                hint: Some("try again in a few seconds".to_owned()),
+                ..Failure::default()
+            };
+            return self.refuse_order(&order, Failed { first, others: Vec::new() });
+        }
+        let operation = order.operation;
+        let missing = read.iter().copied().collect();
+        self.parked.0.push(One { order, next, missing, fresh: Vec::new(), failures: Vec::new() });
+        for id in read {
+            self.begin_reading((*id, Some(operation)));
+        }
+        self.pump_lookups();
+        self.settle_parked();
+    }
+
+    /// What came of reading the inputs of one service for an operation.
+    pub(super) fn take_inputs(&mut self, operation: Operation, id: ServiceId, read: Result<Inputs, Lacking>) {
+        let failure = read.as_ref().err().map(|lacking| failure(self.name_of(id), &lacking.words));
+        let Some(one) = self.parked.0.iter_mut().find(|one| one.order.operation == operation) else { return };
+        if one.missing.remove(&id) {
+            one.failures.extend(failure);
+            one.fresh.extend(read.ok().map(|inputs| (id, inputs)));
+        }
+        if one.missing.is_empty() {
+            self.settle_parked();
+        }
+    }
+
+    /// A stop of these services comes before what has not begun: that is overtaken, and told so.
+    pub(super) fn overtake(&mut self, ids: &[ServiceId]) {
+        for one in &mut self.parked.0 {
+            for id in ids.iter().filter(|id| one.order.chosen.contains(id)) {
+                one.order.overtaken.insert(*id);
+                one.missing.remove(id);
+                one.fresh.retain(|(other, _)| other != id);
+                self.readings.forget((*id, Some(one.order.operation)));
+            }
+        }
+        self.settle_parked();
+    }
+
+    /// The supervisor stops: nothing is waited for, and policy has the answer.
+    pub(super) fn release_parked(&mut self) {
+        for one in std::mem::take(&mut self.parked.0) {
+            self.carry_on(one.order);
+        }
+    }
+
+    /// Lets those go on that have all that they need and are before all others of their services.
+    fn settle_parked(&mut self) {
+        let mut before: BTreeSet<ServiceId> = BTreeSet::new();
+        let mut at = 0;
+        while let Some(one) = self.parked.0.get(at) {
+            let mine = one.order.chosen.iter().copied();
+            if !one.missing.is_empty() || mine.clone().any(|id| before.contains(&id)) {
+                before.extend(mine);
+                at += 1;
+                continue;
+            }
+            let one = self.parked.0.remove(at);
+            self.conclude(one);
+            (before, at) = (BTreeSet::new(), 0); // others may have gone on with it
+        }
+    }
+
+    fn conclude(&mut self, mut one: One) {
+        if !one.failures.is_empty() {
+            let first = one.failures.remove(0);
+            return self.refuse_order(&one.order, Failed { first, others: one.failures });
+        }
+        for (id, inputs) in one.fresh {
+            let Some(service) = self.world.get(id) else { continue };
+            let newest = service.newest;
+            if !one.next {
+                // Where something of it runs by now, that has its inputs already.
+                if service.incarnations().next().is_none() {
+                    self.put_inputs(id, newest, inputs);
+                }
+                continue;
+            }
+            if let Some(known) = self.services.get_mut(&id) {
+                // Those before stay for as long as anything is of them.
+                known.older.entry(newest).or_insert_with(|| known.inputs.clone());
+            }
+            self.put_inputs(id, newest + 1, inputs);
+        }
+        self.carry_on(one.order);
+    }
+
+    fn refuse_order(&mut self, order: &Order, failed: Failed) {
+        for (session, _) in &order.sessions {
+            self.refuse(*session, Refusal::Failed(Box::new(failed.clone())));
+        }
+    }
+}
+
+fn failure(service: &str, words: &str) -> Failure {
+    let (said, hint) = match words.split_once("\nhint: ") {
+        Some((said, hint)) => (said, Some(hint.to_owned())),
+        None => (words, None),
+    };
+    Failure {
+        service: service.to_owned(),
+        step: "reading what it starts with".to_owned(),
+        reason: said.to_owned(),
+        hint,
+        ..Failure::default()
+    }
+}
