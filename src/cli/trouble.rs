@@ -224,14 +224,18 @@ mod tests {
             exit: Some(Ended { code: Some(200), signal: None, meaning: "exited with status 200".into() }),
             output: vec!["one".into(), "two \u{1b}[31m".into()],
         };
-        let second =
-            Failure { service: "db".into(), step: "start".into(), reason: "no".into(), ..Failure::default() };
+        let second = Failure {
+            service: "db".into(),
+            step: "start".into(),
+            reason: "no\nnot \u{7}".into(),
+            ..Failure::default()
+        };
         let reply = Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: vec![second] })));
         let (text, exit) = rendered(&reply, Verb::Restart);
         let expected = "shop: changing to the working directory: `/srv/shop`: permission denied\n  \
                         it exited with status 200\n  its last output:\n    one\n    two \\x1b[31m\n\
                         hint: give `bagels` the right to enter it\n\
-                        db: start: no\n";
+                        db: start:\n  no\n  not \\x07\n";
         assert_eq!((text.as_str(), exit), (expected, Exit::Failed));
     }
 

@@ -7,6 +7,7 @@ use super::access::Caller;
 use super::control::{Heard, Room, SessionId};
 use super::inputs::Which;
 use super::parked::Order;
+use super::report::REHEARSING;
 use crate::policy::service::Ended;
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::Kind;
@@ -365,15 +366,15 @@ impl Manager {
                         let exit = ended.and_then(|ended| self.exit_of(id, Which::of(&ended), end));
                         (self.doing(id, ended), words, Some(hint), exit)
                     }
-                    End::NotReady => ("becoming ready", words, Some(hint), None),
-                    End::Unhealthy => ("proving itself", words, Some(hint), None),
-                    End::Watchdog => ("running it", words, Some(hint), None),
+                    End::NotReady | End::Unhealthy | End::Watchdog => {
+                        (self.doing(id, ended), words, Some(hint), None)
+                    }
                     End::Launch { .. }
                     | End::TimedOut
                     | End::Unprepared
                     | End::Unbound
                     | End::Unanswered
-                    | End::NoProcess(_) => ("starting it", words, None, None),
+                    | End::NoProcess(_) => (self.doing(id, ended), words, None, None),
                 }
             }
             Outcome::Superseded => {
@@ -403,6 +404,10 @@ impl Manager {
             Outcome::Ended(End::Exited(_) | End::NotReady) => self.last_lines(id, OUTPUT_LINES),
             _ => Vec::new(),
         };
+        // What helps with this very reason says more than where to read on.
+        if let Some((words, own)) = reason.rsplit_once("\nhint: ").filter(|(_, own)| !own.contains('\n')) {
+            (hint, reason) = (Some(own.to_owned()), words.to_owned());
+        }
         if let Some(rival) = self.rival(id, &output) {
             reason = format!("{reason}; {}", rival.words);
             hint = Some(rival.hint);
@@ -418,12 +423,24 @@ impl Manager {
 
     /// What an incarnation of this service was about when it ended too early.
     fn doing(&self, id: ServiceId, ended: Option<Ended>) -> &'static str {
-        if ended.is_some_and(|ended| ended.before.is_some()) {
-            return "preparing it";
-        }
-        match self.unit_of(id).map(|unit| unit.service.kind) {
-            Some(Kind::Task) => "running it",
-            Some(Kind::Service) | None => "proving itself",
+        let task = self.unit_of(id).is_some_and(|unit| unit.service.kind == Kind::Task);
+        match ended.map(|ended| (ended.end, ended)) {
+            Some((_, Ended { rehearsal: true, .. })) => REHEARSING,
+            Some((End::Exited(_), Ended { before: Some(_), .. })) => "preparing it",
+            Some((End::NotReady, _)) => "becoming ready",
+            Some((End::Unhealthy, _)) => "proving itself",
+            Some((End::Watchdog, _)) => "running it",
+            Some((
+                End::Launch { .. }
+                | End::TimedOut
+                | End::Unprepared
+                | End::Unbound
+                | End::Unanswered
+                | End::NoProcess(_),
+                _,
+            )) => "starting it",
+            Some((End::Exited(_), _)) | None if task => "running it",
+            Some((End::Exited(_), _)) | None => "proving itself",
         }
     }
 

@@ -449,6 +449,7 @@ pub fn never() -> Spec {
         reload: false,
         watchdog_ms: None,
         health: None,
+        rehearse: false,
         config_codes: Codes::NONE,
         clean_signals: Codes::NONE,
         exec_stage: Stage::Exec as u8,

@@ -145,6 +145,7 @@ impl Manager {
         self.forget_probes(run);
         let process = self.processes.remove(run);
         let owner = process.as_ref().map(|process| process.service);
+        self.remove_stand_ins(run, process.iter().flat_map(|process| &process.stand_ins));
         self.kept.drop_all(&[Kind::Report, Kind::Cgroup, Kind::Process], run.0);
         let group = process.and_then(|process| process.cgroup);
         match (owner, self.has_streams(run), group) {

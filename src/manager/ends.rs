@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Manager;
 use super::inputs::Which;
-use super::report::{signal_name, wall};
+use super::report::{REHEARSING, signal_name, wall};
 use crate::policy::service::Ended;
 use crate::policy::{End, Exit, Run, ServiceId};
 use crate::servers;
@@ -80,6 +80,7 @@ impl Manager {
         let told = |ended: &Ended| {
             let exit = self.exit_of(id, Which::of(ended), ended.end);
             let step = match (ended.end, ended.before) {
+                _ if ended.rehearsal => REHEARSING,
                 (End::Exited(_), Some(_)) => "preparing it",
                 (End::Exited(_), None) => "running",
                 (End::NotReady, _) => "becoming ready",

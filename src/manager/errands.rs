@@ -3,6 +3,7 @@
 
 use super::Manager;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -40,7 +41,7 @@ impl Manager {
     pub(super) fn task(&self, id: ServiceId, run: Run, what: For) -> Option<Task> {
         let unit = self.unit_of(id)?;
         let main = self.processes.get(run)?.pid;
-        let sockets = self.inodes(unit);
+        let sockets = self.inodes(unit, run);
         match (what, unit.gate()) {
             (For::Look, _) => Some(Task::Look { main, sockets }),
             (For::Ready, Gate::Listens) => Some(Task::Listens { main, sockets }),
@@ -75,8 +76,12 @@ impl Manager {
             let at = At::Path(self.probe_path(run));
             return Some(Task::Health { at, ask, only: None, timeout_ms, again_ms });
         }
-        let at = reachable(&Address::of(unit.health_socket()?));
-        let alone = self.runs_of(id).len() < 2;
+        let socket = unit.health_socket()?;
+        if let Some(at) = self.stand_in_for(unit, run, &socket.name) {
+            return Some(Task::Health { at, ask, only: None, timeout_ms, again_ms });
+        }
+        let at = reachable(&Address::of(socket));
+        let alone = self.sharers_of(id) < 2;
         let only = if alone { None } else { Some(self.processes.get(run)?.main().pid) };
         // A proxy's group may connect, and the service's own user may not.
         if let (0, At::Path(path)) = (self.user, &at)
@@ -111,8 +116,23 @@ impl Manager {
         Some(Task::Command { argv: command.expand(&context), timeout_ms, again_ms })
     }
 
-    /// Inodes of the unit's sockets, by which its processes' descriptors are told.
-    fn inodes(&self, unit: &Unit) -> Vec<u64> {
+    /// How many incarnations of a service have its sockets.
+    fn sharers_of(&self, id: ServiceId) -> usize {
+        let Some(service) = self.world.get(id) else { return 0 };
+        service.incarnations().filter(|(_, _, one)| !one.rehearsal).count()
+    }
+
+    /// Where a rehearsal, which nobody else can answer for, has what stands for this socket.
+    fn stand_in_for(&self, unit: &Unit, run: Run, name: &str) -> Option<At> {
+        let place = unit.sockets.iter().position(|socket| socket.name == name)?;
+        self.processes.get(run)?.stand_ins.get(place).map(|one| reachable(&one.address))
+    }
+
+    /// Inodes of the sockets that an incarnation has, by which its processes' descriptors are told.
+    fn inodes(&self, unit: &Unit, run: Run) -> Vec<u64> {
+        if let Some(process) = self.processes.get(run).filter(|process| !process.stand_ins.is_empty()) {
+            return process.stand_ins.iter().map(|one| one.inode).collect();
+        }
         let bound = self.wanted_sockets(unit).into_iter().filter_map(|(_, address)| {
             let (number, _) = self.listeners.at(&address)?;
             files::identity(self.kept.fd(Kind::Listener, number)?).ok()
@@ -150,10 +170,11 @@ fn reachable(address: &Address) -> At {
     match &address.spot {
         Spot::Inet { address, .. } => {
             let mut address = *address;
+            address.set_ip(address.ip().to_canonical()); // IPv4 on a socket of IPv6
             if address.ip().is_unspecified() {
-                let ip: std::net::IpAddr = match address {
-                    std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                    std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                let ip: IpAddr = match address {
+                    SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
                 };
                 address.set_ip(ip);
             }

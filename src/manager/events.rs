@@ -29,6 +29,8 @@ pub struct Seen {
     pub exit: Option<Exit>,
     /// What there is to say of it besides.
     pub text: Option<String>,
+    /// What there is to say of the rehearsal of a generation: said once, when it is new.
+    pub rehearsal: Option<String>,
 }
 
 /// One of them.
@@ -113,6 +115,7 @@ impl Manager {
                 || before.restarts != now.restarts
                 || (before.pid.is_some() && now.pid.is_none())
         });
+        let rehearsal = before.as_ref().is_none_or(|before| before.rehearsal != now.rehearsal);
         let event = Event {
             at: instant(clock::realtime_ns()),
             service: self.name_of(id).to_owned(),
@@ -121,7 +124,7 @@ impl Manager {
             generation: now.generation,
             pid: now.pid,
             exit: now.exit.filter(|_| ended && now.pid.is_none()),
-            text: now.text,
+            text: now.rehearsal.filter(|_| rehearsal).or(now.text),
         };
         let name = event.service.clone();
         let sessions: BTreeSet<SessionId> = self

@@ -131,7 +131,7 @@ impl Manager {
     fn ask_for_command(&mut self, session: SessionId, id: ServiceId, argv: &[String]) -> Result<(), String> {
         self.make_directories(id)?;
         let generation = self.world.get(id).map_or(1, |service| service.generation);
-        let which = Which { run: Run(0), instance: 1, generation, before: None };
+        let which = Which { run: Run(0), instance: 1, generation, before: None, rehearsal: false };
         self.execs.last += 1;
         let number = FIRST + self.execs.last;
         let mut plan = self.exec_plan(id, which, &self.new_invocation(Run(number)))?;

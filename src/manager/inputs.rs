@@ -11,7 +11,7 @@ use super::{Manager, directories, notices};
 use crate::launch::Stage;
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
-use crate::policy::service::{Codes, Ended, Health, Kind as For, Readiness, Spec, Strategy};
+use crate::policy::service::{Codes, Ended, Health, Incarnation, Kind as For, Readiness, Spec, Strategy};
 use crate::policy::{Run, ServiceId};
 use crate::sys::memfd;
 use crate::unit::{self, Unit};
@@ -305,6 +305,7 @@ pub fn spec(unit: &Unit) -> Spec {
             timeout_ms: health.timeout_ms,
             failures: health.failures,
         }),
+        rehearse: unit.rehearses(),
         config_codes: Codes::of(&config_codes(unit)),
         clean_signals: Codes::of(unit.service.recognised().clean_signals()),
         exec_stage: Stage::Exec as u8,
@@ -331,13 +332,15 @@ pub struct Which {
     pub generation: u32,
     /// Which of the commands before the start it is, where it is one.
     pub before: Option<u16>,
+    /// Whether it is a rehearsal.
+    pub rehearsal: bool,
 }
 
 impl Which {
     /// The one that ended so.
     pub const fn of(ended: &Ended) -> Self {
-        let Ended { run, instance, generation, before, .. } = *ended;
-        Self { run, instance, generation, before }
+        let Ended { run, instance, generation, before, rehearsal, .. } = *ended;
+        Self { run, instance, generation, before, rehearsal }
     }
 }
 
@@ -379,8 +382,8 @@ impl Manager {
     /// What is to be known of an incarnation that exists or is being made.
     pub(super) fn which(&self, id: ServiceId, run: Run) -> Option<Which> {
         let (instance, _, one) = self.world.get(id)?.find(run)?;
-        let (generation, before) = (one.generation, one.before);
-        Some(Which { run, instance: instance.number, generation, before })
+        let Incarnation { generation, before, rehearsal, .. } = *one;
+        Some(Which { run, instance: instance.number, generation, before, rehearsal })
     }
 
     /// Which start of its service an incarnation is; the next one, where it is none that there is.
@@ -402,7 +405,7 @@ impl Manager {
         which: Which,
         invocation: &str,
     ) -> Result<ExecPlan, String> {
-        let Which { run, instance, generation, before } = which;
+        let Which { run, instance, generation, before, .. } = which;
         let known = self.services.get(&id).ok_or("there is no such service")?;
         let unit = known.unit.as_ref().ok_or("its unit has problems")?;
         let given = self.inputs_of(id, generation).ok_or("there is no such service")?;

@@ -475,7 +475,11 @@ impl Manager {
                 self.note_others(run);
                 self.probes.again.insert(run, self.now.after(AGAIN_MS));
             }
-            (For::Health, Finding::Others) => self.heed_health(id, run, false, OTHERS.to_owned()),
+            (For::Health, Finding::Others) => {
+                self.note_others(run);
+                self.feed(id, Event::Unasked(run));
+                self.run_events();
+            }
             (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, true, words),
             (For::Health, Finding::Unhealthy(words)) => self.heed_health(id, run, false, words),
             (For::Look, Finding::Seen { held, waits, other }) => self.judge(id, run, held, waits, other),

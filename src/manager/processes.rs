@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
+use super::listeners::StandIn;
 use crate::policy::{Run, ServiceId};
 
 /// What the state says of an incarnation's process. Written before its gate opens.
@@ -32,6 +33,9 @@ pub struct Process {
     pub invocation: String,
     /// Nanoseconds since 1970 at which it was made.
     pub since_ns: u64,
+    /// What a rehearsal has in the places of its unit's sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stand_ins: Vec<StandIn>,
 }
 
 /// A process that has become the main one of an incarnation (`MAINPID=`).

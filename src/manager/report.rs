@@ -12,10 +12,13 @@ use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Ro
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{clock, sockets};
-use crate::unit::{Gate, Unit, duration_text};
+use crate::unit::{Gate, duration_text};
 use crate::wire::control;
 use crate::wire::keeper::Kind;
 use crate::wire::zygote::{Report, Weight};
+
+/// The step at which a rehearsal fails.
+pub(super) const REHEARSING: &str = "rehearsing it on private sockets";
 
 /// RFC 3339 in UTC of so many nanoseconds since 1970.
 pub fn instant(ns: u64) -> String {
@@ -133,7 +136,8 @@ impl Manager {
         if let (Some(ended), false) = (service.last_end(), matches!(state, control::State::Running))
             && (!matches!(ended.end, End::Exited(_)) || ended.before.is_some() && ended.end != SUCCESS)
         {
-            problems.push(self.words_of(id, ended));
+            let step = if ended.rehearsal { format!("{REHEARSING}: ") } else { String::new() };
+            problems.push(format!("{step}{}", self.words_of(id, ended)));
         }
         if service.last_end().is_none() {
             problems.extend(self.readings.words_of(id).map(str::to_owned));
@@ -148,7 +152,8 @@ impl Manager {
         if let Some(health) = health.filter(|health| !health.healthy) {
             problems.push(format!("not healthy: {}", health.words));
         }
-        let gate = self.unit_of(id).map(Unit::gate_text);
+        let rehearsing = service.incarnations().any(|(_, _, one)| one.rehearsal);
+        let gate = self.unit_of(id).map(|unit| unit.gate_text(rehearsing));
         let (memory_bytes, cpu_seconds) = self.usage(service);
         let account = self.services.get(&id).and_then(|known| known.inputs.account.as_ref());
         Some(
@@ -220,7 +225,18 @@ impl Manager {
             restarts: service.restarts.into(),
             exit: service.last_end().and_then(|ended| self.exit_of(id, Which::of(ended), ended.end)),
             text: self.lost_text(id).or_else(|| said.and_then(|said| said.status.clone())),
+            rehearsal: self.rehearsal_text(id, service),
         })
+    }
+
+    /// That a generation is being rehearsed, or that the last thing that ended was a rehearsal that failed.
+    fn rehearsal_text(&self, id: ServiceId, service: &Service) -> Option<String> {
+        if let Some((_, _, one)) = service.incarnations().find(|(_, _, one)| one.rehearsal) {
+            return Some(format!("rehearsal of generation {} on private sockets", one.generation));
+        }
+        let ended = service.last_end().filter(|ended| ended.rehearsal && !ended.dismissed)?;
+        let words = self.words_of(id, ended);
+        Some(format!("generation {} failed its rehearsal on private sockets: {words}", ended.generation))
     }
 
     fn instance_status(&self, service: &Service) -> Vec<control::Instance> {
@@ -267,13 +283,15 @@ impl Manager {
         let Some(service) = self.world.get(id) else { return };
         let name = self.name_of(id);
         let about = |run: Run| {
-            let found = service.find(run).map(|(instance, _, one)| (instance.number, one.generation));
+            let found = service.find(run);
+            let found = found.map(|(instance, _, one)| (instance.number, one.generation, one.rehearsal));
             let ended = service.ends.iter().rev().find(|ended| ended.run == run);
-            let found = found.or_else(|| ended.map(|ended| (ended.instance, ended.generation)));
-            let (instance, generation) = found.unwrap_or((1, service.generation));
+            let ended = ended.map(|ended| (ended.instance, ended.generation, ended.rehearsal));
+            let (instance, generation, rehearsal) = found.or(ended).unwrap_or((1, service.generation, false));
             let instance =
                 if service.instances.len() > 1 { format!(" instance={instance}") } else { String::new() };
-            format!("service={name}{instance} gen={generation} run={}", run.0)
+            let rehearsal = if rehearsal { " rehearsal" } else { "" };
+            format!("service={name}{instance} gen={generation} run={}{rehearsal}", run.0)
         };
         let next = self.next_words(service, event, actions);
         match event {
@@ -312,6 +330,7 @@ impl Manager {
             | Event::Watched(..)
             | Event::Healthy(_)
             | Event::Unhealthy(_)
+            | Event::Unasked(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
             | Event::Close

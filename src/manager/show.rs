@@ -69,7 +69,8 @@ impl Manager {
     fn plan_rows(&self, id: ServiceId) -> Result<Vec<Row>, String> {
         let service = self.world.get(id).ok_or("there is no such service")?;
         let (run, generation) = (service.last_run, service.generation);
-        let plan = self.exec_plan(id, Which { run, instance: 1, generation, before: None }, "")?;
+        let plan =
+            self.exec_plan(id, Which { run, instance: 1, generation, before: None, rehearsal: false }, "")?;
         let rows = plan.to_string();
         let parted = rows.lines().filter_map(|line| line.split_once("  ").or_else(|| line.split_once(' ')));
         Ok(parted

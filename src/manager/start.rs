@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::Manager;
 use super::inputs::Which;
 use super::kept::is_full;
-use super::listeners::{self, NotAll};
+use super::listeners::{self, NotAll, StandIn};
 use super::logs::Output;
 use super::processes::Process;
 use crate::policy::{End, Event, Run, ServiceId};
@@ -40,6 +40,7 @@ struct Prepared {
     cgroup: Option<(String, OwnedFd)>,
     voice: Vec<(Kind, OwnedFd)>,
     invocation: String,
+    stand_ins: Vec<StandIn>,
 }
 
 /// What goes to the zygote.
@@ -176,16 +177,7 @@ impl Manager {
         }
         // Sockets may lie in them.
         self.make_directories(id).map_err(NotPrepared::Words)?;
-        let mut sockets = self.bind_all(id, Some(run)).map_err(|not_all| match not_all {
-            NotAll::Wrong(words) => NotPrepared::Unbound(words),
-            NotAll::Waiting => {
-                self.await_sockets(id, run);
-                NotPrepared::Waiting
-            }
-        })?;
-        if which.before.is_some() {
-            sockets.clear(); // they are bound, and clients wait, but a command before the start has none
-        }
+        let numbers = self.bound_for(id, which)?;
         let invocation = self.new_invocation(run);
         let plan = self.plan(id, which, &invocation).map_err(NotPrepared::Words)?;
         let plan = memfd::sealed(c"supervise-plan", &plan)?;
@@ -198,18 +190,13 @@ impl Manager {
         }
         let null = fds::duplicate(self.null.as_fd())?;
         let voice = self.make_voice(id, run).map_err(unheard)?;
+        let (stand_ins, sockets) = self.sockets_for(id, which, &numbers)?;
         let private = self.make_private_listener(id, run).map_err(unreached)?;
         let passed = sockets.len() + usize::from(private.is_some()) + voice.theirs.len();
         let cgroup = self.make_cgroup(id, run);
         self.limit_group(id, cgroup.as_ref().map(|(_, group)| group.as_fd()));
         let mut parcel = vec![plan, gate_read, report_write, null, stdout_write, stderr_write];
-        for socket in &sockets {
-            let fd = self
-                .kept
-                .fd(Kind::Listener, *socket)
-                .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
-            parcel.push(listeners::copy(fd)?);
-        }
+        parcel.extend(sockets);
         parcel.extend(private);
         parcel.extend(voice.theirs);
         if let Some((_, directory)) = &cgroup {
@@ -230,8 +217,46 @@ impl Manager {
             cgroup,
             voice,
             invocation,
+            stand_ins,
         };
         Ok((prepared, Parcel { spawn, fds: parcel }))
+    }
+
+    /// Sees to it that the service's sockets are bound; those that this incarnation gets. A rehearsal has nothing to do
+    /// with them.
+    fn bound_for(&mut self, id: ServiceId, which: Which) -> Result<Vec<u64>, NotPrepared> {
+        if which.rehearsal {
+            return Ok(Vec::new());
+        }
+        let mut numbers = self.bind_all(id, Some(which.run)).map_err(|not_all| match not_all {
+            NotAll::Wrong(words) => NotPrepared::Unbound(words),
+            NotAll::Waiting => {
+                self.await_sockets(id, which.run);
+                NotPrepared::Waiting
+            }
+        })?;
+        if which.before.is_some() {
+            numbers.clear(); // they are bound, and clients wait, but a command before the start has none
+        }
+        Ok(numbers)
+    }
+
+    /// The sockets that an incarnation gets: copies of those that are kept, or what a rehearsal has instead.
+    fn sockets_for(
+        &self,
+        id: ServiceId,
+        which: Which,
+        numbers: &[u64],
+    ) -> Result<(Vec<StandIn>, Vec<OwnedFd>), NotPrepared> {
+        if which.rehearsal {
+            return self
+                .make_stand_ins(id, which.run)
+                .map(|all| all.into_iter().unzip())
+                .map_err(unrehearsed);
+        }
+        let lost = || io::Error::from_raw_os_error(libc::EBADF);
+        let copy = |number: &u64| listeners::copy(self.kept.fd(Kind::Listener, *number).ok_or_else(lost)?);
+        Ok((Vec::new(), numbers.iter().map(copy).collect::<io::Result<_>>()?))
     }
 
     /// Our ends of a service's standard output and error, where there are any, and its own.
@@ -275,6 +300,7 @@ impl Manager {
             self.discard_voice(run);
         }
         self.discard_private(run);
+        self.remove_stand_ins(run, prepared.stand_ins.iter());
         if let (Some((name, _)), Some(base)) = (&prepared.cgroup, &self.cgroups) {
             let _ = base.remove(name); // a child on its way out keeps it; the sweep at the next start takes it
         }
@@ -365,6 +391,7 @@ impl Manager {
             cgroup: cgroup.as_ref().map(|(name, _)| name.clone()),
             invocation: prepared.invocation,
             since_ns: clock::realtime_ns(),
+            stand_ins: prepared.stand_ins,
         };
         self.save(state::Kind::Process, run.0, &process);
         let mut ends = vec![(Kind::Report, 0, prepared.report)];
@@ -428,6 +455,19 @@ fn unreached(error: io::Error) -> NotPrepared {
              written, with a path of less than {} bytes; `ready = \"started\"` does without",
             reason(&error),
             crate::sys::sockets::MOST_PATH - 20
+        )),
+    }
+}
+
+/// Without sockets of its own a rehearsal would be heard by clients.
+fn unrehearsed(error: io::Error) -> NotPrepared {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => NotPrepared::Shortage(error),
+        _ => NotPrepared::Words(format!(
+            "making the private sockets of its rehearsal: {}\nhint: they are on the loopback address, or in the runtime \
+             directory, which has to be writable and to have a path of less than {} bytes",
+            reason(&error),
+            crate::sys::sockets::MOST_PATH - 22
         )),
     }
 }

@@ -6,6 +6,9 @@ use super::spec::{Kind, Readiness};
 use super::state::{Incarnation, Phase};
 use super::{Action, End, Exit, Mono};
 
+/// The most milliseconds that a rehearsal has to end.
+const REHEARSAL_STOP_MS: u64 = 5_000;
+
 impl Incarnation {
     pub(super) const fn enter(&mut self, phase: Phase, now: Mono) {
         self.phase = phase;
@@ -71,6 +74,7 @@ impl Incarnation {
 
     pub(super) fn ready(&mut self, step: &mut Step<'_>) {
         match self.phase {
+            Phase::Starting { .. } if self.rehearsal => self.settled(step), // whether it lasts is seen of the real one
             Phase::Starting { .. } => {
                 self.enter(Phase::Settling { until: step.now.after(step.spec.settle_ms) }, step.now);
                 self.watch_settling(step);
@@ -93,8 +97,8 @@ impl Incarnation {
             Phase::Running if self.reload_until.is_some() => {
                 self.reload_until = self.reload_until.map(later);
             }
-            // Once KILL has been sent nothing that is left has a say.
-            Phase::Stopping { killed: false, kill_at: Some(at), .. } => *at = later(*at),
+            // Once KILL has been sent nothing that is left has a say; nor has one that serves nobody.
+            Phase::Stopping { killed: false, kill_at: Some(at), .. } if !self.rehearsal => *at = later(*at),
             Phase::Starting { give_up_at: None }
             | Phase::Stopping { .. }
             | Phase::Cloning
@@ -134,7 +138,7 @@ impl Incarnation {
             | Phase::Starting { .. }
             | Phase::Settling { .. }
             | Phase::Proving { .. }
-            | Phase::Running => step.spec.stop_timeout_ms.map(|ms| step.now.after(ms)),
+            | Phase::Running => self.stop_timeout_ms(step).map(|ms| step.now.after(ms)),
             Phase::Cloning | Phase::Clearing { .. } => return, // of nobody yet, or told already
         };
         let succeeded = self.before.is_some() && exit == Exit::Code(0);
@@ -207,10 +211,21 @@ impl Incarnation {
     pub(super) fn terminate(&mut self, step: &mut Step<'_>) {
         step.out.push(Action::Terminate(self.run));
         self.unwatch();
-        let kill_at = step.spec.stop_timeout_ms.map(|ms| step.now.after(ms));
+        let kill_at = self.stop_timeout_ms(step).map(|ms| step.now.after(ms));
         self.enter(Phase::Stopping { signalled: false, killed: false, kill_at }, step.now);
         if kill_at.is_some_and(|at| step.now >= at) {
             self.kill(step); // a stop may have no time at all
+        }
+    }
+
+    /// Milliseconds that its stop may take; None: no limit. A rehearsal has no client to finish with, and somebody
+    /// waits for what comes after it.
+    fn stop_timeout_ms(&self, step: &Step<'_>) -> Option<u64> {
+        let unit = step.spec.stop_timeout_ms;
+        if self.rehearsal {
+            Some(unit.map_or(REHEARSAL_STOP_MS, |ms| ms.min(REHEARSAL_STOP_MS)))
+        } else {
+            unit
         }
     }
 

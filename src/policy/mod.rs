@@ -141,6 +141,8 @@ pub enum Event {
     Healthy(Run),
     /// A probe found that it does not.
     Unhealthy(Run),
+    /// A probe did not get through to it: another that shares its sockets took the connection.
+    Unasked(Run),
     /// It has read its configuration anew.
     Reloaded(Run),
     /// What was to make it do so has failed.

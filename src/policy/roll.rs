@@ -5,6 +5,10 @@
 //! *next*, beside the *current* one; it becomes current as soon as it has proven itself, and the old one drains.
 //! With `stop-first` the old one ends before. One instance at a time is replaced: the first that is not there yet.
 //!
+//! A roll that is to be rehearsed begins with that, in the place of the first next one. It is beside the current one as
+//! that would be, so there are never more than two; nobody is served by it, so it is never promoted, and where nobody
+//! is served any longer it makes way: whoever waits then waits for one start, not for two.
+//!
 //! While a *roll* goes on the old generation is the good one: any end of an incarnation of the new one gives it
 //! up, and what has moved goes back through the same gate.
 
@@ -50,11 +54,16 @@ impl Service {
         }
     }
 
-    /// A successor that has proven itself takes the place; the old one drains.
+    /// A successor that has proven itself takes the place; the old one drains. A rehearsal that has makes way for it.
     fn promote(&mut self, index: usize, step: &mut Step<'_>) {
         let Some(instance) = self.instances.get_mut(index) else { return };
-        let proven = instance.next.as_ref().is_some_and(Incarnation::is_proven);
-        if !proven {
+        let Some(next) = instance.next.as_mut().filter(|next| next.is_proven()) else { return };
+        if next.rehearsal {
+            let generation = next.generation;
+            next.dismiss(step);
+            if let Some(roll) = self.roll.as_mut().filter(|roll| roll.to == generation) {
+                roll.rehearsed = true;
+            }
             return;
         }
         let generation = instance.next.as_ref().map(|next| next.generation);
@@ -95,16 +104,10 @@ impl Service {
         let others_next =
             self.instances.iter().enumerate().any(|(at, one)| at != index && one.next.is_some());
         let (generation, roll_to) = (self.generation, self.roll.map(|roll| roll.to));
-        let Some(instance) = self.instances.get_mut(index) else { return };
-        if let Some(next) = &mut instance.next {
-            if !next.dismissed && next.generation != roll_to.unwrap_or(generation) {
-                next.dismiss(step);
-            } else if next.is_ill(step) && !next.is_ending() && instance.current.is_some() {
-                // Where nobody else serves it has until `start-timeout`.
-                next.end_of_illness(step);
-            }
+        if self.tend_next(index, step) {
             return;
         }
+        let Some(instance) = self.instances.get_mut(index) else { return };
         let Some(current) = &mut instance.current else {
             self.fill(index, rolling.map(|roll| roll.to), others_next, step);
             return;
@@ -131,6 +134,26 @@ impl Service {
             }
             Strategy::StopFirst | Strategy::StartFirst => {} // not yet
         }
+    }
+
+    /// Looks whether the next one of an instance is still wanted. True where there is one to wait for.
+    fn tend_next(&mut self, index: usize, step: &mut Step<'_>) -> bool {
+        let (wanted, serving) = (self.roll.map_or(self.generation, |roll| roll.to), self.is_serving());
+        // Where nobody else serves, and there is nothing good to go back to, it has until `start-timeout`.
+        let rolling = self.roll.is_some();
+        let Some(instance) = self.instances.get_mut(index) else { return false };
+        let Some(next) = &mut instance.next else { return false };
+        let in_vain = next.rehearsal && !serving;
+        if !next.dismissed && (in_vain || next.generation != wanted) {
+            next.dismiss(step);
+        } else if next.is_ill(step) && !next.is_ending() && (rolling || instance.current.is_some()) {
+            next.end_of_illness(step);
+        }
+        if !in_vain || instance.current.is_some() || instance.draining.is_some() {
+            return true;
+        }
+        instance.draining = instance.next.take(); // what takes its place does not wait for its end
+        false
     }
 
     /// Probes have found it ill. What takes its place is of the same generation.
@@ -190,17 +213,30 @@ impl Service {
     fn spawn(&mut self, index: usize, role: Role, generation: u32, step: &mut Step<'_>) {
         let done = self.prepared_of(generation);
         let before = (done < step.spec.before).then_some(done);
+        let rehearsal = before.is_none() && self.is_to_rehearse(role, generation, step);
         let Some(instance) = self.instances.get_mut(index) else { return };
         let run = *step.next_run;
         *step.next_run = Run(run.0 + 1);
         self.last_run = run;
         let start = self.starts.saturating_add(1);
-        if before.is_none() {
+        if before.is_none() && !rehearsal {
             self.starts = start;
         }
         *instance.place(role) =
-            Some(Incarnation { start, ..Incarnation::new(run, generation, before, step.now) });
+            Some(Incarnation { start, rehearsal, ..Incarnation::new(run, generation, before, step.now) });
         step.out.push(Action::Spawn(run));
+    }
+
+    /// Whether what comes now is the rehearsal of its generation. Without anybody who serves there is none, and none
+    /// comes later: what has once had the real sockets has nothing to hide.
+    fn is_to_rehearse(&mut self, role: Role, generation: u32, step: &Step<'_>) -> bool {
+        let serving = self.is_serving();
+        let Some(roll) = self.roll.as_mut().filter(|roll| roll.to == generation) else { return false };
+        if role != Role::Next {
+            return false;
+        }
+        roll.rehearsed |= !serving || !step.spec.rehearse;
+        !roll.rehearsed
     }
 }
 

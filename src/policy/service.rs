@@ -29,6 +29,12 @@
 //! first that is replaced. One that succeeded is not run again in its generation, whoever dies; one that failed is
 //! a failed start, and where `[restart]` tries again it goes on from there.
 //!
+//! Where the unit can tell good from bad, a new generation that comes beside a serving one is *rehearsed* once: an
+//! incarnation of it in the place of the next one, on sockets of its own, where no client hears it. It goes from
+//! `Starting` to `Proving` at once, as there is nobody for whom it would have to live, and when a probe has found that
+//! it works it has done what it was for: it is dismissed, and the real next one begins. One that fails is a next one
+//! that has failed.
+//!
 //! A task goes from `Launching` to `Running` at once: it is neither ready nor proven before it has ended with
 //! success, which an operator who starts it waits for.
 //!
@@ -112,8 +118,9 @@ impl Service {
             Event::Alive(run) => self.with(run, |one| one.alive(step)),
             Event::Trigger(run) => self.with(run, |one| one.abort(step)),
             Event::Watched(run, ms) => self.with(run, |one| one.watched(ms, step)),
-            Event::Healthy(run) => self.with(run, |one| one.looked_at(true, step)),
-            Event::Unhealthy(run) => self.with(run, |one| one.looked_at(false, step)),
+            Event::Healthy(run) => self.with(run, |one| one.looked_at(Some(true), step)),
+            Event::Unhealthy(run) => self.with(run, |one| one.looked_at(Some(false), step)),
+            Event::Unasked(run) => self.with(run, |one| one.looked_at(None, step)),
             Event::Reloaded(run) => self.with(run, |one| one.reload_until = None),
             Event::NotReloaded(run) => {
                 if self.find(run).is_some_and(|(_, _, one)| one.reload_until.is_some()) {
@@ -303,7 +310,7 @@ impl Service {
             instance.retries = 0;
         }
         if serving && self.replace == Strategy::StartFirst {
-            self.roll = Some(Roll { to: self.newest, prepared: 0 });
+            self.roll = Some(Roll { to: self.newest, prepared: 0, rehearsed: !step.spec.rehearse });
         } else {
             self.roll = None;
             self.generation = self.newest;

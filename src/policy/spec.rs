@@ -39,6 +39,8 @@ pub struct Spec {
     pub watchdog_ms: Option<u64>,
     /// `[health]`.
     pub health: Option<Health>,
+    /// Whether a new generation is rehearsed on sockets of its own before it gets the real ones.
+    pub rehearse: bool,
     /// Exit codes of one whose configuration is wrong.
     pub config_codes: Codes,
     /// Signals by which one ends itself that was asked to and has finished what it had begun.

@@ -80,12 +80,16 @@ pub struct Incarnation {
     pub run: Run,
     /// The generation whose inputs it was made of.
     pub generation: u32,
-    /// Which start of its service it is, from 1; a command before the start has that of the one it prepares.
+    /// Which start of its service it is, from 1; a command before the start, and a rehearsal, have that of the one
+    /// they are for.
     #[serde(default)]
     pub start: u32,
     /// Where it is one of the commands before the start: which, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u16>,
+    /// It tries its generation on sockets of its own: it never becomes current.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rehearsal: bool,
     /// Where it is.
     pub phase: Phase,
     /// When the phase began.
@@ -197,6 +201,9 @@ pub struct Roll {
     pub to: u32,
     /// How many of the commands before the start have succeeded in it.
     pub prepared: u16,
+    /// Whether it comes on the real sockets from here on: a rehearsal has found it good, or nobody could wait for one.
+    #[serde(default)]
+    pub rehearsed: bool,
 }
 
 /// What becomes of an incarnation that is to be replaced.
@@ -246,6 +253,9 @@ pub struct Ended {
     /// Which of the commands before the start it was, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u16>,
+    /// Whether it was a rehearsal.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rehearsal: bool,
     /// Whether somebody wanted it to end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dismissed: bool,
@@ -318,6 +328,7 @@ impl Incarnation {
             generation,
             start: 0,
             before,
+            rehearsal: false,
             phase: Phase::Cloning,
             since: now,
             up_since: None,

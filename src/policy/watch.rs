@@ -68,24 +68,28 @@ impl Incarnation {
         self.probe = Some(Probe::Asked { lost_at: step.now.after(timeout_ms.saturating_add(LATE_PROBE_MS)) });
     }
 
-    /// What a probe found. One that nobody waits for says nothing.
-    pub(super) fn looked_at(&mut self, healthy: bool, step: &mut Step<'_>) {
+    /// What a probe found; None where it did not get through, which says nothing of this one. A probe that nobody waits
+    /// for says nothing either.
+    pub(super) fn looked_at(&mut self, found: Option<bool>, step: &mut Step<'_>) {
         if !matches!(self.probe, Some(Probe::Asked { .. })) {
             return;
         }
         if matches!(self.phase, Phase::Settling { until } if step.now >= until) {
             self.settled(step); // the time may be over in the same turn
         }
+        self.ill = match found {
+            Some(true) => 0,
+            Some(false) => self.ill.saturating_add(1),
+            None => self.ill,
+        };
         match self.phase {
-            Phase::Proving { .. } if healthy => self.run_on(step),
+            Phase::Proving { .. } if found == Some(true) => self.run_on(step),
             // It is asked again when it has settled.
-            Phase::Settling { .. } if healthy => (self.ill, self.probe) = (0, None),
+            Phase::Settling { .. } if found == Some(true) => self.probe = None,
             Phase::Settling { .. } | Phase::Proving { .. } => {
-                self.ill = self.ill.saturating_add(1);
                 self.probe = Some(Probe::Due(step.now.after(GATE_MS)));
             }
             Phase::Running => {
-                self.ill = if healthy { 0 } else { self.ill.saturating_add(1) };
                 self.probe = self.next_probe(step);
             }
             Phase::Cloning

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::address::Listen;
-use super::choices::{Kind, Ready, Server};
+use super::choices::{Kind, Ready, Server, Strategy};
 use super::command::Context;
 use super::fault::RuleFault;
 use super::model::{Probe, Service, Socket, Unit};
@@ -144,8 +144,28 @@ impl Unit {
             && self.private().is_some()
     }
 
-    /// What proves an incarnation good, for people.
-    pub fn gate_text(&self) -> String {
+    /// Whether a new generation is rehearsed on private sockets before it gets its own: where clients would hear it
+    /// beside the old one, and answers tell good from bad.
+    pub fn rehearses(&self) -> bool {
+        let asks = self.health.as_ref().is_some_and(|health| match health.probe {
+            Probe::Http(_) | Probe::Uwsgi(_) => true,
+            // A connection comes from the kernel, and a command asks where it likes.
+            Probe::Tcp | Probe::Command(_) => false,
+        });
+        let overlaps = !self.sockets.is_empty() && self.deploy.strategy != Some(Strategy::StopFirst);
+        asks && overlaps && self.service.kind == Kind::Service
+    }
+
+    /// What proves an incarnation good, for people; `rehearsing` while a new generation is rehearsed.
+    pub fn gate_text(&self, rehearsing: bool) -> String {
+        let proof = self.proof_text();
+        if rehearsing {
+            return format!("rehearsal on private sockets, where no client hears it; then {proof}");
+        }
+        proof
+    }
+
+    fn proof_text(&self) -> String {
         let alive = format!("alive for {}", forms::duration_text(self.service.settle_ms));
         let then = match (&self.health, self.gate()) {
             (None, _) | (Some(_), Gate::Success | Gate::Health) => alive.clone(),

@@ -189,7 +189,8 @@ impl Verb {
             Self::Restart => {
                 "A service with sockets gets its new processes beside the old ones, which go only when the new \
                  ones have proven good; if they fail, the old ones keep serving and the command exits with 1 and \
-                 the reason. With `--stop-first` the old ones end before the new ones start, and nothing is \
+                 the reason. Where `[health]` asks for answers, the new generation is rehearsed first: started \
+                 once on private sockets, where no client hears it, and ended when it has answered well. With `--stop-first` the old ones end before the new ones start, and nothing is \
                  proven: for a service that cannot run twice at once. Ctrl-C stops waiting and cancels nothing."
             }
             Self::Reload => {

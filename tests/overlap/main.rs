@@ -31,10 +31,8 @@ use servers::SERVERS;
 const RATE: u32 = 40;
 /// Good restarts; as many as it takes to see that the one after an overlap overlaps too.
 const RESTARTS: u32 = 2;
-/// Ways to be broken in which the new one never answers anybody.
-const BROKEN: [&str; 2] = ["import", "exit"];
-/// What an application says that answers, and should not have.
-const WRONG: &str = "answered \"HTTP/1.1 500";
+/// Ways to be broken, and what the command says of each. `hang` costs the whole `start-timeout`.
+const BROKEN: [&str; 5] = ["import", "exit", "500", "port", "hang"];
 
 fn begin(ours: &Ours, path: &'static str, per_second: u32, keep_alive: bool) -> Load {
     let plan = Plan { targets: ours.targets.clone(), path, per_second, clients: 48, keep_alive };
@@ -65,31 +63,22 @@ fn nobody_notices(name: &str, keep_alive: bool) {
     }
     for broken in BROKEN {
         ours.mode(broken).unwrap();
+        if broken == "port" && !server.is_python {
+            continue; // nothing of ours runs early enough to listen elsewhere
+        }
         let said = ours.order(&["restart", "web"]).unwrap();
         assert_eq!(said.code, Some(1), "a restart broken by `{broken}`: {}", said.err);
-        assert!(said.err.contains("web: "), "it names the service: {}", said.err);
+        let step = "web: rehearsing it on private sockets: ";
+        assert!(said.err.contains(step), "`{broken}`: no client was to hear it: {}", said.err);
         assert_eq!(ours.pid(), *pids.last().unwrap(), "`{broken}` has touched what runs");
+        eprintln!("{name} {broken}: {}", said.err);
     }
-    // One that answers shares the sockets while it is tried: until its first answers have been seen to be wrong,
-    // clients may get some of them. It ends soon, and what runs is not touched.
-    quick.next_phase();
-    slow.next_phase();
-    ours.mode("500").unwrap();
-    let said = ours.order(&["restart", "web"]).unwrap();
-    assert_eq!(said.code, Some(1), "a restart that answers 500: {}", said.err);
-    assert!(said.took < Duration::from_secs(15), "it was tried for {:?}", said.took);
-    assert_eq!(ours.pid(), *pids.last().unwrap(), "what answers 500 has touched what runs");
-    quick.next_phase();
-    slow.next_phase();
     // And back to good ones, as if nothing had been.
     ours.mode("good").unwrap();
     let said = ours.order(&["restart", "web"]).unwrap();
     assert_eq!(said.code, Some(0), "the last restart: {}", said.err);
     load::reach(Instant::now() + Duration::from_secs(1)); // what comes in behind it is asked of the new one
-    for (what, mut phases) in [("quick requests", quick.end()), ("requests of two seconds", slow.end())] {
-        for phase in &mut phases[1..2] {
-            phase.failures.retain(|why| !why.contains(WRONG));
-        }
+    for (what, phases) in [("quick requests", quick.end()), ("requests of two seconds", slow.end())] {
         none_failed(what, &phases);
     }
     ours.stop().unwrap();

@@ -42,6 +42,8 @@ pub struct Behaviour {
     pub ready_ms: Option<u64>,
     /// Milliseconds in the command until probes find it healthy.
     pub healthy_ms: u64,
+    /// Milliseconds in the command until they get through to it.
+    pub heard_ms: u64,
     /// Milliseconds in the command until they find it ill; None: never.
     pub ill_ms: Option<u64>,
     /// Milliseconds in the command until it gives no sign of life any more; None: it always does.
@@ -75,6 +77,7 @@ pub const GOOD: Behaviour = Behaviour {
     fails: None,
     ready_ms: Some(5),
     healthy_ms: 0,
+    heard_ms: 0,
     ill_ms: None,
     hangs_ms: None,
     life_ms: None,
@@ -145,6 +148,7 @@ fn wild(random: &mut Random, spec: &Spec) -> Behaviour {
             Some(random.below(3_000) >> random.below(10))
         },
         healthy_ms: random.below(4_000) >> random.below(10),
+        heard_ms: if random.once_in(3) { random.below(3_000) } else { 0 },
         ill_ms: if limited_start && random.once_in(3) { Some(random.below(20_000)) } else { None },
         hangs_ms: if random.once_in(4) { Some(random.below(20_000)) } else { None },
         life_ms: if random.once_in(3) { None } else { Some(random.below(60_000) >> random.below(16)) },
@@ -180,6 +184,7 @@ pub const PLAIN: Spec = Spec {
     reload: false,
     watchdog_ms: None,
     health: None,
+    rehearse: false,
     config_codes: Codes::NONE,
     clean_signals: Codes::NONE,
     exec_stage: 12,
@@ -192,7 +197,7 @@ pub const LOOKED_AT: Health = Health { interval_ms: Some(2_000), timeout_ms: 1_0
 pub fn wild_spec(random: &mut Random) -> Spec {
     let kind = random.pick(&[Kind::Service, Kind::Service, Kind::Service, Kind::Task]);
     let instances = random.pick(&[1, 1, 1, 2, 3]);
-    Spec {
+    let spec = Spec {
         instances: if kind == Kind::Task { 1 } else { instances },
         strategy: random.pick(&[Strategy::StartFirst, Strategy::StartFirst, Strategy::StopFirst]),
         start_at_boot: !random.once_in(3),
@@ -220,8 +225,11 @@ pub fn wild_spec(random: &mut Random) -> Spec {
             let gate = Health { interval_ms: None, ..LOOKED_AT };
             random.pick(&[None, None, Some(gate), Some(LOOKED_AT), Some(Health { failures: 1, ..LOOKED_AT })])
         },
+        rehearse: false,
         config_codes: if random.once_in(4) { Codes::of(&[1, 3]) } else { Codes::NONE },
         clean_signals: if random.once_in(4) { Codes::of(&[15, 11]) } else { Codes::NONE },
         exec_stage: random.pick(&[12, 5]),
-    }
+    };
+    // Only what is asked how it is can be told good from bad.
+    Spec { rehearse: spec.health.is_some() && !random.once_in(4), ..spec }
 }

@@ -79,6 +79,7 @@ impl Sim {
             | Event::Watched(..)
             | Event::Healthy(_)
             | Event::Unhealthy(_)
+            | Event::Unasked(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
             | Event::Close
@@ -159,6 +160,7 @@ impl Sim {
             }
         }
         self.check_ready(id, service)?;
+        self.check_rehearsals(id, service)?;
         let earliest = self.manager.world.iter().filter_map(|(_, service)| service.deadline()).min();
         let deadline = self.manager.world.deadline();
         if deadline != earliest && deadline != Some(Mono(0)) {
@@ -246,7 +248,7 @@ impl Sim {
     /// Whether an incarnation has passed the gate, as an outsider sees it.
     fn has_passed(&self, id: ServiceId, run: Run) -> bool {
         let Some(spec) = self.specs.get(&id) else { return false };
-        if self.oracle.made.get(&run).is_none_or(|made| made.before.is_some()) {
+        if self.oracle.made.get(&run).is_none_or(|made| made.before.is_some() || made.rehearsal) {
             return false;
         }
         let ready = match spec.ready {
@@ -336,6 +338,7 @@ impl Sim {
                     return wrong(format!("{run:?} is not new"));
                 }
                 self.check_beside(id, run)?;
+                self.check_stage(id, run)?;
                 self.check_needs(id)?;
             }
             Action::Release(run) => {

@@ -105,8 +105,8 @@ pub struct Kernel {
     requests: BTreeMap<Run, Request>,
     /// The zygote's reports that nobody has read.
     pub reports: Vec<Report>,
-    /// What probes found, for the manager that lives now.
-    pub findings: Vec<(Run, bool)>,
+    /// What probes found, for the manager that lives now; None where they did not get through.
+    pub findings: Vec<(Run, Option<bool>)>,
     /// The zygote has ended and the manager does not know yet.
     pub zygote_ended: bool,
     /// Every incarnation that was ever asked for.
@@ -185,7 +185,8 @@ impl Kernel {
             Happening::SignOver(run) => self.sign_over(run),
             Happening::ProbeOver(run, epoch) => {
                 if epoch == self.epoch {
-                    let found = self.is_healthy(run);
+                    let unheard = self.behaviour(run).is_some_and(|one| self.age(run) < one.heard_ms);
+                    let found = (!unheard).then(|| self.is_healthy(run));
                     self.findings.push((run, found));
                 }
             }

@@ -6,6 +6,7 @@
 //!   `SIM_SEED=n` plays that one again, `SIM_WALKS=n` and `SIM_EVENTS=n` say how many and how long.
 //! - `paths`: every short sequence of inputs from every phase; `SIM_DEPTH=n` says how short.
 //! - `death`: scripted lives, told once without and then with the manager's death at every point.
+//! - `rehearsal`: new generations that are tried where no client hears them.
 //! - `ends`: how a server ends, and what that means.
 //! - `flood`: what the walks are too gentle for.
 //!
@@ -21,6 +22,7 @@ mod flood;
 mod kernel;
 mod oracle;
 mod paths;
+mod rehearsal;
 mod shell;
 mod sim;
 mod waiting;

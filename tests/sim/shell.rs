@@ -72,8 +72,8 @@ impl Sim {
             Action::Spawn(run) => {
                 let made = self.service(id).and_then(|service| {
                     let (instance, _, one) = service.find(run)?;
-                    let (instance, generation, before) = (instance.number, one.generation, one.before);
-                    Some(Made { service: id, instance, generation, before })
+                    let Incarnation { generation, before, rehearsal, .. } = *one;
+                    Some(Made { service: id, instance: instance.number, generation, before, rehearsal })
                 });
                 if let Some(made) = made {
                     self.oracle.made.insert(run, made);
@@ -205,7 +205,12 @@ impl Sim {
         }
         for (run, healthy) in std::mem::take(&mut self.kernel.findings) {
             let Some(id) = self.store.processes.get(&run).copied() else { continue };
-            self.feed(id, if healthy { Event::Healthy(run) } else { Event::Unhealthy(run) })?;
+            let event = match healthy {
+                Some(true) => Event::Healthy(run),
+                Some(false) => Event::Unhealthy(run),
+                None => Event::Unasked(run),
+            };
+            self.feed(id, event)?;
         }
         for (id, run) in std::mem::take(&mut self.manager.reloaded) {
             self.feed(id, Event::Reloaded(run))?;
@@ -419,6 +424,7 @@ impl Sim {
                 | Event::Watched(..)
                 | Event::Healthy(_)
                 | Event::Unhealthy(_)
+                | Event::Unasked(_)
                 | Event::Reloaded(_)
                 | Event::NotReloaded(_)
                 | Event::Close

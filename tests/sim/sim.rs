@@ -111,6 +111,8 @@ pub struct Made {
     pub instance: u16,
     pub generation: u32,
     pub before: Option<u16>,
+    /// It has no socket of its service.
+    pub rehearsal: bool,
 }
 
 /// What an outsider knows, and no policy told it.

@@ -46,7 +46,8 @@ impl Sim {
                     let prepares = self.specs.get(&id).is_some_and(|spec| service.prepared < spec.before)
                         && service.instances.first().is_some_and(moves);
                     let woken = self.manager.world.deadline() == Some(Mono(0));
-                    let waits = service.waits && (woken || self.manager.world.lack(id).is_some());
+                    let lacks = self.manager.world.lack(id).is_some() || self.is_needed(id);
+                    let waits = service.waits && (woken || lacks);
                     moves(instance) || prepares || waits || service.roll.is_some() && somebody
                 }
             },
@@ -55,6 +56,15 @@ impl Sim {
                 current.generation == target || somebody || service.instances.iter().any(gave_up)
             }
         }
+    }
+
+    /// Whether everything stops, and somebody who needs this one is not down yet.
+    fn is_needed(&self, id: ServiceId) -> bool {
+        let needing = self.needs.iter().filter(|(_, needs)| {
+            [&needs.requires, &needs.wants, &needs.after].into_iter().any(|all| all.contains(&id))
+        });
+        let alive = |other: &ServiceId| self.service(*other).is_some_and(|service| !service.is_down());
+        self.store.closing && needing.map(|(other, _)| other).any(alive)
     }
 
     fn will_wake(&self, one: &Incarnation) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! [`bind`] makes one, [`foreign`] has it made where root keeps away, [`given`] takes one that was given, [`repair`]
 //! puts right what a holder did to one, [`holder`] names who has an address that is wanted here, [`guard`] sees files
-//! go, [`of_service`] is where units come in.
+//! go, [`of_service`] is where units come in, [`stand_in`] makes what a rehearsal gets instead.
 
 mod address;
 mod bind;
@@ -13,6 +13,7 @@ mod guard;
 mod holder;
 mod of_service;
 mod repair;
+mod stand_in;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::{Address, Carries, Spot};
 pub use of_service::NotAll;
+pub use stand_in::StandIn;
 
 use super::kept::Kept;
 use crate::policy::ServiceId;
