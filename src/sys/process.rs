@@ -154,18 +154,28 @@ pub fn id_of(pidfd: BorrowedFd<'_>) -> Option<u64> {
     Some(stat.st_ino)
 }
 
-/// The children of a process, from /proc/PID/task/PID/children where the kernel has it, else from all of
-/// /proc. Names only: each must be opened and looked at again before anything is done to it.
+/// The children of a process, those of each of its threads, from /proc/PID/task/TID/children where the kernel has
+/// it, else from all of /proc. Names only: each must be opened and looked at again before anything is done to it.
 pub fn children(pid: u32) -> io::Result<Vec<u32>> {
-    match std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut found = all()?;
-            found.retain(|one| stat(*one).is_ok_and(|stat| stat.parent == pid));
-            Ok(found)
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?;
+        match std::fs::read_to_string(thread.path().join("children")) {
+            Ok(text) => {
+                found.extend(text.split_ascii_whitespace().filter_map(|word| word.parse::<u32>().ok()))
+            }
+            // A thread that has ended has left its children to another.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !thread.path().exists() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut found = all()?;
+                found.retain(|one| stat(*one).is_ok_and(|stat| stat.parent == pid));
+                return Ok(found);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
+    Ok(found)
 }
 
 /// Every pid of this namespace.
@@ -244,5 +254,21 @@ mod tests {
         let own = crate::sys::peer::own_uid();
         assert_eq!(users(std::process::id()).unwrap(), [own; 4]);
         assert!(users(0).is_err());
+    }
+
+    #[test]
+    fn children_of_every_thread_are_children() {
+        let mut child = std::thread::spawn(|| {
+            let child =
+                std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+            // This thread still lives.
+            assert!(children(std::process::id()).unwrap().contains(&child.id()));
+            child
+        })
+        .join()
+        .unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!children(std::process::id()).unwrap().contains(&child.id()));
     }
 }
