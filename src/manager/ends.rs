@@ -113,9 +113,9 @@ impl Manager {
 /// What an exit means, in a line.
 fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Option<&str>) -> String {
     match exit {
+        Exit::Code(0) if is_task || dismissed => "success".to_owned(),
         Exit::Code(0) => match of_server {
-            Some(words) => words.to_owned(),
-            None if is_task || dismissed => "success".to_owned(),
+            Some(words) => format!("exit status 0: {words}"),
             None => "success: it ended by itself".to_owned(),
         },
         Exit::Code(code) => {
@@ -216,5 +216,11 @@ mod tests {
         }
         let of_server = meaning(Exit::Code(3), note, false, false, Some("a worker could not boot"));
         assert_eq!(of_server, "exit status 3: a worker could not boot");
+        // A server that says nothing by its status of what went wrong: not when it was asked to end.
+        let of_server = |dismissed| meaning(Exit::Code(0), note, dismissed, false, Some("or it was broken"));
+        assert_eq!(
+            (of_server(false), of_server(true)),
+            ("exit status 0: or it was broken".into(), "success".into())
+        );
     }
 }

@@ -207,6 +207,15 @@ impl Server {
             (Self::Daphne, Code(1)) => {
                 "daphne could not import the application; the traceback is in its last lines"
             }
+            (Self::Granian, Code(1)) => {
+                "granian could not begin: its application or its port; its last lines say which"
+            }
+            (Self::Waitress, Code(0)) => {
+                "waitress also ends like this when it could not import the application; its last lines say"
+            }
+            (Self::Waitress, Code(1)) => {
+                "waitress could not begin: a wrong option, or its port is taken; its last lines say which"
+            }
             (Self::Celery, Code(2)) => {
                 "celery could not load the application given by `-A`, or does not know an option; its last lines say \
                  which"

@@ -1,17 +1,19 @@
 //! PURE. What is known of gunicorn, uWSGI, uvicorn and others: how to tell them by their command, how they end, what
 //! their exit codes mean, how they show that they are ready, and what does not work with them. Never runs one.
 //!
-//! Each fact about the servers that `tests/it` installs was seen on them, where it could be. What is said of granian,
-//! waitress and celery is not tried there.
+//! Each fact was seen on the server itself, in the version that `tests/it` installs.
 
 mod advice;
 mod known;
 mod options;
 mod recognise;
+mod traps;
+mod variables;
 
 pub use advice::{Advice, Facts, Reach, Socket, Weight, advice};
 pub use known::{Ended, Proof, Protocol, Stop};
 pub use recognise::{Recognised, Wrapper, recognise};
+pub use variables::{Variable, variables};
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use super::model::{Probe, Service, Socket, Unit};
 use super::problem::Problem;
 use super::signal::Signal;
 use super::{SOCKETS_MAX, forms};
-use crate::servers::{self, Advice, Facts, Proof, Protocol, Reach, Recognised, Weight};
+use crate::servers::{self, Advice, Facts, Proof, Protocol, Reach, Recognised, Variable, Weight};
 
 /// What makes an incarnation ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,13 @@ impl Gate {
 }
 
 impl Service {
-    /// What its command is.
+    /// What its command is, with the options that its environment adds.
     pub fn recognised(&self) -> Recognised {
+        self.by_command().with(&self.variables())
+    }
+
+    /// What its command alone is.
+    fn by_command(&self) -> Recognised {
         if self.server == Server::None {
             return Recognised::default();
         }
@@ -65,6 +70,12 @@ impl Service {
             };
         }
         found
+    }
+
+    /// What its environment says to the server that its command is.
+    fn variables(&self) -> Vec<Variable> {
+        let pairs = self.environment.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.by_command().server.map(|server| servers::variables(server, pairs)).unwrap_or_default()
     }
 }
 
@@ -204,30 +215,44 @@ fn reach(socket: &Socket) -> Reach {
 
 /// What does not work with the server that the unit runs. `server = "none"` says that nothing is known of it.
 pub fn check_server(unit: &Unit) -> Vec<Problem> {
-    let found = unit.service.recognised();
-    let sockets: Vec<servers::Socket<'_>> = unit
-        .sockets
-        .iter()
-        .map(|socket| servers::Socket {
-            name: &socket.name,
-            address: socket.listen.to_string(),
-            reach: reach(socket),
-        })
-        .collect();
-    let facts = Facts {
-        found: &found,
-        sockets: &sockets,
-        instances: unit.service.instances.into(),
-        stops_by_unit: unit.places.of("service.stop-signal").is_some(),
-    };
-    let problem = |Advice { weight, what, hint }: Advice| {
-        let (place, fault) = (unit.place("service.command"), RuleFault::Server { what, hint });
+    let (command, variables) = (unit.service.by_command(), unit.service.variables());
+    let all = advice(unit, &command.clone().with(&variables));
+    let without = advice(unit, &command);
+    let said = |one: Advice| {
+        // What the command itself does not say comes of a variable.
+        let guilty = variables.iter().find(|variable| {
+            let alone = std::slice::from_ref(*variable);
+            !without.contains(&one) && advice(unit, &command.clone().with(alone)).contains(&one)
+        });
+        let Advice { weight, what, hint } = one;
+        let (key, what) = match guilty {
+            Some(variable) => ("service.environment", format!("`{}`: {what}", variable.name)),
+            None => ("service.command", what),
+        };
+        let (place, fault) = (unit.place(key), RuleFault::Server { what, hint });
         match weight {
             Weight::Refused => Problem::error(place, fault),
             Weight::Warned => Problem::warning(place, fault),
         }
     };
-    servers::advice(facts).into_iter().map(problem).collect()
+    all.into_iter().map(said).collect()
+}
+
+/// What there is to say of a unit if this is what it runs.
+fn advice(unit: &Unit, found: &Recognised) -> Vec<Advice> {
+    let socket = |socket: &Socket| servers::Socket {
+        name: socket.name.clone(),
+        address: socket.listen.to_string(),
+        reach: reach(socket),
+    };
+    let sockets: Vec<servers::Socket> = unit.sockets.iter().map(socket).collect();
+    servers::advice(Facts {
+        found,
+        sockets: &sockets,
+        instances: unit.service.instances.into(),
+        stops_by_unit: unit.places.of("service.stop-signal").is_some(),
+        waits_for_notify: unit.service.ready == Ready::Notify,
+    })
 }
 
 #[cfg(test)]
