@@ -186,31 +186,58 @@ fn reachable(address: &Address) -> At {
 }
 
 /// What is wrong with where the processes of an incarnation listen, with the remedy.
-pub(super) fn wrong(unit: &Unit, held: bool, waits: bool, other: Option<(u32, String)>) -> Option<String> {
+pub(super) fn wrong(
+    unit: &Unit,
+    main: u32,
+    held: bool,
+    waits: bool,
+    other: Option<(u32, String)>,
+) -> Option<String> {
     let first = unit.sockets.first()?;
     let address = &first.listen;
+    // The one that listens is below another, which supervise has started.
+    let in_front = other.as_ref().filter(|(pid, _)| *pid != main).map(|_| called(main));
     let found = unit.service.recognised();
-    let hint = match &found.wrapper {
-        Some(wrapper) if wrapper.name.ends_with(" -c") => {
+    let hint = match (&found.wrapper, &in_front) {
+        (Some(wrapper), _) if wrapper.name.ends_with(" -c") => {
             format!("write `exec {}` in its command", wrapper.program)
         }
-        Some(wrapper) => {
+        (Some(wrapper), _) => {
             format!("`{}` stays in front of it: name the program itself, `{}`", wrapper.name, wrapper.program)
         }
-        None => format!(
-            "have it take its socket by LISTEN_FDS, or by its number: `{{fd:{}}}` in the command; a script has to start \
-             it with `exec`",
+        (None, Some(front)) => format!(
+            "its sockets are passed to `{front}` alone (LISTEN_PID): write the server itself into `command`, or have \
+             `{front}` become it (`exec` in a script), or give it the number of its socket, `{{fd:{}}}`",
+            first.name
+        ),
+        (None, None) => format!(
+            "have it take its socket by LISTEN_FDS, or by its number: `{{fd:{}}}` in the command",
             first.name
         ),
     };
     match other {
-        Some((pid, at)) if !waits => Some(format!(
-            "its process {pid} listens on {at}, which is none of its sockets, and none of them is seen to wait for the \
-             clients of {address} (with select or poll it could not be seen)\nhint: {hint}"
-        )),
+        Some((pid, at)) if !waits => {
+            let who = match in_front {
+                Some(front) => format!(
+                    "its main process {main} is `{front}`, and below it process {pid} (`{}`) listens",
+                    called(pid)
+                ),
+                None => format!("its process {pid} (`{}`) listens", called(pid)),
+            };
+            Some(format!(
+                "{who} on {at}, which is none of its sockets, and none of them is seen to wait for the clients of {address} \
+                 (with select or poll it could not be seen)\nhint: {hint}"
+            ))
+        }
         Some(_) | None if !held => Some(format!(
             "none of its processes holds {address}: clients wait there for nobody\nhint: {hint}"
         )),
         Some(_) | None => None,
     }
+}
+
+/// What a process calls itself (proc_pid_comm(5)), which may be anything.
+fn called(pid: u32) -> String {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().chars().filter(|one| !one.is_control()).collect()
 }

@@ -39,6 +39,8 @@ const AGAIN_MS: u64 = 1_000;
 const GRACE_MS: u64 = 2_000;
 /// Milliseconds after it is ready, and after its start where it is not, at which an incarnation is looked at.
 const LOOK_MS: (u64, u64) = (2_000, 5_000);
+/// Milliseconds until it is looked at again while nothing of it listens anywhere yet: a program may take its time.
+const LOOK_AGAIN_MS: [u64; 3] = [3_000, 10_000, 30_000];
 
 /// What is said where no connection came to the incarnation that is asked.
 const OTHERS: &str = "only another incarnation of it answers";
@@ -91,6 +93,8 @@ pub struct Probes {
     flying: BTreeMap<u64, Flying>,
     again: BTreeMap<Run, Mono>,
     looks: BTreeMap<Run, Mono>,
+    /// How often one has been looked at in vain.
+    vain: BTreeMap<Run, usize>,
 }
 
 impl Probes {
@@ -120,6 +124,7 @@ impl Manager {
         self.cancel(run, None);
         self.probes.again.remove(&run);
         self.probes.looks.remove(&run);
+        self.probes.vain.remove(&run);
         self.discard_private(run);
     }
 
@@ -533,8 +538,16 @@ impl Manager {
 
     /// Whether the processes of an incarnation listen where they should.
     fn judge(&mut self, id: ServiceId, run: Run, held: bool, waits: bool, other: Option<(u32, String)>) {
+        let Some(main) = self.processes.get(run).map(|process| process.pid) else { return };
+        if held && !waits && other.is_none() {
+            let times = self.probes.vain.entry(run).or_default();
+            if let Some(after_ms) = LOOK_AGAIN_MS.get(*times) {
+                *times += 1;
+                self.probes.looks.insert(run, self.now.after(*after_ms));
+            }
+        }
         let Some(unit) = self.unit_of(id) else { return };
-        let words = errands::wrong(unit, held, waits, other);
+        let words = errands::wrong(unit, main, held, waits, other);
         if let Some(words) = &words {
             log::warn!("service={} {words}", self.name_of(id));
         }
