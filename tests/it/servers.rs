@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use super::gunicorn::python;
 use super::place::{Place, Who};
@@ -90,14 +89,19 @@ pub fn get(address: SocketAddr) -> String {
     ask(address, "/")
 }
 
-fn ask(address: SocketAddr, path: &str) -> String {
+pub fn ask(address: SocketAddr, path: &str) -> String {
+    answer(address, path).lines().next().unwrap_or_default().to_owned()
+}
+
+/// All of what it says.
+pub fn answer(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(wait::LONG)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text);
-    text.lines().next().unwrap_or_default().to_owned()
+    text
 }
 
 /// Starts it, sees that it is not ready while its application is imported, and that it is once it answers.
@@ -116,7 +120,7 @@ fn is_ready_when_it_answers(place: &mut Place, gate: &str) {
     assert_eq!(web["problems"], serde_json::json!([]), "{web:#}");
 }
 
-fn exists(place: &Place, name: &str) -> Option<()> {
+pub fn exists(place: &Place, name: &str) -> Option<()> {
     place.path(name).exists().then_some(())
 }
 
@@ -315,113 +319,6 @@ fn user_a_port_that_the_old_one_has_is_named() {
     its_own_old_one_is_named(Who::User);
 }
 
-#[test]
-fn user_who_listens_somewhere_else_is_named() {
-    let mut place = with_servers(Who::User);
-    let (address, elsewhere) = (place.address(), place.address());
-    place.write("work/go", "");
-    let script = format!(
-        "#!/bin/sh\n{} -m gunicorn app:app --no-control-socket --bind {elsewhere}\nexit 1\n",
-        python()
-    );
-    place.write("srv/start", &script);
-    serve(&place, "[\"/bin/sh\", \"start\"]", &socket(address));
-    place.run();
-    place.order(&["start", "web"]);
-    let found = wait::within(Duration::from_secs(30), || {
-        place.service("web")["problems"][0].as_str().map(str::to_owned)
-    });
-    let found = found.unwrap_or_else(|| panic!("nothing is said: {:#}", place.service("web")));
-    let rest = format!(
-        " listens on {elsewhere}, which is none of its sockets, and none of them is seen to wait for the clients of {address} \
-         (with select or poll it could not be seen)\n\
-         hint: have it take its socket by LISTEN_FDS, or by its number: `{{fd:http}}` in the command; a script has to \
-         start it with `exec`"
-    );
-    assert!(found.starts_with("its process ") && found.ends_with(&rest), "{found}");
-}
-
-/// What is said of a command before it has run: each message, and its remedy.
-#[track_caller]
-fn is_told(command: &dyn Fn(&Place) -> String, told: &[[&str; 2]], state: &str) {
-    let mut place = with_servers(Who::User);
-    let address = place.address();
-    serve(&place, &command(&place), &socket(address));
-    place.run();
-    let web = place.service("web");
-    let problems: Vec<[&str; 2]> = web["problems"].as_array().unwrap().iter().map(message).collect();
-    let told: Vec<[String; 2]> =
-        told.iter().map(|one| one.map(|text| text.replace("ADDRESS", &address.to_string()))).collect();
-    assert_eq!(problems, told, "{web:#}");
-    assert_eq!(web["state"], state, "{web:#}");
-}
-
-/// Without the place in the unit, and without its line.
-fn message(problem: &serde_json::Value) -> [&str; 2] {
-    let (first, rest) = problem.as_str().unwrap().split_once('\n').unwrap();
-    [first.split_once(".toml:2:11: ").unwrap().1, rest.split_once("\nhint: ").unwrap().1]
-}
-
-#[test]
-fn user_servers_that_leave_or_do_not_take_their_socket_are_refused() {
-    let refused = |command: String, told: [&str; 2]| is_told(&|_| command.clone(), &[told], "failed");
-    refused(
-        python_module("gunicorn", "app:app --reuse-port"),
-        [
-            "with `--reuse-port` the workers of gunicorn ignore the sockets that it is given, and clients wait for ever",
-            "remove `--reuse-port`",
-        ],
-    );
-    refused(
-        python_module("gunicorn", "app:app --daemon"),
-        [
-            "`--daemon` takes gunicorn out of supervise's hands: its first process ends at once",
-            "remove `--daemon`: supervise runs it in the background",
-        ],
-    );
-    refused(
-        python_module("uvicorn", "app:asgi"),
-        [
-            "uvicorn takes a socket only by its number: nobody would answer on `ADDRESS`",
-            "add `--fd {fd:http}`",
-        ],
-    );
-}
-
-#[test]
-fn user_servers_that_cut_requests_or_hide_failures_are_warned_of() {
-    let uwsgi = |place: &Place, more: &str| {
-        format!("\"{} --master --wsgi-file app.py {more}\"", place.path("site/bin/uwsgi").display())
-    };
-    let dies = [
-        "warning: with `--die-on-term` uWSGI cuts the requests in flight when it is stopped",
-        "replace it by `--hook-master-start`, `unix_signal:15 gracefully_kill_them_all`, which finishes them",
-    ];
-    is_told(&|place| uwsgi(place, "--need-app --die-on-term"), &[dies], "stopped");
-    let hides = [
-        "warning: without `--need-app` uWSGI serves errors where the application could not be loaded, and looks ready",
-        "add `--need-app`",
-    ];
-    is_told(&|place| uwsgi(place, "--exit-on-reload"), &[hides], "stopped");
-    let cuts = [
-        "warning: hypercorn with more than one worker cuts the requests in flight when it is stopped",
-        "write `instances = 2` and let each of them have one worker",
-    ];
-    is_told(&|_| python_module("hypercorn", "app:asgi --bind fd://{fd:http} -w 2"), &[cuts], "stopped");
-}
-
-#[test]
-fn user_uwsgi_without_need_app_looks_ready_when_its_application_is_broken() {
-    let mut place = with_servers(Who::User);
-    let address = place.address();
-    let uwsgi = place.path("site/bin/uwsgi");
-    let command = format!("\"{} --master --wsgi-file broken.py --protocol http\"", uwsgi.display());
-    serve(&place, &command, &socket(address));
-    place.run();
-    place.order(&["start", "web"]);
-    assert!(get(address).contains(" 500 "), "{}", get(address));
-}
-
 /// One that says itself when it is ready, as the table knows, and is given five minutes to write its data.
 #[test]
 fn root_redis_says_when_it_is_ready_and_writes_its_data_before_it_ends() {
@@ -442,18 +339,6 @@ fn root_redis_says_when_it_is_ready_and_writes_its_data_before_it_ends() {
     place.order(&["stop", "web"]);
     assert!(work.join("dump.rdb").exists(), "it had no time to write its data");
     assert_eq!(place.service("web")["exit"]["code"], 0);
-}
-
-/// A shell that stays in front of gunicorn: whose sockets they are, gunicorn does not know.
-#[test]
-fn user_a_shell_in_front_of_gunicorn_is_warned_of() {
-    let gunicorn = format!("{} -m gunicorn app:app --no-control-socket", python());
-    let told = [
-        "warning: `sh -c` starts gunicorn as a process of its own, which does not find the sockets that are meant for the \
-         first one (LISTEN_PID)",
-        &format!("write `exec {}` in it, or the command without the shell", python()),
-    ];
-    is_told(&|_| format!("[\"/bin/sh\", \"-c\", \"{gunicorn}\"]"), &[told], "stopped");
 }
 
 /// A request that is under way when the service is stopped gets its answer.
@@ -487,24 +372,4 @@ fn user_uwsgi_finishes_what_has_begun() {
 #[test]
 fn user_uvicorn_finishes_what_has_begun() {
     finishes_what_has_begun(&|_| python_module("uvicorn", "app:asgi --fd {fd:http}"));
-}
-
-#[test]
-fn user_a_pid_file_stops_the_next_generation_and_a_warning_says_so() {
-    let mut place = with_servers(Who::User);
-    let address = place.address();
-    place.write("work/go", "");
-    let pid = place.path("work/pid");
-    let command = python_module("gunicorn", &format!("app:app --no-control-socket --pid {}", pid.display()));
-    serve(&place, &command, &socket(address));
-    place.run();
-    place.order(&["start", "web"]);
-    let web = place.service("web");
-    let problem = web["problems"][0].as_str().unwrap_or_default();
-    let warning = format!("two generations of gunicorn cannot have one pid file, `{}`", pid.display());
-    assert!(problem.contains(&warning), "{web:#}");
-    let said = place.ask(&["restart", "web"]);
-    assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.err.contains("exit status 1: gunicorn could not begin"), "{said:?}");
-    assert_eq!(get(address), "HTTP/1.1 200 OK", "the old one goes on");
 }
