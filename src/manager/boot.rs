@@ -88,6 +88,16 @@ fn find_cgroups(fresh: bool) -> Option<cgroup::Base> {
     found.ok()
 }
 
+/// What tells our cgroups from those of other supervisors: the runtime directory's path, and its lock, which is another
+/// one in another container or chroot. Without a lock nobody is to take ours for his own, nor we another's.
+fn cgroup_tag(runtime_dir: &Path, kept: &Kept) -> String {
+    let path = crc32fast::hash(runtime_dir.as_os_str().as_encoded_bytes());
+    let lock = kept.fd(Kind::Lock, 0).and_then(|lock| files::identity(lock).ok());
+    let (device, inode) = lock.unwrap_or((u64::MAX, kept.keeper));
+    let own = crc32fast::hash(&[device.to_le_bytes(), inode.to_le_bytes()].concat());
+    format!("{path:08x}-{own:08x}")
+}
+
 /// Takes everything there is, and brings it up to date.
 pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     let (soft_nofile, settings) = read_arguments(arguments)?;
@@ -96,7 +106,6 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
     let exits = memfd::Map::new(exits, false)?;
     let (store, fresh) = take_state(&mut kept, &exits)?;
-    let tag = crc32fast::hash(settings.runtime_dir.as_os_str().as_encoded_bytes());
     let mut manager = Manager {
         soft_nofile,
         user: files::effective_user(),
@@ -131,7 +140,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         execs: super::exec::Execs::default(),
         lacking: BTreeMap::new(),
         made: std::collections::BTreeSet::new(),
-        cgroup_tag: format!("{tag:08x}"),
+        cgroup_tag: cgroup_tag(&settings.runtime_dir, &kept),
         handover: None,
         stop_at: None,
         early_signals: Vec::new(),

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::sys::link::Link;
-use crate::sys::{clock, fds, parent};
+use crate::sys::{clock, fds, files, parent};
 use crate::wire::keeper::{BATCH, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb, several};
 
 /// Milliseconds that a keeper has to answer at the start; it does nothing that takes longer.
@@ -313,6 +313,15 @@ impl Kept {
                 self.say(Head { verb: Verb::Drop, entry, value: 0 });
             }
         }
+    }
+
+    /// Gives up the lock of a path. Its file goes first: the keeper's copy is closed only after a while, and whoever wants
+    /// the path meanwhile makes another.
+    pub fn drop_lock(&mut self, id: u64) {
+        if let Some(lock) = self.fd(Kind::PathLock, id) {
+            files::remove_lock(lock);
+        }
+        self.drop(Kind::PathLock, id);
     }
 
     fn free_slot(&mut self) -> Option<u32> {

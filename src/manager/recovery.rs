@@ -88,7 +88,7 @@ impl Manager {
             if !self.listeners.iter().any(|(one, _)| one == number) {
                 // Bound, but its record was never written: bound again when it is wanted.
                 self.kept.drop(Kind::Listener, number);
-                self.kept.drop(Kind::PathLock, number);
+                self.kept.drop_lock(number);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -127,20 +127,42 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 /// Opens, or makes with mode 0600, a lock file and takes its lock (flock(2)) without waiting. None: somebody
 /// holds it. The lock belongs to the open file description, so every copy of the descriptor holds it.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    // SAFETY: flock takes plain numbers.
-    match retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()) {
-        Ok(_) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
+    loop {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        // SAFETY: flock takes plain numbers.
+        match retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        // Who held it may have removed it between our opening and our lock: then it is nobody's any more.
+        let named = fs::symlink_metadata(path).map(|data| (data.dev(), data.ino())).ok();
+        if named == Some(identity(file.as_fd())?) {
+            return Ok(Some(file));
+        }
     }
+}
+
+/// Removes the file of a lock that is held, where it is still that.
+pub fn remove_lock(lock: BorrowedFd<'_>) {
+    let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())) else { return };
+    let named = fs::symlink_metadata(&path).map(|data| (data.dev(), data.ino()));
+    if named.ok() == identity(lock).ok() {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Puts these bytes in the place of what is in a file.
+pub fn rewrite(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(bytes)
 }
 
 /// Opens a directory, not following a symbolic link at its end.

@@ -38,6 +38,7 @@ mod logs_container;
 mod logs_judged;
 mod logs_output;
 mod lookups;
+mod neighbours;
 mod notify_main;
 mod one_answer;
 mod overlap;

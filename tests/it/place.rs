@@ -212,7 +212,7 @@ impl Place {
     /// The cgroups of this place's supervisor: their names have a sum of its runtime directory in them.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let sum = crc32fast::hash(self.path("run").as_os_str().as_encoded_bytes());
-        let start = format!("supervise.{sum:08x}.");
+        let start = format!("supervise.{sum:08x}-");
         let mut found = Vec::new();
         for base in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
             let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

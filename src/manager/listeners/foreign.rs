@@ -15,8 +15,9 @@ use crate::policy::{Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::link::Link;
 use crate::sys::sockets::{self, Local, NotBound};
-use crate::sys::{fds, memfd};
+use crate::sys::{fds, files, memfd};
 use crate::wire::binder::{Done, MOST_BYTES, Task};
+use crate::wire::keeper::Kind;
 use crate::wire::state::header;
 use crate::wire::zygote::Spawn;
 
@@ -30,6 +31,8 @@ struct Flying {
     wanted: Wanted,
     link: Link,
     until: Mono,
+    /// The lock of its path, where that is not kept already.
+    lock: Option<OwnedFd>,
 }
 
 /// All of them, and what came of them.
@@ -71,7 +74,15 @@ impl Manager {
             return Ok(());
         }
         let Spot::Path(path) = &wanted.address.spot else { return Ok(()) };
-        let before = self.listeners.at(&wanted.address).and_then(|(_, listener)| listener.file);
+        let kept = self.listeners.at(&wanted.address);
+        let before = kept.and_then(|(_, listener)| listener.file);
+        let lock = match kept {
+            Some((number, _)) if self.kept.fd(Kind::PathLock, number).is_some() => None,
+            Some(_) | None => {
+                let taken = self.locks().take_path(path);
+                taken.map_err(|failure| self.unbound(&wanted.address, failure))?
+            }
+        };
         let task = Task::Bind {
             path: path.clone(),
             kind: bind::kind(wanted.address.carries).raw(),
@@ -91,7 +102,7 @@ impl Manager {
         let (request, link) = launched;
         self.watch_binder(request, link.as_raw_fd());
         let until = self.now.after(WITHIN_MS);
-        let flying = Flying { service: id, wanted: wanted.clone(), link, until };
+        let flying = Flying { service: id, wanted: wanted.clone(), link, until, lock };
         self.listeners.foreign.flying.insert(request, flying);
         Ok(())
     }
@@ -168,14 +179,16 @@ impl Manager {
     fn binder_ended(&mut self, request: u64, done: Option<Done>, socket: Option<OwnedFd>) {
         let Some(one) = self.listeners.foreign.flying.remove(&request) else { return };
         self.unwatch_probe(one.link.as_raw_fd());
-        let (id, wanted) = (one.service, one.wanted);
+        let (id, wanted, mut lock) = (one.service, one.wanted, one.lock);
         let result = match (done, socket) {
             (Some(Done::There), _) => {
                 let kept = self.listeners.at(&wanted.address).map(|(number, _)| number); // or closed meanwhile
                 self.listeners.foreign.sure.extend(kept);
                 Ok(())
             }
-            (Some(Done::Bound(file)), Some(socket)) => self.take_foreign(id, &wanted, socket, file),
+            (Some(Done::Bound(file)), Some(socket)) => {
+                self.take_foreign(id, &wanted, socket, file, &mut lock)
+            }
             (Some(done), _) => Err(self.not_bound(&wanted.address, done)),
             (None, _) => {
                 let reason =
@@ -184,6 +197,7 @@ impl Manager {
                 Err(Unbound { address, reason: reason.to_owned(), hint: None })
             }
         };
+        lock.iter().for_each(|lock| files::remove_lock(lock.as_fd())); // of no use
         if let Err(unbound) = result {
             self.listeners.foreign.failed.insert((id, wanted.address), unbound);
         }
@@ -203,6 +217,7 @@ impl Manager {
         wanted: &Wanted,
         socket: OwnedFd,
         file: (u64, u64),
+        lock: &mut Option<OwnedFd>,
     ) -> Result<(), Unbound> {
         let down = self.world.get(id).is_none_or(|service| service.is_down() && service.goal == Goal::Down);
         if down {
@@ -228,7 +243,7 @@ impl Manager {
         if kept.is_none() {
             self.store.set(header::NEXT_LISTENER, number);
         }
-        let bound = Bound { socket, file: Some(file), lock: None, foreign: true };
+        let bound = Bound { socket, file: Some(file), lock: lock.take(), foreign: true };
         self.keep_socket(number, id, wanted, bound)?;
         self.listeners.foreign.sure.insert(number);
         Ok(())

@@ -77,8 +77,8 @@ impl Manager {
             };
             let named = files::look(directory.as_fd(), name).map_err(said)?;
             let named = named.filter(|named| named.is_socket).ok_or("its file is gone")?;
-            let locks = self.settings.runtime_dir.join("locks");
-            lock = bind::lock(&locks, path).map_err(|_| "another supervisor holds its path")?;
+            let taken = self.locks().take(directory.as_fd(), name.as_os_str());
+            lock = taken.map_err(|_| "another supervisor holds its path")?;
             files::own(directory.as_fd(), name, wanted.user, wanted.group, wanted.mode).map_err(said)?;
             file = Some(named.identity);
         }

@@ -43,11 +43,7 @@ impl Manager {
         for inode in &inodes {
             let pids = sockets::processes_with(&[*inode]);
             if let Some(runtime_dir) = pids.iter().find_map(|pid| runtime_dir_of(*pid)) {
-                let who =
-                    format!("a supervisor with the runtime directory `{}` has it", runtime_dir.display());
-                let hint =
-                    format!("`supervise --runtime-dir {} status` shows for whom", runtime_dir.display());
-                return (who, hint);
+                return supervisor_has(&runtime_dir);
             }
             if let Some(pid) = pids.first() {
                 return self.one_who_has(*pid);
@@ -108,6 +104,13 @@ impl Manager {
         }
         None
     }
+}
+
+/// That another supervisor has it, and who can say for whom.
+pub(super) fn supervisor_has(runtime_dir: &Path) -> (String, String) {
+    let shown = runtime_dir.display();
+    let who = format!("a supervisor with the runtime directory `{shown}` has it");
+    (who, format!("`supervise --runtime-dir {shown} status` shows for whom"))
 }
 
 /// The runtime directory of the supervisor of which this process is a part.

@@ -141,7 +141,7 @@ impl Listeners {
             sockets::remove_if_it_is(path, identity);
         }
         kept.drop(Kind::Listener, id);
-        kept.drop(Kind::PathLock, id);
+        kept.drop_lock(id);
         Some(listener)
     }
 }

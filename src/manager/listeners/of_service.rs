@@ -2,8 +2,9 @@
 //! gets it. Never starts one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use super::bind::{self, Bound, Failure};
+use super::bind::{self, Bound, Failure, Locks};
 use super::repair::repair;
 use super::{Address, Carries, Listener, Spot, Unbound, Wanted};
 use crate::manager::Manager;
@@ -153,8 +154,7 @@ impl Manager {
         if let Some(taken) = self.take_given(service, wanted) {
             return Ok(taken?);
         }
-        let locks = self.settings.runtime_dir.join("locks");
-        let bound = match bind::bind(wanted, self.user, Some(&locks)) {
+        let bound = match bind::bind(wanted, self.user, Some(&self.locks())) {
             Ok(bound) => bound,
             Err(Failure::Foreign(_)) => {
                 self.bind_foreign(service, wanted)?;
@@ -197,10 +197,30 @@ impl Manager {
         self.keep_socket(number, listener.service, wanted, bound)
     }
 
+    /// Where the locks of paths are: where all supervisors of this user have them, whatever their runtime directories are.
+    pub(super) fn locks(&self) -> Locks {
+        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let common = match self.user {
+            0 => Some(PathBuf::from("/run/supervise")),
+            _ => set("XDG_RUNTIME_DIR").map(|path| path.join("supervise")).or_else(|| {
+                let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+                state.map(|path| path.join("supervise/run"))
+            }),
+        };
+        let runtime_dir = self.settings.runtime_dir.clone();
+        let own = self.kept.fd(Kind::Lock, 0).map(|_| runtime_dir.clone());
+        let directories = common.into_iter().chain(own).map(|path| path.join("locks")).collect();
+        Locks { directories, runtime_dir }
+    }
+
     pub(super) fn unbound(&self, address: &Address, failure: Failure) -> Unbound {
         let (reason, hint) = match failure {
             Failure::Refused(error, hint) => (reason(&error), hint),
             Failure::Taken => return self.taken(address),
+            Failure::Held(runtime_dir) => {
+                let (who, hint) = super::holder::supervisor_has(&runtime_dir);
+                (format!("address already in use: {who}"), Some(hint))
+            }
             Failure::Foreign(part) => {
                 let hint =
                     format!("`{}` can be written by others than the supervisor's user", part.display());
@@ -224,7 +244,7 @@ impl Manager {
             if let (Spot::Path(path), Some(identity), false) = (&wanted.address.spot, file, foreign) {
                 sockets::remove_if_it_is(path, identity);
             }
-            self.kept.drop(Kind::PathLock, number);
+            self.kept.drop_lock(number);
             let hint = "raise the limit on open files (`ulimit -n`) of the supervisor".to_owned();
             let address = wanted.address.clone();
             return Err(Unbound { address, reason: reason(&error), hint: Some(hint) });
