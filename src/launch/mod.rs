@@ -21,7 +21,7 @@ pub use stage::{CPUS, Check, NICE, NOWHERE, Stage};
 use crate::plan::image::Bad;
 use crate::plan::{FIRST_SOCKET, MOST_SOCKETS, Resource};
 use crate::sys::image::{Fault, Image};
-use crate::sys::{clone, errno, exec, fds, gate, identity as rights, limits, signals};
+use crate::sys::{clone, errno, exec, fds, gate, identity as rights, limits, signals, terminal};
 use crate::wire::zygote::{MOST_CLUE_BYTES, Piece, REPORT_BYTES, Report, Weight};
 use clue::Found;
 
@@ -123,6 +123,9 @@ fn arrange(job: &Job<'_>, image: &Image, status: BorrowedFd<'_>) -> Result<(), F
     let layout = image.layout();
     Stage::Session.of(exec::new_session())?;
     place_stdio(job)?;
+    if layout.has_terminal() {
+        Stage::Terminal.of(terminal::take())?;
+    }
     if let Some(score) = layout.oom_score_adj() {
         let tolerated = [errno::EACCES, errno::EPERM, errno::ENOENT];
         tolerate(status, Stage::Oom, &tolerated, limits::set_oom_score(score))?;

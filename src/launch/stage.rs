@@ -10,6 +10,8 @@ pub enum Stage {
     Session,
     /// Standard input, output and error.
     Stdio,
+    /// Standard input, where it is a terminal of the command's own, becomes the one that controls the session.
+    Terminal,
     /// The score of the out-of-memory killer; not writable any more once the user has changed.
     Oom,
     /// Resource limits, priority, processors: raising needs rights that go away below.
@@ -47,10 +49,11 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Plan,
         Self::Session,
         Self::Stdio,
+        Self::Terminal,
         Self::Oom,
         Self::Limits,
         Self::Umask,
@@ -77,6 +80,7 @@ impl Stage {
             Self::Signals => "unblocking signals",
             Self::Session => "starting a session",
             Self::Stdio => "arranging standard input and output",
+            Self::Terminal => "making a terminal the controlling one",
             Self::Oom => "setting the out-of-memory score",
             Self::Limits => "setting resource limits",
             Self::Umask => "setting the umask",
@@ -190,7 +194,7 @@ mod tests {
             assert_eq!((stage as u8, Stage::from_number(index)), (index, Some(stage)));
             assert!((201..=255).contains(&stage.exit_code()));
         }
-        assert_eq!((Stage::from_number(0), Stage::from_number(20)), (None, None));
+        assert_eq!((Stage::from_number(0), Stage::from_number(21)), (None, None));
         for (index, check) in (1_u32..).zip(Check::ALL) {
             assert_eq!(Check::from_number(index), Some(check));
         }

@@ -101,6 +101,7 @@ fn object(plan: &ExecPlan, stage: Stage, report: &Report) -> String {
         | Stage::Gate
         | Stage::Signals
         | Stage::Session
+        | Stage::Terminal
         | Stage::Umask
         | Stage::Keyring
         | Stage::Verify
@@ -150,6 +151,7 @@ fn cause(plan: &ExecPlan, stage: Stage, report: &Report) -> String {
         | Stage::Signals
         | Stage::Session
         | Stage::Stdio
+        | Stage::Terminal
         | Stage::Oom
         | Stage::Limits
         | Stage::Umask
@@ -211,6 +213,7 @@ fn hint(plan: &ExecPlan, stage: Stage, report: &Report, fact: Option<&Fact>) -> 
         | Stage::Signals
         | Stage::Session
         | Stage::Stdio
+        | Stage::Terminal
         | Stage::Oom
         | Stage::Limits
         | Stage::Umask

@@ -117,6 +117,7 @@ pub fn build(inputs: &Inputs) -> Result<ExecPlan, Unfit> {
         oom_score_adj: inputs.oom_score_adj,
         cpus: inputs.cpus.clone(),
         sockets: inputs.listeners.iter().map(passed).chain(inputs.beside.iter().cloned()).collect(),
+        terminal: false,
     };
     plan.check()?;
     Ok(plan)

@@ -14,7 +14,7 @@ use super::{
     MOST_PID_VARIABLES, MOST_SOCKETS, Resource, Unfit,
 };
 
-const MAGIC: u32 = 0x3156_5053;
+const MAGIC: u32 = 0x3256_5053;
 const HEAD_WORDS: usize = 24;
 const HEAD_BYTES: usize = HEAD_WORDS * 4;
 /// The checksum covers everything behind itself.
@@ -31,7 +31,8 @@ pub const MOST_IMAGE_BYTES: usize = 16 << 20;
 const HAS_IDENTITY: u32 = 1;
 const HAS_NICE: u32 = 2;
 const HAS_OOM: u32 = 4;
-const ALL_FLAGS: u32 = HAS_IDENTITY | HAS_NICE | HAS_OOM;
+const HAS_TERMINAL: u32 = 8;
+const ALL_FLAGS: u32 = HAS_IDENTITY | HAS_NICE | HAS_OOM | HAS_TERMINAL;
 
 /// What is wrong with an image. The number travels as the detail of a failure report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +293,11 @@ impl Layout {
         (self.head.flags & HAS_OOM != 0).then_some(self.head.oom_score_adj)
     }
 
+    /// Whether standard input is to control the session.
+    pub fn has_terminal(&self) -> bool {
+        self.head.flags & HAS_TERMINAL != 0
+    }
+
     /// How many sockets travel beside the plan.
     pub fn sockets(&self) -> usize {
         self.head.sockets as usize
@@ -467,6 +473,9 @@ impl ExecPlan {
         if let Some(score) = self.oom_score_adj {
             head.flags |= HAS_OOM;
             head.oom_score_adj = score;
+        }
+        if self.terminal {
+            head.flags |= HAS_TERMINAL;
         }
         head
     }

@@ -149,6 +149,8 @@ pub struct ExecPlan {
     pub cpus: Vec<u32>,
     /// Sockets at descriptors 3 and up, in order.
     pub sockets: Vec<Passed>,
+    /// Whether standard input is a terminal that is to control the command's session.
+    pub terminal: bool,
 }
 
 impl fmt::Debug for ExecPlan {
@@ -186,6 +188,9 @@ impl fmt::Display for ExecPlan {
             line(f, "cpu-affinity", &joined(self.cpus.iter().map(u32::to_string), " "))?;
         }
         line(f, "no-new-privileges", "yes")?;
+        if self.terminal {
+            line(f, "terminal", "its own")?;
+        }
         for (number, socket) in (FIRST_SOCKET..).zip(&self.sockets) {
             line(
                 f,

@@ -282,7 +282,7 @@ fn a_bad_image_is_an_error_of_its_kind() {
         (word(17, 4096), Bad::Count),
         (word(21, 0), Bad::Count),
         (taken, Bad::Room),
-        (word(3, 8), Bad::Value),
+        (word(3, 16), Bad::Value),
         (word(4, u32::MAX), Bad::Value),
         (word(6, 1), Bad::Value),
         (word(10, 0o1000), Bad::Value),

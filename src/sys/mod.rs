@@ -31,6 +31,7 @@ pub mod peer;
 pub mod pipes;
 pub mod poller;
 pub mod process;
+pub mod pty;
 pub mod signals;
 pub mod slots;
 pub mod sockets;

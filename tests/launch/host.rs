@@ -77,6 +77,7 @@ pub fn plan(argv: &[&str]) -> ExecPlan {
         oom_score_adj: None,
         cpus: vec![],
         sockets: vec![],
+        terminal: false,
     }
 }
 

@@ -149,6 +149,14 @@ fn user_limits_that_cannot_be_had_end_the_start() {
 }
 
 #[test]
+fn user_a_terminal_that_is_none_ends_the_start() {
+    let mut plan = shell("echo ran");
+    plan.terminal = true;
+    let outcome = Host::start().run(&plan);
+    assert_eq!((outcome.failure, outcome.output.as_str()), (Some((Stage::Terminal, libc::ENOTTY, 0)), ""));
+}
+
+#[test]
 fn user_a_missing_directory_ends_the_start() {
     let mut plan = shell("echo ran");
     plan.directory = "/no/such/directory".to_owned();

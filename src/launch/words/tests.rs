@@ -17,6 +17,7 @@ fn plan() -> ExecPlan {
         nice: Some(-5),
         oom_score_adj: Some(-900),
         cpus: vec![],
+        terminal: false,
         sockets: vec![Passed { name: "http".to_owned(), address: "0.0.0.0:80".to_owned() }],
     }
 }

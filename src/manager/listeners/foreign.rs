@@ -133,6 +133,7 @@ impl Manager {
             oom_score_adj: None,
             cpus: Vec::new(),
             sockets: Vec::new(),
+            terminal: false,
         };
         let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
         let plan = memfd::sealed(c"supervise-bind", &plan)?;
