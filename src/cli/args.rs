@@ -81,6 +81,8 @@ pub enum Asked {
         name: String,
         /// The command.
         argv: Vec<String>,
+        /// Whether it gets a terminal: with `None` where this client has one.
+        terminal: Option<bool>,
     },
     /// Check units before they run.
     Check(Check),
@@ -332,6 +334,8 @@ fn command(verb: Verb) -> Command {
         Verb::Exec => command
             .hide(true)
             .arg(Arg::new("names").value_name("NAME").required(true).help("The service"))
+            .arg(flag("tty", "Give it a terminal, even where input or output here is none").short('t'))
+            .arg(flag("no-tty", "Give it pipes, even on a terminal").short('T').overrides_with("tty"))
             .arg(Arg::new("argv").value_name("CMD").required(true).last(true).num_args(1..).help(
                 "The command and its arguments; without a slash it is looked up in the service's PATH",
             )),
@@ -430,7 +434,13 @@ fn of_verb(verb: Verb, place: Place, of: &ArgMatches) -> Asked {
     let names: Vec<String> = of.get_many("names").unwrap_or_default().cloned().collect();
     if verb == Verb::Exec {
         let name = names.into_iter().next().unwrap_or_default();
-        return Asked::Exec { place, name, argv: of.get_many("argv").unwrap_or_default().cloned().collect() };
+        let argv = of.get_many("argv").unwrap_or_default().cloned().collect();
+        let terminal = match (of.get_flag("tty"), of.get_flag("no-tty")) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        };
+        return Asked::Exec { place, name, argv, terminal };
     }
     let json = of.get_flag("json");
     let what = match verb {
@@ -522,6 +532,7 @@ mod tests {
             place: Place::default(),
             name: "web".into(),
             argv: vec!["ls".into(), "--json".into(), "--".into()],
+            terminal: None,
         };
         assert_eq!(parsed("exec web -- ls --json --").unwrap(), exec);
         assert!(parsed("exec web").is_err() && parsed("exec -- ls").is_err());

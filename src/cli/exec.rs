@@ -1,12 +1,15 @@
-//! USER. `supervise exec`: a command in a service's context, with this terminal's input and output carried to it and
-//! back. Never gives a descriptor of its own away.
+//! USER. `supervise exec`: a command in a service's context, with this client's input and output carried to it and
+//! back, over pipes or on a terminal. Never gives a descriptor of its own away.
+
+mod terminal;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::ask::explained;
 use super::connection::{Connection, Fault};
@@ -16,10 +19,11 @@ use crate::sys::peer;
 use crate::sys::process;
 use crate::sys::signals;
 use crate::unit::Signal;
-use crate::wire::exec::ExecReply;
+use crate::wire::exec::{ExecReply, Terminal};
 use crate::wire::request::Request;
 use crate::wire::varlink::Answer;
 use crate::wire::verb::Verb;
+use terminal::Joined;
 
 /// What `exec` exits with where the command did not get to run.
 const OURS: u8 = 125;
@@ -28,10 +32,22 @@ const ENDS: usize = 3;
 /// What is passed on to the command: what a terminal's keys and an ordinary `kill` send.
 const PASSED_ON: [i32; 3] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// Runs it and exits as it does.
-pub fn exec(control: &Path, name: String, argv: Vec<String>) -> ExitCode {
-    match executed(control, name, argv) {
-        Ok(code) => ExitCode::from(code),
+/// How long a supervisor that has lost the connection is asked again, and how long between.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs it and exits as it does. It gets a terminal where this client has one for input and output, or as `insisted`.
+pub fn exec(control: &Path, name: String, argv: Vec<String>, insisted: Option<bool>) -> ExitCode {
+    let has_terminal = || io::stdin().is_terminal() && io::stdout().is_terminal();
+    let terminal = insisted.unwrap_or_else(has_terminal).then(terminal::here);
+    match executed(control, name, argv, terminal) {
+        Ok((code, problem)) => {
+            // Said when the terminal is as it was.
+            if let Some(problem) = problem {
+                eprintln!("supervise: {problem}");
+            }
+            ExitCode::from(code)
+        }
         Err(troubles) => {
             let _ = trouble::tell_all(&troubles);
             ExitCode::from(OURS)
@@ -39,39 +55,105 @@ pub fn exec(control: &Path, name: String, argv: Vec<String>) -> ExitCode {
     }
 }
 
-fn executed(control: &Path, name: String, argv: Vec<String>) -> Result<u8, Vec<Trouble>> {
+/// The status, and why it did not get to run.
+fn executed(
+    control: &Path,
+    name: String,
+    argv: Vec<String>,
+    terminal: Option<Terminal>,
+) -> Result<(u8, Option<String>), Vec<Trouble>> {
     let fault = |fault: Fault| vec![explained(control, &fault)];
+    let on_terminal = terminal.is_some();
     let mut connection = Connection::open(control, peer::own_uid()).map_err(fault)?;
-    connection.send(&Request::Exec { name, argv }.call().encode()).map_err(fault)?;
+    let call =
+        |terminal, resume| Request::Exec { name: name.clone(), argv: argv.clone(), terminal, resume }.call();
+    connection.send(&call(terminal, None).encode()).map_err(fault)?;
     let first = answer(&mut connection).map_err(fault)?;
     if first.error.is_some() {
         return Err(trouble::of_answer(&first, Verb::Exec));
     }
-    let mut passed = connection.passed();
-    // A supervisor from before signals were passed on sends none.
+    let passed = connection.passed();
+    let pid = ExecReply::of(first).pid.and_then(|pid| u32::try_from(pid).ok());
+    let mut last = || match answer(&mut connection) {
+        // Input and output are none of the supervisor's, and the command goes on without it.
+        Err(Fault::Broken) => answer_of_another(control, &call(None, pid).encode()),
+        answer => answer,
+    };
+    let last = if on_terminal {
+        // Before the answer is looked at, so that the terminal is put back whatever that is.
+        let joined = on_a_terminal(passed)?;
+        let last = last();
+        joined.part();
+        last
+    } else {
+        let output = on_pipes(passed)?;
+        let last = last();
+        // What it has written comes to its end with it.
+        for carrier in output {
+            let _ = carrier.join();
+        }
+        last
+    };
+    let last = last.map_err(fault)?;
+    if last.error.is_some() {
+        return Err(trouble::of_answer(&last, Verb::Exec));
+    }
+    let reply = ExecReply::of(last);
+    Ok((status(&reply.exit.unwrap_or_default()), reply.problem))
+}
+
+fn on_a_terminal(passed: Vec<OwnedFd>) -> Result<Joined, Vec<Trouble>> {
+    let Some(master) = passed.into_iter().next() else { return Err(nothing_came("no terminal")) };
+    terminal::join(master).map_err(|error| {
+        let text = format!("making this terminal the command's: {}", trouble::reason(&error));
+        vec![Trouble::plain(Exit::Failed, text).hint("`exec -T` runs it with pipes and no terminal")]
+    })
+}
+
+fn nothing_came(what: &str) -> Vec<Trouble> {
+    vec![Trouble::plain(Exit::Failed, format!("the supervisor sent {what} for the command"))]
+}
+
+/// Begins to carry input and output; the two that end with the command's output.
+fn on_pipes(mut passed: Vec<OwnedFd>) -> Result<[JoinHandle<()>; 2], Vec<Trouble>> {
+    // It has none where the supervisor had no descriptor left.
     let pidfd = (passed.len() > ENDS).then(|| passed.remove(ENDS));
     let ends: Result<[OwnedFd; ENDS], _> = passed.try_into();
-    let Ok([input, output, error]) = ends else {
-        return Err(vec![Trouble::plain(
-            Exit::Failed,
-            "the supervisor sent no input and output for the command",
-        )]);
-    };
+    let Ok([input, output, error]) = ends else { return Err(nothing_came("no input and output")) };
     if let Some(pidfd) = pidfd {
-        pass_signals_on(pidfd).map_err(|error| fault(Fault::Other("blocking signals", error)))?;
+        pass_signals_on(pidfd).map_err(|error| {
+            let text = format!("blocking signals: {}", trouble::reason(&error));
+            vec![Trouble::plain(Exit::Failed, text)]
+        })?;
     }
     // Standard input may never end; it is nobody's business once the command has.
     thread::spawn(move || carry(&mut io::stdin(), &mut File::from(input)));
     let out = thread::spawn(move || carry(&mut File::from(output), &mut io::stdout()));
     let err = thread::spawn(move || carry(&mut File::from(error), &mut io::stderr()));
-    let last = answer(&mut connection).map_err(fault)?;
-    // What it has written comes to its end with it.
-    let _ = (out.join(), err.join());
-    let reply: ExecReply = serde_json::from_value(last.parameters).unwrap_or_default();
-    if let Some(problem) = reply.problem {
-        eprintln!("supervise: {problem}");
+    Ok([out, err])
+}
+
+/// The last answer, of the supervisor that has come in place of the one that was asked.
+fn answer_of_another(control: &Path, call: &[u8]) -> Result<Answer, Fault> {
+    let began = Instant::now();
+    let ask = || -> Result<Answer, Fault> {
+        let mut connection = Connection::open(control, peer::own_uid())?;
+        connection.send(call)?;
+        loop {
+            let answer = answer(&mut connection)?;
+            if !answer.continues {
+                return Ok(answer);
+            }
+        }
+    };
+    loop {
+        match ask() {
+            Err(Fault::Broken | Fault::Busy | Fault::Absent(_)) if began.elapsed() < PATIENCE => {
+                thread::park_timeout(PAUSE);
+            }
+            answer => return answer,
+        }
     }
-    Ok(status(&reply.exit.unwrap_or_default()))
 }
 
 /// Has a thread pass signals on, but those that this process was started to ignore, as `nohup` and `&` have it. Before

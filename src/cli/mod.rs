@@ -67,7 +67,9 @@ pub fn main() -> ExitCode {
         Asked::Events { place, names, json } => {
             with(&place, &around, |control| events::watch(control, names, json))
         }
-        Asked::Exec { place, name, argv } => with(&place, &around, |control| exec::exec(control, name, argv)),
+        Asked::Exec { place, name, argv, terminal } => {
+            with(&place, &around, |control| exec::exec(control, name, argv, terminal))
+        }
         Asked::Show { place, name, exec, json } => {
             with(&place, &around, |control| show::show(control, name, exec, json))
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Manager;
 use super::access::Caller;
 use super::control::{Heard, Room, SessionId};
+use super::exec::Wanted;
 use super::inputs::Which;
 use super::parked::Order;
 use super::report::REHEARSING;
@@ -100,7 +101,10 @@ impl Manager {
             Request::Kill { names, signal, all } => self.answer_kill(asker, names, signal, *all),
             Request::Events { names } => self.subscribe(asker, names),
             Request::Show { name, exec } => self.answer_show(asker, name, *exec),
-            Request::Exec { name, argv } => self.answer_exec(asker, name, argv),
+            Request::Exec { name, resume: Some(pid), .. } => self.resume_exec(asker, name, *pid),
+            Request::Exec { name, argv, terminal, resume: None } => {
+                self.answer_exec(asker, Wanted { name, argv, terminal: terminal.as_ref() });
+            }
             Request::Logs { names } => self.answer_logs(asker, names),
         }
     }

@@ -164,7 +164,8 @@ impl Manager {
             self.world.close(); // before the first event: nothing may come up any more
         }
         self.enable_controllers();
-        self.end_execs();
+        self.adopt_execs();
+        self.sweep_exec_groups();
         self.recover();
         self.take_first_news(news);
         if fresh {

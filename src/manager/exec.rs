@@ -1,40 +1,47 @@
 //! ROOT. Commands that an operator runs in a service's context: from the call to a process with exactly the service's
 //! rights, and from its end to the answer. Never takes a descriptor from a client: it is given ends of ours.
 //!
-//! Such a command belongs to its client. Where that goes, or this manager does, it gets HUP and then KILL; nothing
-//! of it is in the state.
+//! Such a command belongs to its client: where that goes, it gets HUP and then KILL. Its input and output, pipes or a
+//! terminal, are between the two of them alone, so they go on where this manager dies. Nothing of it is in the state:
+//! the next manager finds it by its number among what the keeper has.
+
+mod ends;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::Manager;
 use super::access::Caller;
 use super::answer::Asker;
 use super::control::{Room, SessionId};
 use super::inputs::Which;
 use super::kept::is_full;
-use super::launches::{self, Told};
-use super::tree::Tree;
-use super::{Manager, report};
-use crate::launch::{Stage, words};
 use crate::plan::{self, ExecPlan, FIXED_PATH};
 use crate::policy::{Exit, Mono, Run, ServiceId};
 use crate::sys::errno::{self, reason};
-use crate::sys::{cgroup, fds, memfd, parent, process};
-use crate::wire::control::{self, Failed, Failure, Refusal, Reply};
-use crate::wire::exec::ExecReply;
+use crate::sys::pty::{self, Manner, Window};
+use crate::sys::{fds, memfd, peer};
+use crate::wire::control::{Failed, Failure, Refusal, Reply};
+use crate::wire::exec::{ExecReply, Terminal};
 use crate::wire::keeper::Kind;
 use crate::wire::verb::Right;
 use crate::wire::zygote::Spawn;
 
 /// The most commands at a time.
-const MOST_AT_ONCE: usize = 64;
+pub const MOST_AT_ONCE: usize = 64;
+/// How many of them only root and the supervisor's own user may have.
+pub const RESERVED: usize = 16;
+/// The most of any other user.
+pub const MOST_PER_UID: usize = 16;
 /// Numbers of commands are from here on, far above those of incarnations.
 pub const FIRST: u64 = 1 << 48;
-/// Milliseconds between HUP and KILL for one whose client has gone.
+/// Milliseconds between HUP and KILL for one whose client has gone, and for which a client whose connection broke is
+/// waited for.
 const GRACE_MS: u64 = 5_000;
-/// Milliseconds that a group has to become empty once it is killed.
-const EMPTY_MS: i32 = 50;
+/// What the group ends with in which all commands of a service are, each in one of its own: an incarnation's ends with
+/// a number.
+const GROUP: &str = ".exec";
 
 /// Variables that are meant for a service's main process alone.
 const ONLY_MAIN: [&str; 7] = [
@@ -47,21 +54,44 @@ const ONLY_MAIN: [&str; 7] = [
     "WATCHDOG_PID=",
 ];
 
+/// A command as a client asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The name of the service.
+    pub name: &'a str,
+    /// The command.
+    pub argv: &'a [String],
+    /// Its terminal.
+    pub terminal: Option<&'a Terminal>,
+}
+
 /// What is held of one from the call on.
 #[derive(Debug)]
 struct Command {
-    session: SessionId,
-    service: ServiceId,
+    /// Where its end is told; None where the client's connection broke with an earlier manager.
+    session: Option<SessionId>,
+    /// The name of its service; empty where an earlier manager was asked.
+    name: String,
+    /// Who asked; of one that an earlier manager was asked for, whom it runs as.
+    uid: Option<u32>,
     number: u64,
-    plan: ExecPlan,
-    report: OwnedFd,
+    /// The plan and the pipe of its report, which are lost with the manager that made them.
+    launch: Option<(ExecPlan, OwnedFd)>,
     /// Its process and when that began, which are its session too.
     process: Option<(u32, u64)>,
     /// Its cgroup, where it has one.
     group: Option<(String, OwnedFd)>,
-    /// Until it is asked for: the gate, and the client's ends of its standard input, output and error.
-    gate: Option<(OwnedFd, [OwnedFd; 3])>,
+    /// Until it is there: the gate, and the client's ends.
+    gate: Option<(OwnedFd, Vec<OwnedFd>)>,
     kill_at: Option<Mono>,
+    /// How it ended, where there is nobody yet to be told.
+    ended: Option<Exit>,
+}
+
+/// A command's input and output: the standard three, and what the client gets of them.
+struct Ends {
+    ours: [OwnedFd; 3],
+    theirs: Vec<OwnedFd>,
 }
 
 /// All of them.
@@ -73,6 +103,28 @@ pub struct Execs {
 }
 
 impl Execs {
+    /// Whether there is a place for one more of this caller, or why not and what to do.
+    fn has_room(&self, caller: &Caller) -> Result<(), (&'static str, &'static str)> {
+        let all = || self.asked.values().chain(self.running.values());
+        let own = all().filter(|command| command.uid == Some(caller.uid)).count();
+        match all().count() {
+            MOST_AT_ONCE.. => Err(("too many commands run already", "wait until one of them has ended")),
+            _ if caller.is_ours => Ok(()),
+            _ if own >= MOST_PER_UID => {
+                Err(("this user runs too many commands already", "wait until one of them has ended"))
+            }
+            count if count >= MOST_AT_ONCE - RESERVED => {
+                Err(("too many commands run already", "what is left is for root; wait until one has ended"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The process of one, and when it began.
+    pub fn process(&self, number: u64) -> Option<(u32, u64)> {
+        self.running.get(&number)?.process
+    }
+
     /// When one has to be killed.
     pub fn deadline(&self) -> Option<Mono> {
         self.running.values().filter_map(|command| command.kill_at).min()
@@ -81,8 +133,9 @@ impl Execs {
 
 impl Manager {
     /// Has a command cloned. The answer comes when it is there, and the last when it has ended.
-    pub(super) fn answer_exec(&mut self, asker: Asker<'_>, name: &str, argv: &[String]) {
+    pub(super) fn answer_exec(&mut self, asker: Asker<'_>, wanted: Wanted<'_>) {
         let Asker { session, caller } = asker;
+        let name = wanted.name;
         let chosen = match self.resolve(&[name.to_owned()], caller, Right::Logs) {
             Ok(chosen) => chosen,
             Err(refusal) => return self.refuse(session, refusal),
@@ -93,10 +146,10 @@ impl Manager {
         if !self.may_execute(*id, caller) {
             return self.refuse(session, Refusal::NotPermitted(Right::Everything));
         }
-        if self.execs.asked.len() + self.execs.running.len() >= MOST_AT_ONCE {
-            return self.not_executed(session, name, "too many commands run already", None);
+        if let Err((why, hint)) = self.execs.has_room(caller) {
+            return self.not_executed(session, name, why, Some(hint.to_owned()));
         }
-        match self.ask_for_command(session, *id, argv) {
+        match self.ask_for_command(asker, *id, wanted) {
             Ok(()) => {}
             Err(words) => {
                 let (said, hint) = words.split_once("\nhint: ").unwrap_or((&words, ""));
@@ -128,7 +181,14 @@ impl Manager {
         self.reply(session, &Reply::Refused(Refusal::Failed(Box::new(failed))), true);
     }
 
-    fn ask_for_command(&mut self, session: SessionId, id: ServiceId, argv: &[String]) -> Result<(), String> {
+    fn not_executed_of(&mut self, command: &Command, why: &str) {
+        if let Some(session) = command.session {
+            self.not_executed(session, &command.name, why, None);
+        }
+    }
+
+    fn ask_for_command(&mut self, asker: Asker<'_>, id: ServiceId, wanted: Wanted<'_>) -> Result<(), String> {
+        let Wanted { argv, terminal, .. } = wanted;
         self.make_directories(id)?;
         let generation = self.world.get(id).map_or(1, |service| service.generation);
         let which = Which { run: Run(0), instance: 1, generation, before: None, rehearsal: false };
@@ -141,6 +201,11 @@ impl Manager {
         let path = plan.env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or(FIXED_PATH);
         plan.candidates = plan::candidates(argv.first().map_or("", String::as_str), path);
         plan.argv = argv.to_vec();
+        if let Some(terminal) = terminal {
+            plan.terminal = true;
+            plan.env.retain(|pair| !pair.starts_with("TERM="));
+            plan.env.push(format!("TERM={}", terminal.term));
+        }
         plan.check().map_err(|unfit| unfit.to_string())?;
         let short = |error: io::Error| reason(&error);
         let image = plan.encode().map_err(|unfit| unfit.to_string())?;
@@ -148,19 +213,13 @@ impl Manager {
         let (gate_read, gate) = fds::pipe(0).map_err(short)?;
         let (report, report_write) = fds::pipe(0).map_err(short)?;
         fds::set_nonblocking(report.as_fd(), true).map_err(short)?;
-        let (input, input_theirs) = fds::pipe(0).map_err(short)?;
-        let (output_theirs, output) = fds::pipe(0).map_err(short)?;
-        let (error_theirs, error) = fds::pipe(0).map_err(short)?;
+        let Ends { ours, theirs } = match terminal {
+            Some(terminal) => on_terminal(terminal, plan.identity.as_ref().map(|identity| identity.uid))?,
+            None => on_pipes().map_err(short)?,
+        };
         let group = self.exec_group(id, number);
-        self.limit_group(id, group.as_ref().map(|(_, group)| group.as_fd()));
-        let mut parcel: Vec<BorrowedFd<'_>> = vec![
-            image.as_fd(),
-            gate_read.as_fd(),
-            report_write.as_fd(),
-            input.as_fd(),
-            output.as_fd(),
-            error.as_fd(),
-        ];
+        let mut parcel: Vec<BorrowedFd<'_>> = vec![image.as_fd(), gate_read.as_fd(), report_write.as_fd()];
+        parcel.extend(ours.iter().map(AsFd::as_fd));
         parcel.extend(group.as_ref().map(|(_, group)| group.as_fd()));
         let request = self.starts.next_request(self.kept.manager);
         let spawn = Spawn { request, sockets: 0, cgroup: group.is_some() };
@@ -169,40 +228,52 @@ impl Manager {
                 if is_full(&error) { "too much starts at the moment".to_owned() } else { reason(&error) };
             format!("{busy}\nhint: try again")
         })?;
-        let gate = Some((gate, [input_theirs, output_theirs, error_theirs]));
-        let (process, kill_at) = (None, None);
-        let command = Command { session, service: id, number, plan, report, process, group, gate, kill_at };
+        let command = Command {
+            session: Some(asker.session),
+            name: wanted.name.to_owned(),
+            uid: Some(asker.caller.uid),
+            number,
+            launch: Some((plan, report)),
+            process: None,
+            group,
+            gate: Some((gate, theirs)),
+            kill_at: None,
+            ended: None,
+        };
         self.execs.asked.insert(request, command);
         Ok(())
     }
 
-    fn exec_group(&self, id: ServiceId, number: u64) -> Option<(String, OwnedFd)> {
+    /// A group for a command, below the one that holds all of them to the service's limits together.
+    fn exec_group(&mut self, id: ServiceId, number: u64) -> Option<(String, OwnedFd)> {
+        let all = format!("{}{}{GROUP}", self.group_prefix(), self.name_of(id));
         let base = self.cgroups.as_ref()?;
-        let name = format!("{}{}.{number}", self.group_prefix(), self.name_of(id));
-        base.make(&name).ok().map(|group| (name, group))
+        let above = base.make(&all).or_else(|_| base.open(&all)).ok();
+        self.limit_group(id, above.as_ref().map(AsFd::as_fd));
+        let name = format!("{all}/{number}");
+        self.cgroups.as_ref()?.make(&name).ok().map(|group| (name, group))
     }
 
     /// Takes the zygote's answer; gives the descriptor back where it is to somebody else's request.
     pub(super) fn exec_spawned(&mut self, request: u64, pid: u32, pidfd: OwnedFd) -> Result<(), OwnedFd> {
         let Some(mut command) = self.execs.asked.remove(&request) else { return Err(pidfd) };
-        let name = self.name_of(command.service).to_owned();
         // The keeper keeps the status of those alone that it is told of before their gate opens.
         if let Err(error) = self.kept.put(Kind::Process, command.number, pid, pidfd) {
-            self.not_executed(command.session, &name, &reason(&error), None);
+            self.not_executed_of(&command, &reason(&error));
             self.bury(&command);
             return Ok(());
         }
-        command.process = Some((pid, began(pid)));
+        command.process = Some((pid, ends::began(pid)));
         let Some((gate, ends)) = command.gate.take() else { return Ok(()) };
         let reply = Reply::Executed(ExecReply { pid: Some(pid.into()), ..ExecReply::default() });
         let now = self.now;
         // With its pidfd the client passes signals on by its own right, and the kernel judges it.
         let pidfd = self.kept.fd(Kind::Process, command.number).and_then(|fd| fd.try_clone_to_owned().ok());
         let passed = ends.into_iter().chain(pidfd).collect();
-        let room = self
-            .control
-            .as_mut()
-            .map_or(Room::Gone, |control| control.reply_with(command.session, &reply, passed, false, now));
+        let room =
+            self.control.as_mut().zip(command.session).map_or(Room::Gone, |(control, session)| {
+                control.reply_with(session, &reply, passed, false, now)
+            });
         if room == Room::Gone {
             // Its client has gone; the gate closes and the child ends.
             self.kept.drop(Kind::Process, command.number);
@@ -210,8 +281,9 @@ impl Manager {
             return Ok(());
         }
         log::info!(
-            "service={name} pid={pid} a command of an operator: {}",
-            command.plan.argv.first().map_or("", String::as_str)
+            "service={} pid={pid} a command of an operator: {}",
+            command.name,
+            command.launch.as_ref().and_then(|(plan, _)| plan.argv.first()).map_or("", String::as_str)
         );
         self.kept.open_gate(gate);
         self.execs.running.insert(command.number, command);
@@ -221,9 +293,8 @@ impl Manager {
     /// The zygote would not. False where that was somebody else's request.
     pub(super) fn exec_refused(&mut self, request: u64, errno: i32) -> bool {
         let Some(command) = self.execs.asked.remove(&request) else { return false };
-        let name = self.name_of(command.service).to_owned();
         let why = format!("no process could be made: {}", errno::words(errno));
-        self.not_executed(command.session, &name, &why, None);
+        self.not_executed_of(&command, &why);
         self.bury(&command);
         true
     }
@@ -235,141 +306,78 @@ impl Manager {
             self.exec_refused(request, libc::EPIPE);
         }
     }
+}
 
-    /// One has ended: the client is told how.
-    pub(super) fn exec_ended(&mut self, number: u64, exit: Exit) {
-        self.kept.drop(Kind::Process, number);
-        let Some(command) = self.execs.running.remove(&number) else { return };
-        let (exit, problem) = match launches::read(command.report.as_fd()) {
-            Told::Failed(report, fact) => {
-                let code = match (report.stage == Stage::Exec as u8, report.errno) {
-                    (true, errno::ENOENT) => 127,
-                    (true, _) => 126,
-                    (false, _) => 125,
-                };
-                let words = words::explain(&command.plan, &report, fact.as_ref()).to_string();
-                (told(Exit::Code(code)), Some(words))
-            }
-            Told::Executed | Told::Pending => (told(exit), None),
+/// Pipes for a command and its client.
+fn on_pipes() -> io::Result<Ends> {
+    let (input, input_theirs) = fds::pipe(0)?;
+    let (output_theirs, output) = fds::pipe(0)?;
+    let (error_theirs, error) = fds::pipe(0)?;
+    Ok(Ends { ours: [input, output, error], theirs: vec![input_theirs, output_theirs, error_theirs] })
+}
+
+/// A terminal of its own for a command, which belongs to whom the command runs as; the client gets the master and
+/// nobody else has it. Without a user to become that is this process's own.
+fn on_terminal(terminal: &Terminal, uid: Option<u32>) -> Result<Ends, String> {
+    let said = |error: io::Error| {
+        let hint = match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => "mount devpts at /dev/pts, or use `exec -T`",
+            Some(libc::ENOSPC) => "the sysctl kernel.pty.max says how many there may be; or use `exec -T`",
+            _ => "`exec -T` runs it with pipes and no terminal",
         };
-        let reply = Reply::Executed(ExecReply { pid: None, exit, problem });
-        self.reply(command.session, &reply, true);
-        self.bury(&command);
-    }
-
-    /// A client has gone: its command is told so, and has a moment.
-    pub(super) fn exec_left(&mut self, session: SessionId) {
-        let at = self.now.after(GRACE_MS);
-        for command in self.execs.running.values_mut().filter(|command| command.session == session) {
-            command.kill_at = Some(at);
-            if let Some(pidfd) = self.kept.fd(Kind::Process, command.number) {
-                let _ = process::signal(pidfd, libc::SIGHUP);
-            }
-        }
-    }
-
-    /// Kills those whose time is over.
-    pub(super) fn keep_execs(&mut self) {
-        let (now, keeper) = (self.now, self.kept.keeper_pid);
-        for command in self.execs.running.values_mut() {
-            if command.kill_at.is_some_and(|at| at <= now) {
-                command.kill_at = None;
-                kill(command, self.kept.fd(Kind::Process, command.number), keeper);
-            }
-        }
-    }
-
-    /// Ends all of them: those of this manager, and those of one before it, which have no client any more.
-    pub(super) fn end_execs(&mut self) {
-        for number in self.kept.ids(Kind::Process).into_iter().filter(|number| *number >= FIRST) {
-            if let Some(pidfd) = self.kept.fd(Kind::Process, number) {
-                let pid = process::pid_of(pidfd);
-                let began = pid.map_or(0, began);
-                let _ = process::signal(pidfd, libc::SIGKILL);
-                if let Some(pid) = pid {
-                    end_session((pid, began), self.kept.keeper_pid);
-                }
-            }
-            self.kept.drop(Kind::Process, number);
-        }
-        for command in std::mem::take(&mut self.execs.running).into_values() {
-            self.bury(&command);
-        }
-        let Some(base) = &self.cgroups else { return };
-        // The number alone tells them from incarnations: a service can have any name.
-        let ours = |name: &&String| {
-            name.rsplit('.').next().and_then(|end| end.parse().ok()).is_some_and(|end: u64| end >= FIRST)
-        };
-        for name in base.names(&self.group_prefix()).unwrap_or_default().iter().filter(ours) {
-            if let Ok(group) = base.open(name) {
-                clear(group.as_fd());
-                let _ = base.remove(name);
-            }
-        }
-    }
-
-    /// Ends what a command has left behind, and removes its group.
-    fn bury(&self, command: &Command) {
-        let (Some((name, group)), Some(base)) = (&command.group, &self.cgroups) else {
-            if let Some(process) = command.process {
-                end_session(process, self.kept.keeper_pid);
-            }
-            return;
-        };
-        clear(group.as_fd());
-        if let Err(error) = base.remove(name) {
-            log::warn!("removing the cgroup {name}: {}", reason(&error));
-        }
-    }
+        format!("making a terminal: {}\nhint: {hint}", reason(&error))
+    };
+    let (master, slave) = pty::open().map_err(said)?;
+    pty::give(slave.as_fd(), uid.unwrap_or_else(peer::own_uid)).map_err(said)?;
+    let window = Window { rows: terminal.rows, columns: terminal.columns, pixels: (0, 0) };
+    pty::set_window(master.as_fd(), window).map_err(said)?;
+    Manner::of(slave.as_fd()).and_then(|manner| manner.of_utf8().set(slave.as_fd())).map_err(said)?;
+    let copy = || slave.try_clone().map_err(said);
+    Ok(Ends { ours: [copy()?, copy()?, copy()?], theirs: vec![master] })
 }
 
-/// Kills what is in a group, and gives it a moment to be gone.
-fn clear(group: BorrowedFd<'_>) {
-    for _ in 0..EMPTY_MS {
-        match cgroup::is_populated(group) {
-            Ok(true) => {
-                let _ = cgroup::kill(group);
-                let _ = parent::wait(&[], 1, &mut []);
-            }
-            Ok(false) | Err(_) => return,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(execs: &mut Execs, uid: u32, count: usize) {
+        for _ in 0..count {
+            execs.last += 1;
+            let command = Command {
+                session: None,
+                name: String::new(),
+                uid: Some(uid),
+                number: execs.last,
+                launch: None,
+                process: None,
+                group: None,
+                gate: None,
+                kill_at: None,
+                ended: None,
+            };
+            match count % 2 {
+                0 => execs.asked.insert(execs.last, command),
+                _ => execs.running.insert(execs.last, command),
+            };
         }
     }
-}
 
-/// When a process began, by which its session is told from a later one of the same number.
-fn began(pid: u32) -> u64 {
-    process::stat(pid).map_or(0, |stat| stat.start_time)
-}
-
-/// Ends what is left of the session that a command led, where no cgroup says what is its own.
-fn end_session((leader, start_time): (u32, u64), keeper: u32) {
-    let _ = Tree::Session { leader, start_time, keeper: Some(keeper) }.kill();
-}
-
-fn kill(command: &Command, pidfd: Option<BorrowedFd<'_>>, keeper: u32) {
-    match (&command.group, command.process) {
-        (Some((_, group)), _) => drop(cgroup::kill(group.as_fd())),
-        (None, Some(process)) => end_session(process, keeper),
-        (None, None) => {}
-    }
-    if let Some(pidfd) = pidfd {
-        let _ = process::signal(pidfd, libc::SIGKILL);
-    }
-}
-
-/// How it ended, as a client reads it; None where nobody knows.
-fn told(exit: Exit) -> Option<control::Exit> {
-    match exit {
-        Exit::Code(code) => Some(control::Exit {
-            code: Some(code),
-            meaning: format!("exit status {code}"),
-            ..control::Exit::default()
-        }),
-        Exit::Signal(number) => {
-            let name = report::signal_name(number);
-            let meaning = format!("ended by SIG{name}");
-            Some(control::Exit { signal: Some(name), meaning, ..control::Exit::default() })
-        }
-        Exit::Unknown => None,
+    #[test]
+    fn no_user_takes_all_places_and_no_users_take_those_of_root() {
+        let caller = |uid| Caller { uid, groups: vec![], is_ours: uid == 0 };
+        let mut execs = Execs::default();
+        of(&mut execs, 1, MOST_PER_UID - 1);
+        assert!(execs.has_room(&caller(1)).is_ok());
+        of(&mut execs, 1, 1);
+        assert!(execs.has_room(&caller(1)).unwrap_err().0.contains("this user"));
+        assert!(execs.has_room(&caller(2)).is_ok() && execs.has_room(&caller(0)).is_ok());
+        of(&mut execs, 2, MOST_AT_ONCE - RESERVED - MOST_PER_UID - 1);
+        assert!(execs.has_room(&caller(3)).is_ok());
+        of(&mut execs, 2, 1);
+        assert!(execs.has_room(&caller(3)).unwrap_err().1.contains("for root"));
+        of(&mut execs, 0, RESERVED - 1);
+        assert!(execs.has_room(&caller(0)).is_ok() && execs.has_room(&caller(3)).is_err());
+        of(&mut execs, 0, 1);
+        assert!(execs.has_room(&caller(0)).is_err());
     }
 }

@@ -37,6 +37,7 @@ impl Manager {
         for run in runs {
             self.watch_process(run);
         }
+        self.watch_execs();
         let path = socket_in(&self.settings.runtime_dir);
         let listener = match bind(&path) {
             Ok(socket) => {

@@ -16,7 +16,7 @@ mod directories;
 mod ends;
 mod errands;
 mod events;
-mod exec;
+pub mod exec;
 mod handover;
 mod heirs;
 mod inputs;

@@ -168,7 +168,8 @@ impl Manager {
         old.sort_unstable();
         old.dedup();
         for run in old {
-            if !living.contains(&run) {
+            // Commands of operators have no place in the state.
+            if !living.contains(&run) && run.0 < super::exec::FIRST {
                 self.forget(run);
             }
         }

@@ -247,7 +247,7 @@ impl Manager {
             self.exits.load(exits::offset(cursor, places), &mut bytes);
             if let Some(record) = ExitRecord::decode(&bytes) {
                 if record.run >= super::exec::FIRST {
-                    self.exec_ended(record.run, exit_of(&record));
+                    self.exec_ended(record.run, Some(record.pid), exit_of(&record));
                 }
                 let run = Run(record.run);
                 self.hear(run); // how it began, and what it said, come before how it ended
@@ -280,10 +280,11 @@ impl Manager {
             }
         }
         for (run, since_ms) in self.watched.unsettled.clone() {
-            let status = self.processes.get(run).and_then(|known| {
+            let main = self.processes.get(run).map(|known| known.main());
+            let known = main.map(|main| (main.pid, main.start_time));
+            let status = known.or_else(|| self.execs.process(run.0)).and_then(|(pid, start_time)| {
                 let pidfd = self.kept.fd(Kind::Process, run.0)?;
-                let main = known.main();
-                process::foreign_status(pidfd, main.pid, main.start_time)
+                process::foreign_status(pidfd, pid, start_time)
             });
             let exit = match status {
                 Some(status) => exit_of_wait(status),
@@ -291,6 +292,10 @@ impl Manager {
                 None => Exit::Unknown,
             };
             self.watched.unsettled.remove(&run);
+            if run.0 >= super::exec::FIRST {
+                self.exec_ended(run.0, None, exit);
+                continue;
+            }
             self.hear(run);
             if let Some(id) = self.service_of(run) {
                 self.note_end(run, false);

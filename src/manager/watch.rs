@@ -179,6 +179,18 @@ impl Manager {
         }
     }
 
+    /// Watches the ends of commands of operators that no keeper may tell.
+    pub(super) fn watch_execs(&mut self) {
+        for number in self.kept.ids(Kind::Process).into_iter().filter(|number| *number >= super::exec::FIRST)
+        {
+            if let Some(raw) = self.kept.fd(Kind::Process, number).map(|fd| fd.as_raw_fd())
+                && self.register(raw, PIDFD, Run(number), Interest::READABLE)
+            {
+                self.watched.pidfds.insert(Run(number), raw);
+            }
+        }
+    }
+
     /// Watches a tree that is being cleared.
     pub(super) fn watch_tree(&mut self, id: ServiceId, run: Run) {
         if self.watched.trees.contains_key(&run) {

@@ -104,6 +104,14 @@ impl Base {
         Ok(names.filter(|name| name.starts_with(prefix)).collect())
     }
 
+    /// The names of the groups directly below one.
+    pub fn names_below(&self, name: &str) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(self.path.join(name))?;
+        let groups =
+            entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        Ok(groups.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+
     /// Opens a group that is there.
     pub fn open(&self, name: &str) -> io::Result<OwnedFd> {
         open_directory(Some(self.directory.as_fd()), Path::new(name))

@@ -113,6 +113,16 @@ fn take(set: u64, within: *const libc::timespec) -> io::Result<Got> {
     Ok(Got { signal: signal as i32, sender: by_process.then_some(pid as u32), by_kernel })
 }
 
+/// Has a blocked signal do at once what it does by default, to the whole process; for one that stops it this returns
+/// when it goes on.
+pub fn deliver(signal: i32) -> io::Result<()> {
+    let before = change_mask(libc::SIG_UNBLOCK, bits(&[signal]))?;
+    // SAFETY: raise takes a plain number; what it does is the default, as no handler is ever installed.
+    let raised = retry(|| unsafe { libc::raise(signal) }.into());
+    restore(before)?;
+    raised.map(drop)
+}
+
 /// Has the default done for a signal; whether it was ignored before.
 pub fn default_one(signal: i32) -> io::Result<bool> {
     dispose(signal, libc::SIG_DFL).map(|before| before == libc::SIG_IGN)

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use super::control::{Refusal, Reply};
+use super::exec::Terminal;
 use super::names::{MOST_NAME, MOST_NAMES, is_glob};
 use super::varlink::{Call, SERVICE, Standard};
 use super::verb::{DESCRIPTION, INTERFACE, Rights, Verb};
@@ -115,6 +116,10 @@ pub enum Request {
         name: String,
         /// The command: at least one word.
         argv: Vec<String>,
+        /// Its terminal; without it gets pipes.
+        terminal: Option<Terminal>,
+        /// The pid of one that runs already: its end is waited for, by a client whose connection broke.
+        resume: Option<u32>,
     },
     /// The log files of services: of these, or of all where there is no name.
     Logs {
@@ -171,7 +176,7 @@ impl Request {
             }
             Self::Kill { names, signal, all } => json!({ "names": names, "signal": signal, "all": all }),
             Self::Show { name, exec } => json!({ "name": name, "exec": exec }),
-            Self::Exec { name, argv } => json!({ "name": name, "argv": argv }),
+            Self::Exec { name, argv, .. } => json!({ "name": name, "argv": argv }),
             Self::Start(order)
             | Self::Stop { order, .. }
             | Self::Restart { order, .. }
@@ -192,6 +197,10 @@ impl Request {
             }
             (Self::Restart { stop_first: true, .. }, Value::Object(map)) => {
                 map.insert("stop_first".into(), true.into());
+            }
+            (Self::Exec { terminal, resume, .. }, Value::Object(map)) => {
+                map.extend(terminal.as_ref().map(|terminal| ("terminal".into(), json!(terminal))));
+                map.extend(resume.map(|pid| ("resume".into(), pid.into())));
             }
             (Self::Scale { instances, .. }, Value::Object(map)) => {
                 map.insert("instances".into(), (*instances).into());
@@ -282,15 +291,20 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
             only(call, &["name", "exec"])?;
             Request::Show { name: word(call, "name", MOST_NAME)?, exec: flag(call, "exec", false)? }
         }
-        Verb::Exec => {
-            only(call, &["name", "argv"])?;
-            if !call.more {
-                return Err(Reply::Standard(Standard::ExpectedMore));
-            }
-            Request::Exec { name: word(call, "name", MOST_NAME)?, argv: words(call, "argv")? }
-        }
+        Verb::Exec => exec(call)?,
     };
     Ok(Understood::Ask(request))
+}
+
+fn exec(call: &Call) -> Result<Request, Reply> {
+    only(call, &["name", "argv", "terminal", "resume"])?;
+    let request = Request::Exec {
+        name: word(call, "name", MOST_NAME)?,
+        argv: words(call, "argv")?,
+        terminal: given(call, "terminal", Terminal::of)?,
+        resume: given(call, "resume", |value| u32::try_from(value.as_u64()?).ok())?,
+    };
+    if call.more { Ok(request) } else { Err(Reply::Standard(Standard::ExpectedMore)) }
 }
 
 /// The two methods of `org.varlink.service`.
@@ -351,6 +365,14 @@ fn flag(call: &Call, name: &str, default: bool) -> Result<bool, Reply> {
         None | Some(Value::Null) => Ok(default),
         Some(Value::Bool(value)) => Ok(*value),
         Some(_) => Err(invalid(name)),
+    }
+}
+
+/// A parameter that may be left out, and is wrong where it cannot be read.
+fn given<T>(call: &Call, name: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, Reply> {
+    match call.parameters.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| invalid(name)),
     }
 }
 
@@ -416,6 +438,12 @@ mod tests {
     #[test]
     fn requests_read_back_as_they_were_written() {
         let order = |wait| Order { names: vec!["web".into()], operation: ID.parse().unwrap(), wait };
+        let exec = |terminal, resume| Request::Exec {
+            name: "web".into(),
+            argv: vec!["ls".into(), "-l".into()],
+            terminal,
+            resume,
+        };
         for request in [
             Request::Status { names: vec![], detail: false },
             Request::Status { names: vec!["bagels-*".into()], detail: true },
@@ -430,6 +458,8 @@ mod tests {
             Request::Events { names: vec![] },
             Request::Show { name: "web".into(), exec: true },
             Request::Logs { names: vec!["web".into(), "db-*".into()] },
+            exec(None, None),
+            exec(Some(Terminal { term: "xterm".into(), rows: 24, columns: 80 }), Some(7)),
         ] {
             let call = request.call();
             assert_eq!(understand(&call, Rights::EVERYTHING), Understood::Ask(request));
@@ -481,6 +511,8 @@ mod tests {
             ("Kill", json!({ "names": ["web"] }), "signal"),
             ("Kill", json!({ "names": [], "signal": "HUP" }), "names"),
             ("Kill", json!({ "names": ["web"], "signal": "X".repeat(MOST_SIGNAL + 1) }), "signal"),
+            ("Exec", json!({ "name": "web", "argv": ["ls"], "terminal": true }), "terminal"),
+            ("Exec", json!({ "name": "web", "argv": ["ls"], "resume": -1 }), "resume"),
             ("Show", json!({}), "name"),
             ("Show", json!({ "name": "x".repeat(MOST_NAME + 1) }), "name"),
         ] {

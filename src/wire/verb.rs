@@ -221,9 +221,12 @@ impl Verb {
                  one, as in `supervise exec shop -- bin/manage.py migrate`; so may the service's user, where the service \
                  has no capabilities and no groups that whoever asks lacks. Exits as the command does: its status, 128 \
                  and the number of its signal, 127 when there is no such program, 126 when it cannot be \
-                 executed, 125 when it did not come to that. INT, QUIT and TERM, and \
-                 so Ctrl-C, are passed on to the command; it gets pipes and no terminal. Where this client ends \
-                 before it, it gets HUP and after 5 seconds KILL."
+                 executed, 125 when it did not come to that.\n\n\
+                 Where standard input and output are a terminal, the command gets a terminal of its own, as in \
+                 `supervise exec shop -- bash`: what is typed goes to it as it is, Ctrl-C and Ctrl-Z too, with the \
+                 window's size and TERM; INT, QUIT, TERM or HUP to this client end it. Otherwise, and with `-T`, it gets \
+                 pipes, and INT, QUIT and TERM are passed on to it. With `-t` it gets a terminal in any case. Where this \
+                 client ends before it, it gets HUP and after 5 seconds KILL."
             }
             Self::Logs => {
                 "Times are local. T is `02:10`, `2026-11-23 02:10`, `10min ago`, `yesterday` or RFC 3339. On a \

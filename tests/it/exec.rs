@@ -42,6 +42,12 @@ fn root_a_command_has_the_context_of_its_service() {
     let group = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     if place.service("web")["tracking"] == "cgroup" {
         assert_ne!(group(pid), group(of_service));
+        // All commands of the service are in one, which has its limits.
+        let own = group(pid).lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
+        let (above, number) = own.rsplit_once('/').unwrap();
+        assert!(above.ends_with(".web.exec") && number.parse::<u64>().is_ok(), "{own}");
+        let said = place.ask(&["exec", "web", "--", "cat", "/proc/self/cgroup"]);
+        assert!(said.out.lines().any(|line| line.starts_with(&format!("0::{above}/"))), "{said:?}");
     }
     // It ends with its client.
     client.kill().unwrap();
@@ -106,7 +112,7 @@ fn root_only_root_and_the_service_itself_run_commands_as_it() {
 }
 
 #[test]
-fn user_a_command_whose_manager_dies_ends_with_it() {
+fn user_a_command_goes_on_where_its_manager_dies_and_ends_without_its_client() {
     let mut place = Place::new(Who::User);
     place.unit("web", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n");
     place.run();
@@ -119,17 +125,36 @@ fn user_a_command_whose_manager_dies_ends_with_it() {
         "--",
         "sh",
         "-c",
-        "echo $$; exec sleep 1000",
+        "echo $$; trap '' HUP; read line; [ \"$line\" ] || exec sleep 1000; exit 9",
     ]);
-    let mut client =
-        client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = [0; 16];
-    let count = client.stdout.as_mut().unwrap().read(&mut line).unwrap();
-    let pid: u32 = String::from_utf8_lossy(&line[..count]).trim().parse().unwrap();
+    let mut begin = |place: &Place| {
+        let mut client =
+            client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = [0; 16];
+        let count = client.stdout.as_mut().unwrap().read(&mut line).unwrap();
+        let pid: u32 = String::from_utf8_lossy(&line[..count]).trim().parse().unwrap();
+        assert!(processes::lives(pid) && place.pid_of("web") == service);
+        (client, pid)
+    };
+    // It is the next manager that says how it ended, whether that is before or after the client has asked it.
+    let (mut client, _) = begin(&place);
     place.kill(Role::Manager);
-    wait::until(wait::LONG, "the command's end", || (!processes::lives(pid)).then_some(()));
+    place.reaches("web", "running");
+    client.stdin.take().unwrap().write_all(b"x\n").unwrap();
     let status = wait::until(wait::LONG, "the client's end", || client.try_wait().unwrap());
-    assert_eq!(status.code(), Some(125));
+    assert_eq!(status.code(), Some(9));
+    let (mut client, pid) = begin(&place);
+    place.kill(Role::Manager);
+    processes::signal(pid, libc::SIGTERM);
+    let status = wait::until(wait::LONG, "the client's end", || client.try_wait().unwrap());
+    assert_eq!(status.code(), Some(128 + libc::SIGTERM));
+    // One whose client does not come back is ended.
+    let (mut client, pid) = begin(&place);
+    processes::signal(client.id(), libc::SIGSTOP);
+    place.kill(Role::Manager);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    wait::until(wait::LONG, "the command's end", || (!processes::lives(pid)).then_some(()));
     place.reaches("web", "running");
     assert_eq!(place.pid_of("web"), service);
 }
@@ -158,4 +183,40 @@ fn user_a_signal_to_the_client_reaches_the_command() {
     assert_eq!(ends("", "echo ready; exec sleep 1000", &[libc::SIGQUIT]), Some(131));
     // What its own caller has it ignore is not for the command either.
     assert_eq!(ends("trap '' INT;", script, &[libc::SIGINT, libc::SIGTERM]), Some(6));
+}
+
+#[test]
+fn root_nobody_takes_all_places_for_commands() {
+    let mut place = Place::new(Who::Root);
+    place.unit("web", &UNIT.replace("capabilities = [\"net-raw\"]\n", ""));
+    place.run();
+    place.reaches("web", "running");
+    let begin = || {
+        let account = &place.account;
+        let mut client = place.command_as(account.uid, account.gid, &[], &place.binary());
+        client.arg("--runtime-dir").arg(place.path("run"));
+        client.args(["exec", "web", "--", "sh", "-c", "echo runs; read line"]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let mut client = begin();
+        let mut line = [0; 5];
+        client.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        clients.push(client);
+    }
+    let refused = begin().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(125), "{said}");
+    assert!(said.contains("this user runs too many commands already") && said.contains("hint: "), "{said}");
+    assert_eq!(place.ask(&["exec", "web", "--", "echo", "root"]).out, "root\n");
+    // A place is free again as soon as one has ended.
+    let client = clients.pop().unwrap();
+    assert!(client.wait_with_output().unwrap().status.code().is_some());
+    let mut client = begin();
+    client.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    clients.push(client);
+    for client in clients {
+        client.wait_with_output().unwrap();
+    }
 }

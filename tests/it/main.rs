@@ -24,6 +24,7 @@ mod check;
 mod crash_loop;
 mod dependencies;
 mod exec;
+mod exec_tty;
 mod exits;
 mod explain;
 mod health;

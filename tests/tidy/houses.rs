@@ -153,6 +153,16 @@ pub const BEYOND: &[Beyond] = &[
         why: "signals to the client are meant for the command that it runs",
     },
     Beyond { file: "src/cli/exec.rs", uses: "sys::process", why: "as above" },
+    Beyond {
+        file: "src/cli/exec/terminal.rs",
+        uses: "sys::pty",
+        why: "the client's own terminal is made raw for the command's, and put back",
+    },
+    Beyond {
+        file: "src/cli/exec/terminal.rs",
+        uses: "sys::signals",
+        why: "as above, before a signal ends it",
+    },
     Beyond { file: "src/cli/connection.rs", uses: "sys::link", why: "log files come as descriptors" },
     Beyond {
         file: "src/cli/logs/source.rs",
@@ -186,4 +196,5 @@ pub const BEYOND: &[Beyond] = &[
         uses: "manager::control",
         why: "the limits that the page states are those that are in force",
     },
+    Beyond { file: "src/cli/manual/admin.rs", uses: "manager::exec", why: "as above" },
 ];

@@ -2,6 +2,7 @@
 
 use super::{section, start};
 use crate::manager::control;
+use crate::manager::exec;
 use crate::unit::manual::paragraph_of;
 use crate::wire::request::MOST_GLOBS;
 use crate::wire::{control as replies, names, varlink};
@@ -149,6 +150,17 @@ fn limits() -> Vec<(&'static str, String)> {
                 control::MOST_CLIENTS,
                 control::MOST_PER_UID,
                 control::RESERVED
+            ),
+        ),
+        (
+            "commands of exec",
+            format!(
+                "at most {} at once, {} of one user who is neither root nor the supervisor's own, and {} places are for \
+                 those two alone. Together the commands of a service have its limits on memory, processors and \
+                 processes once more, besides the service itself, where there is a cgroup v2.",
+                exec::MOST_AT_ONCE,
+                exec::MOST_PER_UID,
+                exec::RESERVED
             ),
         ),
         (
