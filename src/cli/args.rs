@@ -181,7 +181,7 @@ pub fn definition() -> Command {
         .subcommand(why())
         .subcommands(Verb::ALL.into_iter().filter(|verb| *verb != Verb::Status).map(command))
         .subcommand(check())
-        .subcommand(completions())
+        .subcommand(super::completions::command())
         .after_help(
             "More commands: reload, scale, kill, events, show, exec, completions\n\
              NAME may be a glob: 'bagels-*'. `supervise COMMAND --help` tells more.",
@@ -219,24 +219,6 @@ fn check() -> Command {
         .arg(flag("offline", "Check the text alone and not this machine, as in a build"))
         .arg(flag("deny-warnings", "Exit with 3 for warnings as well"))
         .arg(flag("json", "Print everything as JSON"))
-}
-
-fn completions() -> Command {
-    Command::new("completions")
-        .hide(true)
-        .about("Print what a shell needs to complete commands, options and names of services")
-        .long_about(
-            "Print what a shell needs to complete commands, options and names of services.\n\n\
-             For bash: `supervise completions bash > /etc/bash_completion.d/supervise`; for zsh a file \
-             `_supervise` in a directory of `$fpath`; for fish `~/.config/fish/completions/supervise.fish`.",
-        )
-        .arg(
-            Arg::new("shell")
-                .value_name("SHELL")
-                .required(true)
-                .value_parser(["bash", "zsh", "fish"])
-                .help("The shell"),
-        )
 }
 
 fn run() -> Command {
