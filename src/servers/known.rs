@@ -50,15 +50,39 @@ pub(super) const DRAIN_HOOK: &str = "unix_signal:15 gracefully_kill_them_all";
 /// Options that name a file with more options.
 const UWSGI_FILES: &[&str] = &["--ini", "--xml", "-x", "--yaml", "-y", "--yml", "--json", "-j", "--config"];
 
+fn is_uwsgi_file(word: &str) -> bool {
+    let ends = [".ini", ".xml", ".yaml", ".yml", ".json"];
+    !word.starts_with('-') && ends.iter().any(|end| word.ends_with(end))
+}
+
 impl Recognised {
     /// Whether a file that is not read here may hold any option.
     pub(super) fn has_file(&self) -> bool {
-        let named = |word: &String| {
-            !word.starts_with('-')
-                && [".ini", ".xml", ".yaml", ".yml", ".json"].iter().any(|end| word.ends_with(end))
-        };
-        self.server == Some(Server::Uwsgi)
-            && (!values(&self.arguments, UWSGI_FILES).is_empty() || self.arguments.iter().any(named))
+        self.server == Some(Server::Uwsgi) && !self.files().is_empty()
+    }
+
+    /// Files of its command line that may hold any option.
+    pub fn files(&self) -> Vec<&str> {
+        let first = self.arguments.first().map(String::as_str).filter(|word| !word.starts_with('-'));
+        match self.server {
+            Some(Server::Gunicorn | Server::Hypercorn) => values(&self.arguments, &["--config", "-c"]),
+            Some(Server::Uwsgi) => {
+                let mut found = values(&self.arguments, UWSGI_FILES);
+                let words = self.arguments.iter().map(String::as_str);
+                found.extend(words.filter(|word| is_uwsgi_file(word)));
+                found.sort_unstable();
+                found.dedup();
+                found
+            }
+            Some(Server::Redis) => first.into_iter().collect(),
+            Some(Server::Uvicorn | Server::Daphne | Server::Granian | Server::Waitress | Server::Celery)
+            | None => Vec::new(),
+        }
+    }
+
+    /// Whether it reads `gunicorn.conf.py` of its directory.
+    pub fn reads_unnamed_file(&self) -> bool {
+        self.server == Some(Server::Gunicorn) && self.files().is_empty()
     }
 
     /// Whether TERM is answered by finishing what has begun.
@@ -148,6 +172,14 @@ impl Server {
             Self::Uvicorn | Self::Hypercorn | Self::Daphne | Self::Granian | Self::Waitress | Self::Redis => {
                 &[]
             }
+        }
+    }
+
+    /// Whether it can be given a socket at all.
+    pub const fn takes_sockets(self) -> bool {
+        match self {
+            Self::Gunicorn | Self::Uwsgi | Self::Uvicorn | Self::Hypercorn | Self::Daphne => true,
+            Self::Granian | Self::Waitress | Self::Celery | Self::Redis => false,
         }
     }
 
@@ -273,6 +305,23 @@ mod tests {
         assert_eq!(of("gunicorn x").proof(), Proof::Extra(Protocol::Http));
         assert_eq!(of("uv run gunicorn x").proof(), Proof::Nothing);
         assert_eq!(of("uv run uvicorn x").proof(), Proof::Listens);
+    }
+
+    #[test]
+    fn files_with_options_are_found() {
+        for (text, files) in [
+            ("gunicorn -c conf.py x", &["conf.py"][..]),
+            ("gunicorn x", &[]),
+            ("uwsgi --ini a.ini b.yaml", &["a.ini", "b.yaml"]),
+            ("uwsgi --master", &[]),
+            ("hypercorn --config=x.toml a", &["x.toml"]),
+            ("redis-server /etc/redis.conf --port 0", &["/etc/redis.conf"]),
+            ("redis-server --port 0", &[]),
+            ("node x.ini", &[]),
+        ] {
+            assert_eq!(of(text).files(), files, "{text}");
+        }
+        assert!(of("gunicorn x").reads_unnamed_file() && !of("gunicorn -c y x").reads_unnamed_file());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::fds::owned;
-use super::retry;
+use super::{look, retry};
 
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
@@ -249,6 +249,14 @@ pub fn has_access_list(path: &Path) -> bool {
     // SAFETY: both names are NUL-terminated, and no byte of the value is asked for.
     let length = unsafe { libc::lgetxattr(text.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) };
     length > 0
+}
+
+/// Where the file system is mounted that a file is on, if nothing of it can be executed.
+pub fn noexec_mount(path: &Path) -> Option<PathBuf> {
+    let text = |path: &Path| c_path(path).ok();
+    let is_noexec = look::is_noexec(&text(path)?);
+    let place = || path.ancestors().find(|at| text(at).is_some_and(|at| look::is_mount(&at)));
+    is_noexec.then(|| place().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// Device and inode of an open file.

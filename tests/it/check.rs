@@ -124,3 +124,92 @@ fn user_own_units_are_checked_as_ones_own() {
         assert_eq!((code, report.as_str()), (Some(0), ""));
     }
 }
+
+/// What nobody can execute where it is, although its mode would let them.
+#[test]
+fn root_a_program_on_a_file_system_without_programs_is_told() {
+    let place = Place::new(Who::Root);
+    fs::create_dir(place.path("mounted")).unwrap();
+    let (mounted, units) = (place.path("mounted"), place.path("units"));
+    place.unit("web", &format!("command = \"{}/web\"\n", mounted.display()));
+    place.write("srv/script", &format!("#!{}/web\n", mounted.display()));
+    fs::set_permissions(place.path("srv/script"), Permissions::from_mode(0o755)).unwrap();
+    place.unit("x", "command = \"./script\"\n");
+    let script =
+        "mount -t tmpfs -o noexec,mode=755 none \"$1\"; cp /bin/true \"$1/web\"; exec \"$2\" check \"$3\"";
+    let mut command = place.command("unshare".as_ref());
+    command.args(["--mount", "sh", "-c", script, "sh"]).args([&mounted, &place.binary(), &units]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let report =
+        String::from_utf8(output.stdout).unwrap().replace(&place.root().display().to_string(), "DIR");
+    let expected = [
+        "DIR/units/web.toml:3:11: `DIR/mounted/web` cannot be executed: the file system at `DIR/mounted` is mounted noexec",
+        "hint: put it somewhere else, or `mount -o remount,exec DIR/mounted`",
+        "DIR/units/x.toml:3:11: the interpreter of `DIR/srv/script`: `DIR/mounted/web` cannot be executed: the file system at \
+         `DIR/mounted` is mounted noexec",
+        "hint: put it somewhere else, or `mount -o remount,exec DIR/mounted`",
+    ];
+    assert_eq!(told(&report), expected, "{report}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(3));
+}
+
+/// What is told of limits before is what is found when they are to be set.
+#[test]
+fn root_limits_that_will_not_hold_are_told_before() {
+    let mut place = Place::new(Who::Root);
+    place.unit("web", "command = \"/bin/sleep 1000\"\n[limits]\nmemory-max = \"1G\"\ncpu-weight = 50\n");
+    let units = place.path("units");
+    let (_, report, _) = checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
+    let before: Vec<bool> = ["`memory-max` will not hold: ", "`cpu-weight` will not hold: "]
+        .map(|one| report.contains(one))
+        .to_vec();
+    place.run();
+    place.reaches("web", "running");
+    let problems = place.service("web")["problems"].to_string();
+    let found: Vec<bool> = ["`memory-max` does not hold: ", "`cpu-weight` does not hold: "]
+        .map(|one| problems.contains(one))
+        .to_vec();
+    assert_eq!(before, found, "{report}{problems}");
+}
+
+/// Options may be where nobody reads them.
+#[test]
+fn root_files_of_servers_are_said_to_be_unread() {
+    let place = Place::new(Who::Root);
+    place.write("srv/gunicorn.conf.py", "workers = 2\n");
+    place.unit("a", "command = \"/bin/sh\"\nserver = \"gunicorn\"\n");
+    place.unit("b", "command = \"/bin/sh --ini /etc/web.ini\"\nserver = \"uwsgi\"\nstop-signal = \"INT\"\n");
+    place.unit("c", "command = \"/bin/sh --config=h.toml\"\nserver = \"hypercorn\"\n");
+    place.unit("d", "command = \"/bin/sh --config=h.toml\"\nserver = \"none\"\n");
+    let units = place.path("units");
+    let (code, report, summary) =
+        checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
+    let expected = [
+        "not checked: a: what `DIR/srv/gunicorn.conf.py` says: options in files of a server are not read",
+        "not checked: b: what `/etc/web.ini` says: options in files of a server are not read",
+        "not checked: c: what `h.toml` says: options in files of a server are not read",
+    ];
+    assert_eq!(told(&report), expected, "{report}");
+    assert_eq!((code, summary.as_str()), (Some(0), "4 units: no problems, 3 not checked\n"));
+}
+
+/// The system's units are checked with the account that their log files want.
+#[test]
+fn root_the_account_of_the_logger_is_missed() {
+    let place = Place::new(Who::Root);
+    place.unit("web", "command = \"/bin/true\"\n");
+    let mut command = place.command(&place.binary());
+    command.env("SUPERVISE_UNITS", place.path("units"));
+    let (_, report, _) = checked(&place, &mut command, &[]);
+    let is_there =
+        fs::read_to_string("/etc/passwd").unwrap().lines().any(|line| line.starts_with("supervise-log:"));
+    let expected: &[&str] = if is_there {
+        &[]
+    } else {
+        &[
+            "warning: there is no user `supervise-log`: log files are written with root's uid",
+            "hint: `useradd --system --shell /usr/sbin/nologin supervise-log` makes it",
+        ]
+    };
+    assert_eq!(told(&report), expected, "{report}");
+}

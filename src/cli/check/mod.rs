@@ -2,6 +2,7 @@
 //! needs root: what only root could see is said to be not checked.
 
 mod finding;
+mod limits;
 mod people;
 mod program;
 mod sockets;
@@ -20,9 +21,11 @@ use crate::manager::read_units::{Found, Judge, read_directories, read_file};
 use crate::plan::FIXED_PATH;
 use crate::sys::files;
 use crate::unit::{
-    self, Account, Command, Context, Probe, Problem, Reload, Severity, Socket, Unit, Who, rules,
+    self, Account, Command, Context, LogTo, Probe, Problem, Reload, Severity, Socket, Unit, Who, rules,
 };
+use crate::wire::settings::LogUser;
 use finding::{Finding, Findings};
+use limits::Controllers;
 use people::People;
 use program::Unfit;
 use sockets::Machine;
@@ -74,7 +77,12 @@ fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
     }
     if !asked.offline {
         let machine = Machine::look(is_user, people.proxies());
+        let controllers = Controllers::look(is_user);
+        if asked.paths.is_empty() && !is_user {
+            check_log_account(&units, &mut people, &mut out);
+        }
         for unit in &units {
+            controllers.check(unit, &mut out);
             World {
                 people: &mut people,
                 machine: &machine,
@@ -125,6 +133,17 @@ fn read(asked: &Check, around: &Surroundings, out: &mut Findings) -> Result<Vec<
     Ok(found)
 }
 
+/// Where there is no account for the logger it stays root's, without capabilities.
+fn check_log_account(units: &[Unit], people: &mut People, out: &mut Findings) {
+    let name = LogUser::NAME;
+    let is_file = |unit: &Unit| unit.log.to == LogTo::File;
+    if units.iter().any(is_file) && people.user(&Account::Name(name.to_owned())).is_err() {
+        let text = format!("there is no user `{name}`: log files are written with root's uid");
+        let hint = Some(format!("`useradd --system --shell /usr/sbin/nologin {name}` makes it"));
+        out.all.push(Finding { unit: String::new(), place: None, is_error: false, text, hint });
+    }
+}
+
 /// The unit, where its text is good.
 fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findings) -> Option<Unit> {
     let said = |text: &str, is_error: bool| {
@@ -145,6 +164,12 @@ fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findin
         Ok(unit) => {
             let identity = add(rules::check_identity(&unit, runner));
             let server = add(unit::check_server(&unit));
+            for file in unit.service.recognised().files() {
+                out.not_checked(
+                    &unit,
+                    &format!("what `{file}` says: options in files of a server are not read"),
+                );
+            }
             (identity && server && found.problems.is_empty()).then_some(unit)
         }
         Err(problems) => {
@@ -227,6 +252,13 @@ impl World<'_> {
             }
         }
         self.check_commands(unit, can_enter.then_some(directory.as_path()), &person, out);
+        // It is read without being named.
+        let unnamed = directory.join("gunicorn.conf.py");
+        if unit.service.recognised().reads_unnamed_file() && unnamed.exists() {
+            let what =
+                format!("what `{}` says: options in files of a server are not read", unnamed.display());
+            out.not_checked(unit, &what);
+        }
         self.check_environment_files(unit, &person, out);
     }
 

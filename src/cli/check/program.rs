@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::walk::{Barrier, Person, Want};
 use crate::plan::candidates;
+use crate::sys::files;
 
 /// Interpreters of interpreters that the kernel follows (binfmt_script).
 const MOST_NESTED: u32 = 5;
@@ -34,7 +35,7 @@ fn found(word: &str, path: &str, directory: &Path, who: &Person) -> Result<PathB
     for candidate in candidates(word, path) {
         let whole = directory.join(&candidate);
         match who.reaches(&whole, Want::Execute) {
-            Ok(program) => return Ok(program),
+            Ok(program) => return executable(program),
             Err(Barrier::Missing(_)) => {}
             Err(barrier) => drop(closed.get_or_insert(barrier)),
         }
@@ -51,6 +52,16 @@ fn found(word: &str, path: &str, directory: &Path, who: &Person) -> Result<PathB
         Some(barrier) => Err(Unfit::No(barrier.to_string(), "name a program".to_owned())),
         None => Err(missing(word, path, directory)),
     }
+}
+
+/// What is mounted so that nothing of it is executed is executed for nobody.
+fn executable(program: PathBuf) -> Result<PathBuf, Unfit> {
+    let Some(mount) = files::noexec_mount(&program) else { return Ok(program) };
+    let mount = mount.display();
+    Err(Unfit::No(
+        format!("`{}` cannot be executed: the file system at `{mount}` is mounted noexec", program.display()),
+        format!("put it somewhere else, or `mount -o remount,exec {mount}`"),
+    ))
 }
 
 fn missing(word: &str, path: &str, directory: &Path) -> Unfit {
