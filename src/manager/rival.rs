@@ -1,11 +1,12 @@
 //! ROOT. Whether a new incarnation could not have an address because an older one of the same service has it: a
 //! metrics port, a debugger. Never more than words.
 
-use std::net::SocketAddr;
+use std::path::Path;
 
 use super::Manager;
 use crate::policy::service::{Ended, Incarnation};
 use crate::policy::{End, ServiceId};
+use crate::sys::sockets::Place;
 use crate::sys::{files, sockets};
 use crate::wire::keeper::Kind;
 
@@ -49,26 +50,42 @@ impl Manager {
             kept.any(|fd| files::identity(fd).is_ok_and(|(_, kept)| kept == inode))
         };
         let mut found = sockets::listeners_of(&pids);
-        found.retain(|one| !given(one.inode));
-        // Not every program says which port it was.
-        let is_said = |address: SocketAddr| {
-            text.split(|letter: char| !letter.is_ascii_digit()).any(|word| word == address.port().to_string())
+        // What is its alone, the next one has in another place.
+        let private = self.probe_path(one.run);
+        let is_private = |at: &Place| match at {
+            Place::Inet(_) => false,
+            Place::Unix(name) => Path::new(name).file_name() == private.file_name(),
         };
-        if found.iter().any(|one| is_said(one.address)) {
-            found.retain(|one| is_said(one.address));
+        found.retain(|one| !given(one.inode) && !is_private(&one.at));
+        // Not every program says which one it was.
+        let is_said = |at: &Place| match at {
+            Place::Inet(address) => {
+                let port = address.port().to_string();
+                text.split(|letter: char| !letter.is_ascii_digit()).any(|word| word == port)
+            }
+            Place::Unix(name) => text.contains(name.as_str()),
+        };
+        if found.iter().any(|one| is_said(&one.at)) {
+            found.retain(|one| is_said(&one.at));
         }
         let pid = found.first()?.pid;
-        let mut addresses: Vec<String> = found.iter().map(|one| one.address.to_string()).collect();
+        let mut addresses: Vec<String> = found.iter().map(|one| one.at.to_string()).collect();
         addresses.dedup();
         addresses.truncate(MOST_NAMED);
         let (addresses, generation) = (addresses.join(", "), one.generation);
         let words =
             format!("its own generation {generation}, which goes on, listens on {addresses} (process {pid})");
-        let hint = format!(
-            "make it a `[socket.NAME]` of the unit, which all generations share; or have the old one end first: \
-             `supervise restart --stop-first {}`, or `[deploy] strategy = \"stop-first\"`",
+        let first = format!(
+            "have the old one end first: `supervise restart --stop-first {}`, or `[deploy] strategy = \"stop-first\"`",
             self.name_of(id)
         );
+        let server = self.unit_of(id).and_then(|unit| unit.service.recognised().server);
+        let hint = match server {
+            Some(server) if !server.takes_sockets() => first,
+            Some(_) | None => {
+                format!("make it a `[socket.NAME]` of the unit, which all generations share; or {first}")
+            }
+        };
         Some(Rival { words, hint })
     }
 }

@@ -10,7 +10,7 @@ use super::supervisor::{Role, Said};
 use super::{pypi, wait};
 
 /// Imports until it may go on; then both a WSGI and an ASGI application.
-const APP: &str = r#"
+pub const APP: &str = r#"
 import asyncio, os, time
 
 WORK = os.environ["WORK"]
@@ -317,6 +317,30 @@ fn root_a_port_that_the_old_one_has_is_named() {
 #[test]
 fn user_a_port_that_the_old_one_has_is_named() {
     its_own_old_one_is_named(Who::User);
+}
+
+/// The same of a path: the private listener of the old one, which has one too, is not named.
+#[test]
+fn user_a_path_that_the_old_one_has_is_named() {
+    let mut place = with_servers(Who::User);
+    let (address, path) = (place.address(), place.path("work/metrics.sock"));
+    place.write("work/go", "");
+    let bind =
+        "import socket\nmetrics = socket.socket(socket.AF_UNIX)\nmetrics.bind(\"PATH\")\nmetrics.listen()\n";
+    let bind = bind.replace("PATH", &path.display().to_string());
+    place.write("srv/measured.py", &format!("{bind}from app import app\n"));
+    serve(&place, &python_module("gunicorn", "measured:app --no-control-socket"), &socket(address));
+    place.run();
+    place.order(&["start", "web"]);
+    let said = place.ask(&["restart", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let worker = super::processes::children(place.pid_of("web"))[0];
+    let first = format!(
+        "web: proving itself: exit status 3: a worker of gunicorn could not boot: the application failed while it was \
+         imported; the traceback is in its last lines; its own generation 1, which goes on, listens on {} (process {worker})",
+        path.display()
+    );
+    assert_eq!(said.err.lines().next(), Some(first.as_str()), "{said:?}");
 }
 
 /// One that says itself when it is ready, as the table knows, and is given five minutes to write its data.

@@ -4,6 +4,7 @@
 //! Sources: proc_pid_net(5), proc_pid_fd(5). The kernel shows only sockets of our own network namespace, and the
 //! descriptors of processes that we may look into.
 
+use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -51,35 +52,59 @@ pub fn inodes(sought: Sought<'_>) -> Vec<u64> {
     found.into_iter().map(|(_, inode)| inode).collect()
 }
 
-/// A TCP listener that a process has open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where somebody listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// TCP.
+    Inet(SocketAddr),
+    /// A Unix socket's path, or a name without a file behind an `@`.
+    Unix(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(out),
+            // Whoever bound it has chosen it.
+            Self::Unix(name) => name.chars().filter(|one| !one.is_control()).try_for_each(|one| one.fmt(out)),
+        }
+    }
+}
+
+/// A listener that a process has open.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listening {
     /// The process.
     pub pid: u32,
     /// Where.
-    pub address: SocketAddr,
+    pub at: Place,
     /// The socket.
     pub inode: u64,
 }
 
-/// TCP listeners that these processes have open, as far as we may see.
+/// TCP and named Unix listeners that these processes have open, as far as we may see.
 pub fn listeners_of(pids: &[u32]) -> Vec<Listening> {
     let text = |table: &str| fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
     let (four, six) = (text("tcp"), text("tcp6"));
-    let rows: Vec<Row> =
-        four.lines().chain(six.lines()).filter_map(inet_row).filter(|row| row.listens).collect();
+    let inet = four.lines().chain(six.lines()).filter_map(inet_row).filter(|row| row.listens);
+    let mut rows: Vec<(u64, Place)> = inet.map(|row| (row.inode, Place::Inet(row.local))).collect();
+    let bytes = fs::read("/proc/net/unix").unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let named = text.lines().skip(1).filter_map(unix_row).filter(|row| !row.0 && !row.2.is_empty());
+    rows.extend(named.map(|row| (row.1, Place::Unix(row.2.to_owned()))));
     let mut found = Vec::new();
     for pid in pids.iter().copied().take(MOST_PROCESSES) {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for entry in entries.flatten().take(MOST_DESCRIPTORS) {
             let Ok(link) = fs::read_link(entry.path()) else { continue };
-            let is_it = |row: &&Row| link.as_os_str() == format!("socket:[{}]", row.inode).as_str();
-            if let Some(row) = rows.iter().find(is_it) {
-                found.push(Listening { pid, address: row.local, inode: row.inode });
+            let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
+            let Some(inode) = inode.and_then(|inode| inode.parse::<u64>().ok()) else { continue };
+            if let Some((inode, at)) = rows.iter().find(|(one, _)| *one == inode) {
+                found.push(Listening { pid, at: at.clone(), inode: *inode });
             }
         }
     }
-    found.sort_unstable_by_key(|one| (one.address, one.pid));
+    found.sort_unstable_by(|one, other| (&one.at, one.pid).cmp(&(&other.at, other.pid)));
     found
 }
 
@@ -188,7 +213,11 @@ mod tests {
         assert_eq!(inodes(Sought::Inet(address, Kind::Stream)).first(), Some(&inode(&tcp)));
         assert_eq!(inodes(Sought::Inet(all, Kind::Stream)).first(), Some(&inode(&tcp)));
         assert_eq!(processes_with(&[inode(&tcp)]), [me]);
-        assert!(listeners_of(&[me]).contains(&Listening { pid: me, address, inode: inode(&tcp) }));
+        assert!(listeners_of(&[me]).contains(&Listening {
+            pid: me,
+            at: Place::Inet(address),
+            inode: inode(&tcp)
+        }));
         let udp = UdpSocket::bind("[::1]:0").unwrap();
         assert_eq!(inodes(Sought::Inet(udp.local_addr().unwrap(), Kind::Datagram)), [inode(&udp)]);
         let dir = tempfile::tempdir().unwrap();
@@ -196,6 +225,9 @@ mod tests {
         let unix = UnixListener::bind(&path).unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         assert_eq!(inodes(Sought::Path(&path)), [inode(&unix)]);
+        let listening =
+            Listening { pid: me, at: Place::Unix(path.display().to_string()), inode: inode(&unix) };
+        assert!(listeners_of(&[me]).contains(&listening));
         assert_eq!(inodes(Sought::Path(&dir.path().join("link/a b"))), [inode(&unix)]);
         let name = format!("supervise-test-{me}");
         let named = UnixDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
