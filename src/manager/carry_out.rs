@@ -27,6 +27,9 @@ impl Manager {
         }
         self.actions = actions;
         self.plan_look(id, event);
+        if let Event::Ready(_) = event {
+            self.restore_rooms(id);
+        }
         if let Event::Empty(run) | Event::Lost(run) = event {
             self.forget(run);
         }

@@ -4,17 +4,15 @@
 use super::Manager;
 use super::events::Seen;
 use super::inputs::Which;
-use super::listeners::Spot;
 use super::notices::Said;
 use super::read_units;
 use crate::launch::words;
 use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
+use crate::sys::clock;
 use crate::sys::errno::reason;
-use crate::sys::{clock, sockets};
 use crate::unit::{Gate, duration_text};
 use crate::wire::control;
-use crate::wire::keeper::Kind;
 use crate::wire::zygote::{Report, Weight};
 
 /// The step at which a rehearsal fails.
@@ -263,11 +261,7 @@ impl Manager {
         self.wanted_sockets(unit)
             .into_iter()
             .map(|(name, address)| {
-                let bound = self.listeners.at(&address).and_then(|(id, _)| self.kept.fd(Kind::Listener, id));
-                let queue = bound.filter(|_| address.has_queue()).and_then(|fd| match address.spot {
-                    Spot::Inet { .. } => sockets::tcp_queue(fd).ok(),
-                    Spot::Path(_) | Spot::Abstract(_) => sockets::unix_queue(fd).ok(),
-                });
+                let queue = self.queue_at(&address);
                 control::Socket {
                     name,
                     address: address.to_string(),

@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 
 use super::place::{Place, Who};
+use super::servers::{get, python_module, serve, socket, with_servers};
 use super::sockets::{another_than, ask, ask_unix};
 use super::{processes, wait};
 
@@ -85,4 +86,75 @@ fn root_what_was_done_to_a_listener_is_undone() {
 #[test]
 fn user_what_was_done_to_a_listener_is_undone() {
     what_was_done_to_a_listener_is_undone(Who::User);
+}
+
+/// Servers call listen() with a length of their own, on a socket that all generations share.
+#[track_caller]
+fn has_the_room_of_its_unit(command: &str, its_own: u32) {
+    let mut place = with_servers(Who::User);
+    place.write("work/go", "");
+    let address = place.address();
+    serve(&place, command, &format!("[restart]\ndelay = \"10ms\"\n{}backlog = 3000\n", socket(address)));
+    place.run();
+    let mut times = 0;
+    let mut is_right = |what: &str| {
+        times += 1;
+        wait::until(wait::LONG, what, || {
+            let said = format!("{address}: it let {its_own} connections wait, 3000 may again");
+            let all = place.stderr().matches(&said).count() == times;
+            (all && place.service("web")["sockets"][0]["backlog"] == 3000).then_some(())
+        });
+        assert!(get(address).contains(" 200"));
+    };
+    place.order(&["start", "web"]);
+    is_right("its room after a start");
+    place.order(&["restart", "web"]);
+    is_right("its room after a restart beside the old one");
+    place.order(&["restart", "--stop-first", "web"]);
+    is_right("its room after a restart");
+    processes::signal(place.pid_of("web"), 9);
+    is_right("its room after a crash");
+}
+
+#[test]
+fn user_hypercorn_has_the_room_of_its_unit() {
+    has_the_room_of_its_unit(&python_module("hypercorn", "app:asgi --bind fd://{fd:http}"), 100);
+}
+
+#[test]
+fn user_uvicorn_has_the_room_of_its_unit() {
+    has_the_room_of_its_unit(&python_module("uvicorn", "app:asgi --fd {fd:http}"), 2048);
+}
+
+/// Nobody takes what waits, and there is room for few.
+#[test]
+fn user_a_queue_that_lets_nobody_in_is_told() {
+    let mut place = Place::new(Who::User);
+    let (path, address) = (place.path("made/s"), place.address());
+    let sockets = format!(
+        "[socket.a]\nlisten = \"{}\"\nbacklog = 1\n[socket.b]\nlisten = \"{address}\"\nbacklog = 1\n",
+        path.display()
+    );
+    place.unit(
+        "web",
+        &format!("command = \"/bin/sleep 1000\"\nserver = \"none\"\nsettle = \"0s\"\n{sockets}"),
+    );
+    place.run();
+    place.reaches("web", "running");
+    let unix = || std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let tcp = || TcpStream::connect(address).unwrap();
+    let waiting = (unix(), tcp());
+    assert_eq!(place.service("web")["problems"], serde_json::json!([]), "one may wait");
+    let more = (unix(), tcp());
+    let full = |at: String| {
+        format!(
+            "{at}: 2 connections wait and no other is let in: they are not taken as fast as they come\nhint: more workers or \
+             `instances`; a longer `backlog` only lets more of them wait"
+        )
+    };
+    let all = [full(path.display().to_string()), full(address.to_string())];
+    assert_eq!(place.service("web")["problems"], serde_json::json!(all));
+    let why = place.ask(&["why", "web"]).out;
+    assert!(all.iter().all(|one| one.lines().all(|line| why.contains(line))), "{why}");
+    drop((waiting, more));
 }

@@ -274,6 +274,36 @@ impl Manager {
         self.listeners.restore(number, listener);
     }
 
+    /// A server that has begun to listen may have cut the queues of its sockets to a length of its own.
+    pub(in crate::manager) fn restore_rooms(&self, id: ServiceId) {
+        for wanted in self.wants(id) {
+            let Some((number, listener)) = self.listeners.at(&wanted.address) else { continue };
+            let Some((_, room)) = self.queue_at(&wanted.address) else { continue };
+            let most = listener.clamped.unwrap_or(wanted.backlog);
+            if listener.service != id || room >= most {
+                continue;
+            }
+            let Some(fd) = self.kept.fd(Kind::Listener, number) else { continue };
+            let (name, address) = (self.name_of(id), &wanted.address);
+            match sockets::listen(fd, wanted.backlog) {
+                Ok(()) => {
+                    log::info!("service={name} {address}: it let {room} connections wait, {most} may again")
+                }
+                Err(error) => log::warn!("service={name} {address}: {}", reason(&error)),
+            }
+        }
+    }
+
+    /// How many connections wait at an address, and how many may; None where nothing waits, or nobody can tell.
+    pub(in crate::manager) fn queue_at(&self, address: &Address) -> Option<(u32, u32)> {
+        let (number, _) = self.listeners.at(address).filter(|_| address.has_queue())?;
+        let fd = self.kept.fd(Kind::Listener, number)?;
+        match address.spot {
+            Spot::Inet { .. } => sockets::tcp_queue(fd).ok(),
+            Spot::Path(_) | Spot::Abstract(_) => sockets::unix_queue(fd).ok(),
+        }
+    }
+
     /// Closes the sockets of a service.
     pub(in crate::manager) fn release_sockets(&mut self, id: ServiceId) {
         for number in self.listeners.of(id) {
@@ -300,6 +330,16 @@ impl Manager {
                 continue;
             }
             problems.extend(clamped_words(listener, wanted.backlog));
+            // The kernel takes one more than it is told (sk_acceptq_is_full).
+            if let Some((waiting, _)) =
+                self.queue_at(&wanted.address).filter(|(waiting, most)| waiting > most)
+            {
+                problems.push(format!(
+                    "{}: {waiting} connections wait and no other is let in: they are not taken as fast as they come\nhint: \
+                     more workers or `instances`; a longer `backlog` only lets more of them wait",
+                    wanted.address
+                ));
+            }
             if is_lost(listener) {
                 problems.push(format!(
                     "{}: its file was removed or replaced: clients do not reach the service\nhint: `supervise restart \
