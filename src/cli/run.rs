@@ -78,6 +78,8 @@ fn try_start(settings: &Settings, ready_fd: Option<RawFd>) -> Result<Infallible,
         Trouble::plain(Exit::Failed, format!("opening /proc/self/exe: {}", reason(&error)))
             .hint("mount /proc; `supervise init -- COMMAND` runs one command without it")
     })?;
+    // What claim takes may be all that is left of a dead keeper's: from here on nothing ends this process but itself.
+    parent::hold_signals();
     let mut carried = claim(settings)?;
     let used = carried.iter().map(|(entry, _)| entry.slot + 1).max().unwrap_or_default();
     for ((kind, id, fd), slot) in from_above.into_iter().zip(used.max(FIRST_FREE_SLOT)..) {

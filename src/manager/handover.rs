@@ -150,6 +150,8 @@ impl Manager {
             fds::set_cloexec(fd, false)?;
             table.push(Carried { entry, fd: fd.as_raw_fd() });
         }
+        // From here on whoever looks for the keeper finds this process.
+        parent::hold_signals();
         let carried = memfd::sealed(c"supervise-carried", &Carried::encode_all(&table))?;
         fds::set_cloexec(carried.as_fd(), false)?;
         if let Some(lock) = self.kept.fd(Kind::Lock, 0) {

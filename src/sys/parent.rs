@@ -35,14 +35,28 @@ fn empty_set() -> libc::sigset_t {
     }
 }
 
+fn taken_set() -> libc::sigset_t {
+    let mut set = empty_set();
+    for signal in TAKEN {
+        // SAFETY: the set is initialised, and the call takes nothing else but a number.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
+/// Keeps the keeper's signals back for [`take_signals`], across an execve: what comes on the way to it is neither lost
+/// nor this process's death.
+pub fn hold_signals() {
+    let set = taken_set();
+    // SAFETY: the set is initialised and outlives the call.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) };
+}
+
 /// Blocks the keeper's signals, puts SIGCHLD and SIGPIPE in order, and returns a non-blocking signalfd.
 pub fn take_signals() -> io::Result<OwnedFd> {
-    let mut set = empty_set();
+    let set = taken_set();
     // SAFETY: plain calls on a set of ours; SIG_DFL and SIG_IGN run no handler.
     unsafe {
-        for signal in TAKEN {
-            libc::sigaddset(&raw mut set, signal);
-        }
         // An inherited SIG_IGN of SIGCHLD would make the kernel throw exits away.
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
