@@ -352,8 +352,8 @@ pub const fn inputs_id(id: ServiceId, generation: u32) -> u64 {
 impl Manager {
     /// Has the inputs of a generation kept.
     pub(super) fn keep_inputs(&mut self, id: ServiceId, generation: u32) {
-        let Some(known) = self.services.get(&id) else { return };
-        let kept = serde_json::to_vec(&known.inputs)
+        let Some(inputs) = self.inputs_of(id, generation) else { return };
+        let kept = serde_json::to_vec(inputs)
             .map_err(std::io::Error::other)
             .and_then(|bytes| memfd::sealed(c"supervise-inputs", &bytes))
             .and_then(|fd| self.kept.put(Kind::Inputs, inputs_id(id, generation), 0, fd));

@@ -136,11 +136,12 @@ impl Manager {
         }
         for (id, inputs) in one.fresh {
             let Some(service) = self.world.get(id) else { continue };
-            let newest = service.newest;
+            let (newest, current) = (service.newest, service.generation);
             if !one.next {
                 // Where something of it runs by now, that has its inputs already.
                 if service.incarnations().next().is_none() {
-                    self.put_inputs(id, newest, inputs);
+                    // Not the newest, where that has failed: it is the one before it that starts.
+                    self.put_inputs(id, current, inputs);
                 }
                 continue;
             }

@@ -269,7 +269,10 @@ impl Manager {
     /// Takes new inputs of a generation in use. They are kept before anything of it is in the state.
     pub(super) fn put_inputs(&mut self, id: ServiceId, generation: u32, inputs: Inputs) {
         if let Some(known) = self.services.get_mut(&id) {
-            known.inputs = inputs;
+            match known.older.get_mut(&generation) {
+                Some(older) => *older = inputs,
+                None => known.inputs = inputs,
+            }
             self.readings.failed.remove(&id);
             self.keep_inputs(id, generation);
             self.write_book();

@@ -122,3 +122,37 @@ fn user_environment_files_are_read_as_the_user() {
     place.reaches("web", "running");
     assert_eq!(variable(&place, "web", "A"), Some("of the user".into()));
 }
+
+#[test]
+fn user_a_start_reads_its_inputs_again_also_after_a_generation_that_failed() {
+    let mut place = Place::new(Who::User);
+    let file = place.path("srv/here.env");
+    fs::write(&file, "GOOD=1\n").unwrap();
+    let files = format!("environment-files = [\"{}\"]\n", file.display());
+    let command = "command = [\"/bin/sh\", \"-c\", \"[ $GOOD ] && exec sleep 1000; exit 1\"]\nsettle = \"10ms\"\n";
+    let socket = format!("[socket.http]\nlisten = \"{}\"\n", place.path("srv/web.sock").display());
+    place.unit("web", &format!("{command}{files}{socket}"));
+    place.run();
+    place.reaches("web", "running");
+    fs::write(&file, "GOOD=\n").unwrap();
+    assert_eq!(place.ask(&["restart", "web"]).code, Some(1));
+    assert_eq!(variable(&place, "web", "GOOD").as_deref(), Some("1"));
+    fs::write(&file, "GOOD=2\n").unwrap();
+    for kill in [false, true] {
+        place.order(&["stop", "web"]);
+        place.order(&["start", "web"]);
+        assert_eq!(variable(&place, "web", "GOOD").as_deref(), Some("2"));
+        // A crash repeats it, in the next manager too.
+        if kill {
+            place.kill(super::supervisor::Role::Manager);
+        }
+        let pid = place.pid_of("web");
+        processes::signal(pid, 9);
+        wait::until(wait::LONG, "another process", || {
+            let next = place.try_status()?["services"][0]["pid"].as_u64()?;
+            (next != u64::from(pid)).then_some(())
+        });
+        place.reaches("web", "running");
+        assert_eq!(variable(&place, "web", "GOOD").as_deref(), Some("2"));
+    }
+}
