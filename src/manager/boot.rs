@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::budget::Budget;
 use super::inputs::{self, Inputs, questions};
 use super::kept::{Kept, News};
 use super::listeners::NotAll;
@@ -16,12 +17,13 @@ use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::launch::Stage;
+use crate::plan::Resource;
 use crate::policy::backoff::{Backoff, Policy};
 use crate::policy::service::{Codes, Kind as For, Readiness, Service, Spec, Strategy};
 use crate::policy::world::World;
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::link::Link;
-use crate::sys::{cgroup, clock, exec, fds, files, memfd, parent, sockets};
+use crate::sys::{cgroup, clock, exec, fds, files, limits, memfd, parent, sockets};
 use crate::unit::{Severity, Unit, rules};
 use crate::wire::accounts::{Answer, Question};
 use crate::wire::keeper::{self, Kind};
@@ -103,6 +105,8 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     let (soft_nofile, settings) = read_arguments(arguments)?;
     let link = link_to_keeper()?;
     let (mut kept, news) = Kept::take(link)?;
+    let budget = Budget::of(limits::limit(Resource::Nofile)?.0);
+    kept.keep_at_most(budget.slots);
     let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
     let exits = memfd::Map::new(exits, false)?;
     let (store, fresh) = take_state(&mut kept, &exits)?;
@@ -137,7 +141,8 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         actions: Vec::new(),
         cgroups: find_cgroups(fresh),
         left_groups: Vec::new(),
-        execs: super::exec::Execs::default(),
+        execs: super::exec::Execs::new(budget.commands),
+        budget,
         lacking: BTreeMap::new(),
         made: std::collections::BTreeSet::new(),
         cgroup_tag: cgroup_tag(&settings.runtime_dir, &kept),
@@ -399,7 +404,7 @@ impl Manager {
         let listener = self.kept.fd(Kind::Control, 0).map(fds::duplicate);
         let Some(Ok(listener)) = listener else { return };
         match control::Control::new(listener, self.user, self.poll.registry(), watch::CONTROL) {
-            Ok(control) => self.control = Some(control),
+            Ok(control) => self.control = Some(control.within(self.budget)),
             Err(error) => log::error!("the control socket: {}", reason(&error)),
         }
     }

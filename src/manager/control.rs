@@ -15,6 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::access::{Book, Caller};
+use super::budget::Budget;
 use crate::policy::Mono;
 use crate::sys::peer;
 use crate::wire::control::Reply;
@@ -28,6 +29,8 @@ pub const MOST_CLIENTS: usize = 256;
 pub const MOST_PER_UID: usize = 32;
 /// How many places only root and the supervisor's own user may take.
 pub const RESERVED: usize = 32;
+/// How many descriptors may wait to be passed to all clients but those two. Whoever gets more is hung up on.
+pub const MOST_PASSED: usize = 512;
 /// How long a client may stay silent before its first byte, in milliseconds.
 pub const FIRST_BYTE_MS: u64 = 5_000;
 /// How long a call may take from its first byte to its last, in milliseconds.
@@ -87,6 +90,7 @@ pub enum Room {
 pub struct Control {
     listener: UnixListener,
     own_uid: u32,
+    most: Budget,
     book: Book,
     base: usize,
     places: Vec<Option<Client>>,
@@ -109,6 +113,7 @@ impl Control {
         Ok(Self {
             listener,
             own_uid,
+            most: Budget::of(u64::MAX),
             book: Book::default(),
             base: token_base,
             places: (0..MOST_CLIENTS).map(|_| None).collect(),
@@ -118,6 +123,13 @@ impl Control {
             accepting: true,
             paused_until: None,
         })
+    }
+
+    /// The same with no more clients, and no more waiting for them, than there are descriptors for.
+    pub fn within(mut self, most: Budget) -> Self {
+        self.places.truncate(most.clients);
+        self.most = most;
+        self
     }
 
     /// From now on these decide whom is listened to. Clients that are there already keep the most they could have; each
@@ -197,7 +209,17 @@ impl Control {
         let Some(client) = self.client(session.place) else {
             return Room::Gone;
         };
-        let room = client.reply_with(session.serial, reply, passed, last, now);
+        let mut room = client.reply_with(session.serial, reply, passed, last, now);
+        let is_ours = client.rights() == Rights::EVERYTHING;
+        let others = self.places.iter().flatten().filter(|client| client.rights() != Rights::EVERYTHING);
+        let too_many = others.map(Client::waiting_descriptors).sum::<usize>() > self.most.passed;
+        let Some(client) = self.client(session.place) else {
+            return Room::Gone;
+        };
+        if !is_ours && too_many && client.waiting_descriptors() > 0 {
+            client.give_up();
+            room = Room::Gone;
+        }
         if client.is_over() {
             self.close(session.place);
         } else if client.has_work() || client.wants_room() {
@@ -316,7 +338,8 @@ impl Control {
         if rights != Rights::EVERYTHING {
             let others = self.places.iter().flatten().filter(|client| client.rights() != Rights::EVERYTHING);
             let own = others.clone().filter(|client| client.uid() == uid).count();
-            if own >= MOST_PER_UID || others.count() >= MOST_CLIENTS - RESERVED {
+            let part = |share: usize| self.places.len() * share / MOST_CLIENTS;
+            if own >= part(MOST_PER_UID) || others.count() >= self.places.len() - part(RESERVED) {
                 return None;
             }
         }

@@ -100,20 +100,30 @@ pub struct Execs {
     asked: BTreeMap<u64, Command>,
     running: BTreeMap<u64, Command>,
     last: u64,
+    /// The most of them at a time, where there are descriptors for no more.
+    most: usize,
 }
 
 impl Execs {
+    /// None yet, and so many at a time.
+    pub fn new(most: usize) -> Self {
+        Self { most: most.min(MOST_AT_ONCE), ..Self::default() }
+    }
+
     /// Whether there is a place for one more of this caller, or why not and what to do.
     fn has_room(&self, caller: &Caller) -> Result<(), (&'static str, &'static str)> {
         let all = || self.asked.values().chain(self.running.values());
         let own = all().filter(|command| command.uid == Some(caller.uid)).count();
+        let part = |share: usize| (self.most * share / MOST_AT_ONCE).max(1);
         match all().count() {
-            MOST_AT_ONCE.. => Err(("too many commands run already", "wait until one of them has ended")),
+            count if count >= self.most => {
+                Err(("too many commands run already", "wait until one of them has ended"))
+            }
             _ if caller.is_ours => Ok(()),
-            _ if own >= MOST_PER_UID => {
+            _ if own >= part(MOST_PER_UID) => {
                 Err(("this user runs too many commands already", "wait until one of them has ended"))
             }
-            count if count >= MOST_AT_ONCE - RESERVED => {
+            count if count >= self.most - part(RESERVED) => {
                 Err(("too many commands run already", "what is left is for root; wait until one has ended"))
             }
             _ => Ok(()),
@@ -365,7 +375,7 @@ mod tests {
     #[test]
     fn no_user_takes_all_places_and_no_users_take_those_of_root() {
         let caller = |uid| Caller { uid, groups: vec![], is_ours: uid == 0 };
-        let mut execs = Execs::default();
+        let mut execs = Execs::new(MOST_AT_ONCE);
         of(&mut execs, 1, MOST_PER_UID - 1);
         assert!(execs.has_room(&caller(1)).is_ok());
         of(&mut execs, 1, 1);

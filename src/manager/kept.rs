@@ -211,6 +211,11 @@ impl Kept {
         self.link.as_ref().map(AsRawFd::as_raw_fd)
     }
 
+    /// Keeps no more than so many from now on: each takes a descriptor here as well, and others need some.
+    pub fn keep_at_most(&mut self, slots: u32) {
+        self.capacity = self.capacity.min(slots);
+    }
+
     /// Keeps a descriptor. Refused where the table is full: the number of slots follows from the limit on
     /// open descriptors.
     pub fn put(&mut self, kind: Kind, id: u64, pid: u32, fd: OwnedFd) -> io::Result<()> {

@@ -10,6 +10,7 @@ mod above;
 mod access;
 mod answer;
 mod boot;
+mod budget;
 mod carry_out;
 pub mod control;
 mod directories;
@@ -118,6 +119,7 @@ struct Manager {
     /// Groups of which nothing is left, to be removed when nothing else is to be done, and whose record goes then.
     left_groups: Vec<(String, Option<Run>)>,
     execs: exec::Execs,
+    budget: budget::Budget,
     /// Limits that a service asks for and does not have, in words.
     lacking: BTreeMap<ServiceId, Vec<String>>,
     /// Services whose runtime directory this manager has made.

@@ -195,3 +195,66 @@ fn root_a_services_name_does_not_make_it_a_command() {
     place.reaches("exec", "running");
     assert_eq!((place.pid_of("exec"), place.service("exec")["restarts"].as_u64()), (pid, Some(0)));
 }
+
+/// Keeps as many connections as it can get, each with half a call.
+const CROWD: &str = r#"
+import select, socket, sys
+path, poll, held = sys.argv[1], select.poll(), {}
+def connect():
+    one = socket.socket(socket.AF_UNIX)
+    one.setblocking(False)
+    try:
+        one.connect(path)
+        one.send(b'{"method":"io.supervise.Control.Sta')
+    except OSError:
+        return one.close()
+    held[one.fileno()] = one
+    poll.register(one, select.POLLIN | select.POLLHUP)
+said = False
+while True:
+    while len(held) < 64:
+        before = len(held)
+        connect()
+        if len(held) == before:
+            break
+    if not said:
+        said = print("there", flush=True) or True
+    for fd, _ in poll.poll(50):
+        poll.unregister(fd)
+        held.pop(fd).close()
+"#;
+
+#[test]
+fn root_a_crowd_of_clients_takes_no_descriptors_from_services_and_from_root() {
+    let mut place = Place::new(Who::Root);
+    place.write("srv/crowd.py", CROWD);
+    let names: Vec<String> = (0..18).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        place.unit(name, &format!("{SLEEP}start = \"manual\"\n[access]\nstatus = [\"*\"]\n"));
+    }
+    place.run_below(&["prlimit", "--nofile=256:256"]);
+    let crowd: Vec<_> = (0..8)
+        .map(|number| {
+            let mut one = place.command_as(61_000 + number, 61_000 + number, &[], python().as_ref());
+            one.arg(place.path("srv/crowd.py")).arg(place.path("run/control"));
+            let mut one = one.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+            std::io::Read::read_exact(one.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+            one
+        })
+        .collect();
+    for name in &names {
+        let said = place.ask(&["start", name]);
+        assert!(said.code == Some(0) && said.took < Duration::from_secs(20), "{name}: {said:?}");
+    }
+    let said = place.ask(&["exec", "s0", "--", "echo", "there"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "there\n"), "{said:?}");
+    // One with all its descriptors comes back with all of its own.
+    processes::signal(place.pid_of("s3"), 9);
+    wait::until(wait::LONG, "another process", || (place.service("s3")["restarts"] == 1).then_some(()));
+    place.reaches("s3", "running");
+    assert!(!place.stderr().contains("too many open files"), "{}", place.stderr());
+    for mut one in crowd {
+        one.kill().unwrap();
+        one.wait().unwrap();
+    }
+}

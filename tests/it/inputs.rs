@@ -129,7 +129,8 @@ fn user_a_start_reads_its_inputs_again_also_after_a_generation_that_failed() {
     let file = place.path("srv/here.env");
     fs::write(&file, "GOOD=1\n").unwrap();
     let files = format!("environment-files = [\"{}\"]\n", file.display());
-    let command = "command = [\"/bin/sh\", \"-c\", \"[ $GOOD ] && exec sleep 1000; exit 1\"]\nsettle = \"10ms\"\n";
+    let command =
+        "command = [\"/bin/sh\", \"-c\", \"[ $GOOD ] && exec sleep 1000; exit 1\"]\nsettle = \"10ms\"\n";
     let socket = format!("[socket.http]\nlisten = \"{}\"\n", place.path("srv/web.sock").display());
     place.unit("web", &format!("{command}{files}{socket}"));
     place.run();

@@ -73,7 +73,10 @@ const SECTIONS: &[(&str, Rows)] = &[
         "WHO MAY WHAT",
         &[
             ("root and the user who runs it", "everything."),
-            ("whom a service runs as", "may see that service and read its output."),
+            (
+                "whom a service runs as",
+                "may see that service, read its output, and run commands as it (`exec`).",
+            ),
             (
                 "others",
                 "what `[access]` of a unit gives: `status`, `logs`, `control`, each including the ones before. A \
@@ -118,7 +121,10 @@ pub fn page() -> String {
         section(&mut page, title, rows);
     }
     page.push_str(".SH LIMITS\n");
-    page.push_str(&paragraph_of("Of the control socket; whoever passes one is hung up on."));
+    page.push_str(&paragraph_of(
+        "Of the control socket; whoever passes one is hung up on. Where supervise may have fewer than 2048 open files there \
+         are fewer clients and commands, in proportion, so that services and root do not lack any.",
+    ));
     for (name, text) in limits() {
         page.push_str(&format!(".TP\n.B {name}\n{}", paragraph_of(&text)));
     }

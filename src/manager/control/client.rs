@@ -251,6 +251,17 @@ impl Client {
         if room == Room::Gone || self.attached.is_empty() { room } else { Room::Later }
     }
 
+    /// Descriptors that wait to be passed to it.
+    pub fn waiting_descriptors(&self) -> usize {
+        self.attached.iter().map(|(_, passed)| passed.len()).sum()
+    }
+
+    /// Says nothing more to it and hears nothing more of it.
+    pub fn give_up(&mut self) {
+        (self.hung_up, self.closing, self.flight) = (true, true, None);
+        self.discard();
+    }
+
     /// Bytes of memory held for it.
     #[cfg(test)]
     pub fn held(&self) -> usize {

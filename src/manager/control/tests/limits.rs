@@ -204,6 +204,59 @@ fn strangers_take_few_places_each_and_never_the_last_ones() {
     assert_eq!(world.clients(), MOST_CLIENTS - RESERVED + 1);
 }
 
+#[test]
+fn with_few_descriptors_there_are_few_clients_and_root_is_among_them() {
+    let mut world = World::new();
+    world.control = world.control.within(Budget::of(256));
+    let mut clients: Vec<_> = (1000..1020)
+        .flat_map(|uid| [uid; 8])
+        .collect::<Vec<u32>>()
+        .into_iter()
+        .map(|uid| stranger(&mut world, uid))
+        .collect();
+    assert_eq!(world.clients(), 28);
+    for _ in 0..4 {
+        let mut ours = world.connect();
+        ours.write_all(&start("a").encode()).unwrap();
+        world.asked();
+        clients.push(ours);
+    }
+    assert_eq!(world.clients(), 32);
+}
+
+#[test]
+fn who_does_not_take_what_is_passed_makes_nobody_else_lack_descriptors() {
+    let mut world = World::new();
+    world.control = world.control.within(Budget::of(256));
+    let logs = Call { more: true, ..Request::Logs { names: vec!["a".into()] }.call() };
+    let (reply, null) = (Reply::Log(Box::default()), std::fs::File::open("/dev/null").unwrap());
+    let asks = |world: &mut World, uid: u32, rights: Rights| {
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let place = world.control.place_for(uid, rights).unwrap();
+        let caller = Caller { uid, groups: vec![uid], is_ours: rights == Rights::EVERYTHING };
+        let client = Client::new(ours, caller, rights, world.now);
+        watch(world.poll.registry(), client.stream(), Token(8 + place), Interest::READABLE).unwrap();
+        world.control.places[place] = Some(client);
+        theirs.write_all(&logs.encode().repeat(2)).unwrap();
+        let room = [(); 2].map(|()| {
+            let (session, _) = world.asked();
+            let passed = (0..12).map(|_| null.try_clone().unwrap().into()).collect();
+            world.control.reply_with(session, &reply, passed, true, world.now)
+        });
+        (room, theirs)
+    };
+    let others = Rights::up_to(Right::Logs);
+    let (room, _first) = asks(&mut world, 1000, others);
+    assert_eq!(room, [Room::Now, Room::Later]);
+    let (room, _second) = asks(&mut world, 1001, others);
+    assert_eq!(room, [Room::Now, Room::Gone]);
+    world.settle();
+    assert_eq!(world.clients(), 1);
+    let (room, _ours) = asks(&mut world, 0, Rights::EVERYTHING);
+    assert_eq!(room, [Room::Now, Room::Later]);
+}
+
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         Just(vec![0]),
