@@ -29,7 +29,15 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("4", "There is no such service."),
             ("5", "No supervisor is there."),
             ("6", "Not permitted."),
-            ("125", "`run`: a process of supervise itself could not begin."),
+            (
+                "125",
+                "`run`: a process of supervise itself could not begin. `init`, `exec`: the command did not come to run.",
+            ),
+            ("126, 127", "`init`, `exec`: the command cannot be executed; there is no such command."),
+            (
+                "any other",
+                "`init`, `exec`: the command's own, or 128 and the number of the signal that ended it.",
+            ),
             ("130", "Waiting was ended with Ctrl-C; what was asked for goes on."),
         ],
     ),
@@ -68,6 +76,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("supervise kill -s USR1 web", "A signal to the main process."),
     ("supervise events --json | jq -c .event", "What happens, as it happens."),
     ("supervise show --exec web", "What exactly would be executed, as whom, and with which limits."),
+    ("supervise exec web -- bin/manage.py migrate", "A command with the rights and variables of a service."),
+    ("supervise exec web -- bash", "A shell as a service would see the machine."),
     ("supervise status --json web", "The same as `status`, for a program."),
 ];
 
@@ -121,7 +131,10 @@ fn entry(page: &mut String, command: &Command) {
     }
     for arg in command.get_positionals() {
         let more = if matches!(arg.get_action(), ArgAction::Append) { "..." } else { "" };
-        let value = value(arg);
+        let (value, more) = match arg.is_last_set() {
+            true => (format!("-- {}", value(arg)), "..."),
+            false => (value(arg), more),
+        };
         usage.push_str(&if arg.is_required_set() {
             format!(" {value}{more}")
         } else {

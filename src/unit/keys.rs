@@ -105,7 +105,7 @@ impl Table {
             }
             Self::Sandbox => "What the service cannot reach.",
             Self::Access => "Who else may see and control the service.",
-            Self::Dev => "Changes for `supervise dev`: any table of a unit, laid over it.",
+            Self::Dev => "Changes for `supervise dev`: any table of a unit, laid over it. Not supported yet.",
         }
     }
 
@@ -353,7 +353,7 @@ pub const KEYS: &[Key] = rows! {
         "umask" Shape::Mode, Now, Is r#""0027""#,
             "The permissions that files made by the service do not get.";
         "instances" Shape::Number(0, 1024), Now, Is "1",
-            "How many of it run.";
+            "How many of it run; a task runs once.";
         "before-start" Shape::Commands, Now, Is "[]",
             "Commands that run before the first instance of a generation, such as a migration: one after the other, as the \
              service's user, without sockets and without a time limit. Where one fails, the start fails.";
@@ -515,7 +515,7 @@ pub const KEYS: &[Key] = rows! {
         "logs" Shape::Whos, Now, Is "[]",
             "Who may also read its output.";
         "control" Shape::Whos, Now, Is "[]",
-            "Who may also start, stop and deploy it.";
+            "Who may also start, stop, restart, reload and scale it, and send it signals.";
     }
     Dev {
         "watch" Shape::Names, Later, Is "[]",
