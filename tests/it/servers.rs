@@ -117,7 +117,10 @@ fn is_ready_when_it_answers(place: &mut Place, gate: &str) {
     assert_eq!(said.code, Some(0), "{said:?}\n{}", place.stderr());
     let web = place.service("web");
     assert_eq!(web["state"], "running", "{web:#}");
-    assert_eq!(web["problems"], serde_json::json!([]), "{web:#}");
+    // What `check` warns of was no secret before.
+    let problems = web["problems"].as_array().unwrap().iter();
+    let found: Vec<_> = problems.filter(|one| !one.as_str().unwrap().contains(": warning: ")).collect();
+    assert!(found.is_empty(), "{web:#}");
 }
 
 pub fn exists(place: &Place, name: &str) -> Option<()> {
