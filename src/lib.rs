@@ -22,6 +22,7 @@
 //! | [`launch`] | CHILD | a plan to a running command |
 //! | [`lookup`] | CHILD | account names to numbers |
 //! | [`binder`] | CHILD | sockets bound with a service's own rights |
+//! | [`courier`] | CHILD | messages of services that have descriptors with them |
 //! | [`probe`] | CHILD | whether a service answers, with its own rights |
 //! | [`logger`] | LOG | bytes to files |
 //! | [`cli`] | USER | arguments, text, exit codes |
@@ -30,6 +31,7 @@
 
 pub mod binder;
 pub mod cli;
+pub mod courier;
 pub mod init;
 pub mod keeper;
 pub mod launch;

@@ -17,6 +17,7 @@ pub fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         "probe" => crate::probe::main,
         "read" => crate::lookup::read_main,
         "bind" => crate::binder::main,
+        "carry" => crate::courier::main,
         _ => return None,
     };
     Some(main(args.collect()))

@@ -12,7 +12,7 @@ use crate::sys::link::Link;
 use crate::sys::memfd::Map;
 use crate::sys::slots::Slots;
 use crate::sys::{clock, parent};
-use crate::wire::keeper::{BATCH, ENTRY, ExitRecord, HEAD, Head, MESSAGE, Verb, entries, exits};
+use crate::wire::keeper::{BATCH, ENTRY, ExitRecord, HEAD, Head, Kind, MESSAGE, Verb, entries, exits};
 
 /// Exits taken in one turn, so that an orphan storm cannot keep the manager waiting.
 const REAPS_A_TURN: usize = 64;
@@ -320,15 +320,21 @@ impl Keeper {
     }
 }
 
-/// Sends up to [`BATCH`] entries from `from` on; false where the queue was full.
+/// Sends up to [`BATCH`] entries from `from` on; false where the queue was full. What a service has made goes alone,
+/// and where it cannot travel (ETOOMANYREFS) it is passed over: nothing else may wait for it.
 fn give(slots: &Slots, link: &Link, from: u32) -> bool {
     let Some((_, filler)) = slots.get(EXITS_SLOT) else { return true };
     let mut bytes = [0; MESSAGE];
     let mut fds = [filler; BATCH];
     let mut count = 0;
     let mut slot = from;
-    while (slot as usize) < slots.end() && count < BATCH {
+    let mut alone = false;
+    while (slot as usize) < slots.end() && count < BATCH && !alone {
         if let Some((entry, fd)) = slots.get(slot) {
+            alone = entry.kind == Kind::Stored as u32;
+            if alone && count > 0 {
+                break;
+            }
             let at = HEAD + count * ENTRY;
             if let (Some(place), Some(carried)) = (bytes.get_mut(at..at + ENTRY), fds.get_mut(count)) {
                 place.copy_from_slice(&entry.encode());
@@ -346,5 +352,11 @@ fn give(slots: &Slots, link: &Link, from: u32) -> bool {
     let (Some(message), Some(fds)) = (bytes.get(..HEAD + count * ENTRY), fds.get(..count)) else {
         return true;
     };
-    link.send(message, fds).is_ok()
+    match link.send(message, fds) {
+        Err(error) if alone && error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+            head.value = 0;
+            link.send(&head.encode(), &[]).is_ok()
+        }
+        sent => sent.is_ok(),
+    }
 }

@@ -129,6 +129,8 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         starts: super::start::Starts::default(),
         logs: super::logs::Logs::default(),
         notices: super::notices::Notices::default(),
+        couriers: super::couriers::Couriers::default(),
+        stores: super::stored::Stores::default(),
         above: super::above::Above::of_environment(Mono(clock::monotonic_ms())),
         probes: super::probes::Probes::default(),
         lookups: super::lookups::Lookups::default(),
@@ -171,8 +173,7 @@ impl Manager {
         self.enable_controllers();
         self.adopt_execs();
         self.sweep_exec_groups();
-        self.recover();
-        self.take_first_news(news);
+        self.take_up(news);
         if fresh {
             self.end_leftovers();
         }
@@ -184,6 +185,14 @@ impl Manager {
         self.write_book();
         self.begin();
         Ok(())
+    }
+
+    /// Takes up what there is. The zygote first: what services have said, descriptors and all, comes before their ends.
+    fn take_up(&mut self, news: Vec<News>) {
+        let (zygotes, news) = news.into_iter().partition(|one| matches!(one, News::Zygote(_)));
+        self.take_first_news(zygotes);
+        self.recover();
+        self.take_first_news(news);
     }
 
     /// Everything is there: whoever waits for it is told, and what has come meanwhile is done.

@@ -194,6 +194,7 @@ impl Manager {
             }
             self.remove_runtime_directory(id);
         }
+        self.tend_stored(id);
         self.drop_old_inputs(id);
     }
 

@@ -44,12 +44,13 @@ const GRACE_MS: u64 = 5_000;
 const GROUP: &str = ".exec";
 
 /// Variables that are meant for a service's main process alone.
-const ONLY_MAIN: [&str; 7] = [
+const ONLY_MAIN: [&str; 8] = [
     "LISTEN_FDS=",
     "LISTEN_FDNAMES=",
     "SERVER_STARTER_PORT=",
     "SERVER_STARTER_GENERATION=",
     "NOTIFY_SOCKET=",
+    "FDSTORE=",
     "WATCHDOG_USEC=",
     "WATCHDOG_PID=",
 ];

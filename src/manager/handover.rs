@@ -106,8 +106,18 @@ impl Manager {
     }
 
     fn give(&self, link: &Link, from: u32) -> io::Result<()> {
+        match self.give_some(link, from, true) {
+            // What a service has made and cannot travel is not what the others wait for.
+            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                self.give_some(link, from, false)
+            }
+            given => given,
+        }
+    }
+
+    fn give_some(&self, link: &Link, from: u32, stored: bool) -> io::Result<()> {
         let mut all: Vec<(Entry, BorrowedFd<'_>)> = self.entries();
-        all.retain(|(entry, _)| entry.slot >= from);
+        all.retain(|(entry, _)| entry.slot >= from && (stored || entry.kind != Kind::Stored as u32));
         all.sort_by_key(|(entry, _)| entry.slot);
         let rest = all.split_off(all.len().min(BATCH));
         let mut head = Head::plain(Verb::Batch, all.len() as u64);

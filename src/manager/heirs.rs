@@ -21,8 +21,8 @@ use crate::wire::state;
 /// What is claimed.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// The process that is to be the main one.
-    pub pid: u32,
+    /// The process that is to be the main one; None where a descriptor alone says which.
+    pub pid: Option<u32>,
     /// The number that no other process of this boot has.
     pub id: Option<u64>,
     /// Who says so.
@@ -30,20 +30,32 @@ pub struct Claim {
 }
 
 impl Manager {
+    /// `MAINPIDFD=1`: the process of a descriptor that came with the message. Only its number is used.
+    pub(super) fn hear_main_of(&mut self, run: Run, claim: Claim, brought: &[OwnedFd]) {
+        let of = |fd: &OwnedFd| process::pid_of(fd.as_fd());
+        let Some(pidfd) = brought.first() else { return };
+        let (pid, id) = (of(pidfd), process::id_of(pidfd.as_fd()).or(claim.id));
+        if pid.is_none() || claim.pid.is_some_and(|claimed| Some(claimed) != pid) {
+            return;
+        }
+        self.hear_main(run, Claim { pid, id, ..claim });
+    }
+
     /// A service calls a process its main one.
     pub(super) fn hear_main(&mut self, run: Run, claim: Claim) {
+        let Some(pid) = claim.pid else { return };
         let Some(known) = self.processes.get(run) else { return };
         let Some(id) = self.service_of(run) else { return };
-        if known.main().pid == claim.pid {
+        if known.main().pid == pid {
             // What was refused before is taken back.
             return self.change_said(run, |said| said.not_inherited = None);
         }
-        match self.may_inherit(id, run, known, claim) {
+        match self.may_inherit(id, run, known, pid, claim) {
             Ok((heir, pidfd)) => self.inherit(id, run, heir, pidfd),
             Err(why) => {
                 let words = format!(
                     "it says that process {} is its main one (MAINPID=), which is not believed: {why}",
-                    claim.pid
+                    pid
                 );
                 if self.notices.may_tell(run) {
                     log::warn!("service={} run={} {words}", self.name_of(id), run.0);
@@ -59,9 +71,10 @@ impl Manager {
         id: ServiceId,
         run: Run,
         known: &Process,
+        pid: u32,
         claim: Claim,
     ) -> Result<(Heir, OwnedFd), String> {
-        let Claim { pid, sender, .. } = claim;
+        let sender = claim.sender;
         match self.world.incarnation(id, run).map(|one| one.phase) {
             Some(
                 Phase::Starting { .. }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::read_units::Layer;
-use super::{Manager, directories, notices};
+use super::{Manager, directories, notices, stored};
 use crate::launch::Stage;
 use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
@@ -450,6 +450,7 @@ impl Manager {
             protocols: self.protocols(unit, run, before.is_some()),
             watchdog_pid: unit.service.watchdog_ms.is_some() && before.is_none(),
             listeners: listeners.clone(),
+            stored: self.stored_names(id, which),
             beside: if before.is_some() { Vec::new() } else { passed_beside(unit) },
             start: plan::Start {
                 service: known.name.clone(),
@@ -477,6 +478,10 @@ impl Manager {
         if notices::notifies(unit) && !before {
             let path = self.notify_path(run).to_string_lossy().into_owned();
             all.push(("NOTIFY_SOCKET".to_owned(), path));
+            let most = stored::most_stored(unit);
+            if most > 0 {
+                all.push(("FDSTORE".to_owned(), most.to_string()));
+            }
         }
         if let Some(ms) = unit.service.watchdog_ms.filter(|_| !before) {
             all.push(("WATCHDOG_USEC".to_owned(), ms.saturating_mul(1_000).to_string()));

@@ -57,6 +57,7 @@ pub struct Kept {
     vacated: Vec<u32>,
     next: u32,
     capacity: u32,
+    graves: super::graves::Graves,
     /// Number of this manager among those of its keeper.
     pub manager: u64,
     /// The keeper's own id, which tells its children from those of one that has died.
@@ -80,6 +81,7 @@ impl Kept {
             vacated: Vec::new(),
             next: FIRST_FREE_SLOT,
             capacity: 0,
+            graves: super::graves::Graves::default(),
             manager: 0,
             keeper: 0,
             keeper_pid: 0,
@@ -163,10 +165,14 @@ impl Kept {
             (Verb::Zygote, Some(fd)) => news.push(News::Zygote(Link::from_fd(fd))),
             (Verb::Logger, Some(fd)) => news.push(News::Logger(Link::from_fd(fd))),
             (Verb::Signal, _) => news.push(News::Signal(head.value as i32)),
+            (Verb::Batch, _) => {
+                if self.graves.answered() {
+                    self.ask_for_answer();
+                }
+            }
             (
                 Verb::Zygote
                 | Verb::Logger
-                | Verb::Batch
                 | Verb::Hello
                 | Verb::Give
                 | Verb::Put
@@ -194,6 +200,7 @@ impl Kept {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok(None) | Err(_) => {
                     self.link = None;
+                    self.graves.keeper_ended();
                     news.push(News::Ended);
                     self.flush(); // nobody registers any more: what waits goes on as it is
                 }
@@ -329,6 +336,57 @@ impl Kept {
         self.drop(Kind::PathLock, id);
     }
 
+    /// Keeps a descriptor of somebody's making: at once or not at all. One that cannot travel (ETOOMANYREFS) would
+    /// hold up everything behind it. The table keeps room for our own.
+    pub fn put_now(&mut self, kind: Kind, id: u64, fd: OwnedFd) -> Result<(), (io::Error, OwnedFd)> {
+        let Some(slot) = self.free_slot() else {
+            return Err((io::Error::from_raw_os_error(libc::EMFILE), fd));
+        };
+        let mut head = Head::plain(Verb::Put, 0);
+        head.entry = Entry { slot, kind: kind as u32, id, pid: 0 };
+        let sent = match &self.link {
+            Some(link) if self.outbox.is_empty() => link.send(&head.encode(), &[fd.as_fd()]),
+            Some(_) => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            None => Ok(()), // the table itself is handed over later
+        };
+        if let Err(error) = sent {
+            self.vacated.push(slot); // the keeper may have something there still
+            return Err((error, fd));
+        }
+        self.table.insert((kind, id), Held { slot, fd });
+        Ok(())
+    }
+
+    /// How many descriptors of services' making the table has room for, beside ours.
+    pub fn most_foreign(&self) -> usize {
+        self.capacity as usize / 2
+    }
+
+    /// Keeps a descriptor of somebody's making no longer. Whoever closes the last copy may have to wait for somebody,
+    /// so ours stays open until the keeper has closed its own, and is then let go by [`Self::exhumed`].
+    pub fn bury(&mut self, kind: Kind, id: u64) {
+        let Some(held) = self.table.remove(&(kind, id)) else { return };
+        self.free.push(held.slot);
+        let mut head = Head::plain(Verb::Drop, 0);
+        head.entry.slot = held.slot;
+        self.say(head);
+        if self.graves.dig(held.fd, self.link.is_some()) {
+            self.ask_for_answer();
+        }
+    }
+
+    /// What the keeper has closed.
+    pub fn exhumed(&mut self) -> Vec<OwnedFd> {
+        self.graves.exhumed()
+    }
+
+    /// Asks for what is in no slot: the answer comes behind all that was said before.
+    fn ask_for_answer(&mut self) {
+        let mut head = Head::plain(Verb::Give, 0);
+        head.entry.slot = u32::MAX;
+        self.say(head);
+    }
+
     fn free_slot(&mut self) -> Option<u32> {
         if let Some(slot) = self.vacated.pop().or_else(|| self.free.pop()) {
             return Some(slot);
@@ -436,6 +494,7 @@ mod tests {
             vacated: Vec::new(),
             next: FIRST_FREE_SLOT,
             capacity,
+            graves: super::super::graves::Graves::default(),
             manager: 1,
             keeper: 1,
             keeper_pid: 1,

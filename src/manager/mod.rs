@@ -13,11 +13,13 @@ mod boot;
 mod budget;
 mod carry_out;
 pub mod control;
+mod couriers;
 mod directories;
 mod ends;
 mod errands;
 mod events;
 pub mod exec;
+mod graves;
 mod handover;
 mod heirs;
 mod inputs;
@@ -42,6 +44,7 @@ mod shares;
 mod show;
 mod start;
 mod store;
+mod stored;
 mod tree;
 mod turn;
 mod watch;
@@ -105,6 +108,8 @@ struct Manager {
     starts: start::Starts,
     logs: logs::Logs,
     notices: notices::Notices,
+    couriers: couriers::Couriers,
+    stores: stored::Stores,
     above: above::Above,
     probes: probes::Probes,
     lookups: lookups::Lookups,

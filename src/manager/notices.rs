@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
+use super::couriers::Want;
 use super::heirs::Claim;
 use super::probes::Health;
+use super::stored::{UNNAMED, most_stored};
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::datagrams::{self, Sender};
 use crate::sys::errno::reason;
@@ -29,6 +31,8 @@ const MOST_IN_WINDOW: u32 = 64;
 const MOST_RELOADING_MS: u64 = 60_000;
 /// Lines about one incarnation that asks for what it does not get; `status` has the last of it all the same.
 const MOST_LINES: u32 = 4;
+/// As how many messages one with descriptors counts, which needs a process.
+const COST_OF_DESCRIPTORS: u32 = 4;
 /// Milliseconds of a window.
 const WINDOW_MS: u64 = 500;
 /// Bytes read of a pipe at once; what a service writes before its line is of no interest.
@@ -111,13 +115,24 @@ impl Notices {
         self.said.insert(run, said);
     }
 
-    /// Whether one more message may be read now.
-    fn may_read(&mut self, run: Run, now: Mono) -> bool {
+    /// However much it has said, it is listened to now.
+    pub fn listen_again(&mut self, run: Run) {
+        self.windows.remove(&run);
+        self.paused.remove(&run);
+    }
+
+    /// It is not listened to for a while.
+    pub fn pause(&mut self, run: Run, until: Mono) {
+        self.paused.insert(run, until);
+    }
+
+    /// Whether one more message may be read now, which costs as much as so many.
+    fn may_read(&mut self, run: Run, now: Mono, cost: u32) -> bool {
         let (since, count) = self.windows.entry(run).or_insert((now, 0));
         if now.since(*since) >= WINDOW_MS {
             (*since, *count) = (now, 0);
         }
-        *count += 1;
+        *count += cost;
         let may = *count <= MOST_IN_WINDOW;
         if may {
             self.paused.remove(&run);
@@ -252,8 +267,15 @@ impl Manager {
         }
         self.notices.forget(run);
         self.remove_record(state::Kind::Said, run.0);
-        if self.kept.fd(Kind::Notify, run.0).is_some() {
+        self.forget_couriers(run);
+        if let Some(socket) = self.kept.fd(Kind::Notify, run.0) {
+            let _ = sockets::shut(socket);
+            let unread = datagrams::peek(socket, &mut []).is_ok();
             self.remove_notify(&PathBuf::from(run.0.to_string()));
+            // What lies in it may have descriptors with it.
+            if unread {
+                self.kept.bury(Kind::Notify, run.0);
+            }
         }
         self.kept.drop(Kind::Notify, run.0);
         self.kept.drop(Kind::ReadyPipe, run.0);
@@ -282,9 +304,12 @@ impl Manager {
         }
     }
 
-    fn hear_messages(&mut self, run: Run) {
+    pub(super) fn hear_messages(&mut self, run: Run) {
         let mut bytes = [0; notify::MOST_BYTES];
         loop {
+            if self.couriers.has(run) {
+                return; // the first message is being taken
+            }
             let Some(socket) = self.kept.fd(Kind::Notify, run.0) else { return };
             let waiting = match datagrams::peek(socket, &mut bytes) {
                 Ok(waiting) => waiting,
@@ -295,15 +320,27 @@ impl Manager {
                     return;
                 }
             };
-            if !self.notices.may_read(run, self.now) {
+            let cost = if waiting.carries { COST_OF_DESCRIPTORS } else { 1 };
+            if !self.notices.may_read(run, self.now, cost) {
                 return;
             }
             let notice = bytes.get(..waiting.size).and_then(notify::parse);
-            match notice.filter(|_| self.believes(run, waiting.sender)) {
-                Some(notice) => self.heed(run, notice, waiting.sender),
-                None => *self.notices.dropped.entry(run).or_default() += 1,
+            let want = match notice.filter(|_| self.believes(run, waiting.sender)) {
+                Some(notice) => {
+                    let want = self.wanted(run, &notice, waiting.sender);
+                    self.heed(run, notice, waiting.sender);
+                    want
+                }
+                None => {
+                    *self.notices.dropped.entry(run).or_default() += 1;
+                    Want::Nothing
+                }
+            };
+            // What it says is written down by now. What came with it is another process's to take, and to close.
+            if let (true, Some(id)) = (waiting.carries, self.service_of(run)) {
+                self.send_courier(id, run, want);
+                return;
             }
-            // What it says is written down by now. Descriptors with it, such as a barrier's, are closed here.
             let Some(socket) = self.kept.fd(Kind::Notify, run.0) else { return };
             if let Err(error) = sockets::discard(socket) {
                 log::error!("the notify socket of incarnation {}: {}", run.0, reason(&error));
@@ -324,11 +361,27 @@ impl Manager {
         }
     }
 
+    /// What of its descriptors is wanted.
+    fn wanted(&self, run: Run, notice: &notify::Notice, sender: Option<Sender>) -> Want {
+        let unit = self.service_of(run).and_then(|id| self.unit_of(id));
+        if notice.main_pidfd {
+            return Want::Main(Claim { pid: notice.main_pid, id: notice.main_id, sender });
+        }
+        if notice.stores && !notice.removes && unit.is_some_and(|unit| most_stored(unit) > 0) {
+            let name = notice.fd_name.clone().unwrap_or_else(|| UNNAMED.to_owned());
+            return Want::Store { name, polled: !notice.unpolled };
+        }
+        Want::Nothing
+    }
+
     fn heed(&mut self, run: Run, notice: notify::Notice, sender: Option<Sender>) {
         let Some(id) = self.service_of(run) else { return };
         // The main process first: what else it says may be about the new one.
-        if let Some(pid) = notice.main_pid {
-            self.hear_main(run, Claim { pid, id: notice.main_id, sender });
+        if let (Some(pid), false) = (notice.main_pid, notice.main_pidfd) {
+            self.hear_main(run, Claim { pid: Some(pid), id: notice.main_id, sender });
+        }
+        if let (true, Some(name)) = (notice.removes, &notice.fd_name) {
+            self.remove_stored(id, run, name);
         }
         if notice.healed {
             self.feed(id, Event::Healed(run));
@@ -357,9 +410,11 @@ impl Manager {
             }
         }
         self.run_events();
-        if notice.stores && self.notices.may_tell(run) {
+        let stores = notice.stores && !notice.removes;
+        if stores && self.unit_of(id).is_some_and(|unit| most_stored(unit) == 0) && self.notices.may_tell(run)
+        {
             let name = self.name_of(id);
-            log::warn!("service={name} run={} FDSTORE=1: descriptors of services are not kept", run.0);
+            log::warn!("service={name} run={} FDSTORE=1: none is kept beside `ready = {{ fd = … }}`", run.0);
         }
         self.change_said(run, |said| {
             said.access = notice.access.or(said.access);
@@ -458,10 +513,10 @@ mod tests {
     fn one_that_talks_without_end_is_listened_to_now_and_then() {
         let mut notices = Notices::default();
         let read =
-            |notices: &mut Notices, at| (0..1_000).filter(|_| notices.may_read(Run(1), Mono(at))).count();
+            |notices: &mut Notices, at| (0..1_000).filter(|_| notices.may_read(Run(1), Mono(at), 1)).count();
         assert_eq!(read(&mut notices, 100), MOST_IN_WINDOW as usize);
         assert_eq!((read(&mut notices, 599), notices.deadline()), (0, Some(Mono(600))));
         assert_eq!(read(&mut notices, 600), MOST_IN_WINDOW as usize);
-        assert!(notices.may_read(Run(2), Mono(601)), "another's words are his own");
+        assert!(notices.may_read(Run(2), Mono(601), 1), "another's words are his own");
     }
 }

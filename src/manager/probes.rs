@@ -376,11 +376,12 @@ impl Manager {
         plan.sockets.clear();
         plan.pid_variables.clear();
         if matches!(task, Task::Command { .. }) {
-            const ONLY_MAIN: [&str; 5] = [
+            const ONLY_MAIN: [&str; 6] = [
                 "LISTEN_FDS=",
                 "LISTEN_FDNAMES=",
                 "SERVER_STARTER_PORT=",
                 "NOTIFY_SOCKET=",
+                "FDSTORE=",
                 "WATCHDOG_USEC=",
             ];
             plan.env.retain(|pair| !ONLY_MAIN.iter().any(|name| pair.starts_with(name)));

@@ -26,6 +26,7 @@ impl Manager {
         self.link_dependencies();
         self.restore_words();
         self.drop_leftovers();
+        self.restore_stored();
         self.settle_heirs();
         let mut again = Vec::new();
         let known: Vec<ServiceId> = self.services.keys().copied().collect();

@@ -47,6 +47,8 @@ struct Prepared {
 struct Parcel {
     spawn: Spawn,
     fds: Vec<OwnedFd>,
+    /// The instance, where some of them are of a service's making.
+    stored: Option<u16>,
 }
 
 /// The zygote, and what is asked of it.
@@ -157,6 +159,13 @@ impl Manager {
                 Ok(()) => {
                     self.starts.asked.insert(parcel.spawn.request, (run, prepared));
                 }
+                // Room would not help them, and all others would wait behind them.
+                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) && parcel.stored.is_some() => {
+                    self.starts.full.set(false);
+                    self.discard(run, prepared);
+                    self.give_stored_up(id, parcel.stored.unwrap_or(0));
+                    self.starts.queue.push_front((id, run));
+                }
                 Err(error) if is_full(&error) => {
                     self.discard(run, prepared);
                     self.starts.queue.push_front((id, run)); // its link's room wakes us
@@ -179,6 +188,7 @@ impl Manager {
         self.make_directories(id).map_err(NotPrepared::Words)?;
         let numbers = self.bound_for(id, which)?;
         let invocation = self.new_invocation(run);
+        let stored = self.stored_for(id, which);
         let plan = self.plan(id, which, &invocation).map_err(NotPrepared::Words)?;
         let plan = memfd::sealed(c"supervise-plan", &plan)?;
         let (gate_read, gate) = fds::pipe(0)?;
@@ -192,12 +202,16 @@ impl Manager {
         let voice = self.make_voice(id, run).map_err(unheard)?;
         let (stand_ins, sockets) = self.sockets_for(id, which, &numbers)?;
         let private = self.make_private_listener(id, run).map_err(unreached)?;
-        let passed = sockets.len() + usize::from(private.is_some()) + voice.theirs.len();
+        let passed = sockets.len() + usize::from(private.is_some()) + stored.len() + voice.theirs.len();
         let cgroup = self.make_cgroup(id, run);
         self.limit_group(id, cgroup.as_ref().map(|(_, group)| group.as_fd()));
         let mut parcel = vec![plan, gate_read, report_write, null, stdout_write, stderr_write];
         parcel.extend(sockets);
         parcel.extend(private);
+        for number in &stored {
+            let fd = self.kept.fd(Kind::Stored, *number);
+            parcel.push(fds::duplicate(fd.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?)?);
+        }
         parcel.extend(voice.theirs);
         if let Some((_, directory)) = &cgroup {
             parcel.push(fds::duplicate(directory.as_fd())?);
@@ -219,7 +233,8 @@ impl Manager {
             invocation,
             stand_ins,
         };
-        Ok((prepared, Parcel { spawn, fds: parcel }))
+        let stored = (!stored.is_empty()).then_some(instance);
+        Ok((prepared, Parcel { spawn, fds: parcel, stored }))
     }
 
     /// Sees to it that the service's sockets are bound; those that this incarnation gets. A rehearsal has nothing to do
@@ -354,6 +369,7 @@ impl Manager {
     fn refused(&mut self, request: u64, errno: i32) {
         self.probe_refused(request);
         self.lookup_refused(request, errno);
+        self.courier_refused(request);
         if self.exec_refused(request, errno) {
             return;
         }
@@ -365,6 +381,7 @@ impl Manager {
     /// Writes a process down, has the keeper register it, and only then tells policy of it.
     fn spawned(&mut self, request: u64, pid: u32, cgroup_errno: u16, pidfd: OwnedFd) {
         let Err(pidfd) = self.probe_spawned(request, pidfd) else { return };
+        let Err(pidfd) = self.courier_spawned(request, pidfd) else { return };
         let Err(pidfd) = self.exec_spawned(request, pid, pidfd) else { return };
         let Err(pidfd) = self.lookup_spawned(request, pidfd) else { return };
         // An answer to a manager that has died: its child ends at its gate, unregistered.

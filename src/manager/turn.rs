@@ -13,7 +13,7 @@ use super::watch::{self, Watch};
 use crate::launch::Stage;
 use crate::policy::service::Phase;
 use crate::policy::{End, Event, Exit, Mono, Run};
-use crate::sys::{clock, memory, process};
+use crate::sys::{clock, memory, objects, process};
 use crate::wire::cri::Which;
 use crate::wire::keeper::{ExitRecord, Kind, exits};
 use crate::wire::state::header;
@@ -87,6 +87,7 @@ impl Manager {
             self.remove_left_groups();
         }
         self.kept.flush();
+        objects::let_go(self.kept.exhumed());
         self.logs.flush(&self.kept);
     }
 
@@ -98,6 +99,7 @@ impl Manager {
             self.handover.as_ref().map(|waiting| Mono(waiting.until_ms)),
             self.stop_at,
             self.notices.deadline(),
+            self.couriers.deadline(),
             self.above.deadline(),
             self.probes.deadline(),
             self.execs.deadline(),
@@ -132,6 +134,8 @@ impl Manager {
                 | Watch::Pidfd(_)
                 | Watch::Probe(_)
                 | Watch::Lookup(_)
+                | Watch::Courier(_)
+                | Watch::Stores
                 | Watch::Voice(_) => {}
             }
         }
@@ -142,6 +146,8 @@ impl Manager {
                 Watch::Probe(request) => self.hear_probe(*request),
                 Watch::Binder(request) => self.hear_binder(*request),
                 Watch::Lookup(request) => self.hear_lookup(*request),
+                Watch::Courier(request) => self.hear_courier(*request),
+                Watch::Stores => self.look_at_stores(),
                 _ => {}
             }
         }
@@ -164,6 +170,8 @@ impl Manager {
                 | Watch::Probe(_)
                 | Watch::Binder(_)
                 | Watch::Lookup(_)
+                | Watch::Courier(_)
+                | Watch::Stores
                 | Watch::Voice(_) => {}
             }
         }
@@ -250,7 +258,7 @@ impl Manager {
                     self.exec_ended(record.run, Some(record.pid), exit_of(&record));
                 }
                 let run = Run(record.run);
-                self.hear(run); // how it began, and what it said, come before how it ended
+                self.hear_last(run); // how it began, and what it said, come before how it ended
                 // The end of one that has made another the main process is nobody's end.
                 let is_main = self.processes.get(run).is_some_and(|known| known.main().pid == record.pid);
                 if let Some(id) = self.service_of(run).filter(|_| is_main) {
@@ -296,7 +304,7 @@ impl Manager {
                 self.exec_ended(run.0, None, exit);
                 continue;
             }
-            self.hear(run);
+            self.hear_last(run);
             if let Some(id) = self.service_of(run) {
                 self.note_end(run, false);
                 self.feed(id, Event::Gone(run, exit));
@@ -359,6 +367,7 @@ impl Manager {
         self.keep_binders();
         self.keep_lookups();
         self.keep_readings();
+        self.keep_couriers();
         // Every due tick moves its own deadline on; the bound only keeps a mistake there from holding us.
         for _ in 0..self.services.len() * 4 + 4 {
             let Some(id) = self.world.due(self.now) else { break };

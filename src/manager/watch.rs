@@ -27,6 +27,8 @@ pub const LOGGER: Token = Token(3);
 pub const HANDOVER: Token = Token(4);
 /// Changes of the files of sockets.
 pub const FILES: Token = Token(5);
+/// Stored descriptors that have lost their other end.
+pub const STORES: Token = Token(6);
 /// The control server's tokens are from here on, below the next class.
 pub const CONTROL: usize = 1 << 32;
 const REPORT: usize = 1 << 56;
@@ -36,6 +38,7 @@ const VOICE: usize = 4 << 56;
 const PROBE: usize = 5 << 56;
 const BINDER: usize = 6 << 56;
 const LOOKUP: usize = 7 << 56;
+const COURIER: usize = 8 << 56;
 const CLASS: usize = 0xFF << 56;
 
 /// What a token stands for.
@@ -51,6 +54,8 @@ pub enum Watch {
     Handover,
     /// The files of sockets.
     Files,
+    /// Stored descriptors.
+    Stores,
     /// The control server.
     Control,
     /// The launch report of an incarnation.
@@ -63,6 +68,8 @@ pub enum Watch {
     Voice(Run),
     /// What is bound with a service's rights, by the number of its request.
     Binder(u64),
+    /// What is brought of a message with descriptors, by the number of its request.
+    Courier(u64),
     /// What a probe says, by the number of its request.
     Probe(u64),
     /// What others say of names and files, by the number of the request.
@@ -78,6 +85,7 @@ pub fn meaning(token: Token) -> Watch {
         LOGGER => Watch::Logger,
         HANDOVER => Watch::Handover,
         FILES => Watch::Files,
+        STORES => Watch::Stores,
         Token(number) => match number & CLASS {
             REPORT => Watch::Report(run),
             TREE => Watch::Tree(run),
@@ -86,6 +94,7 @@ pub fn meaning(token: Token) -> Watch {
             BINDER => Watch::Binder(run.0),
             PROBE => Watch::Probe(run.0),
             LOOKUP => Watch::Lookup(run.0),
+            COURIER => Watch::Courier(run.0),
             _ => Watch::Control,
         },
     }
@@ -230,6 +239,16 @@ impl Manager {
     /// Watches what binds a socket with a service's rights.
     pub(super) fn watch_binder(&mut self, request: u64, raw: RawFd) {
         self.register(raw, BINDER, Run(request), Interest::READABLE);
+    }
+
+    /// Watches what brings a message's descriptors.
+    pub(super) fn watch_courier(&mut self, request: u64, raw: RawFd) {
+        self.register(raw, COURIER, Run(request), Interest::READABLE);
+    }
+
+    /// Watches for stored descriptors that lose their other end.
+    pub(super) fn watch_stores(&mut self, raw: RawFd) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&raw), STORES, Interest::READABLE)
     }
 
     /// Watches what a probe says.

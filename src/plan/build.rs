@@ -74,6 +74,8 @@ pub struct Inputs {
     pub watchdog_pid: bool,
     /// The sockets, in order.
     pub listeners: Vec<Listener>,
+    /// Names of what the service has stored, at the descriptors behind the sockets.
+    pub stored: Vec<String>,
     /// What else is passed, at the descriptors behind the sockets; no variable speaks of it.
     pub beside: Vec<Passed>,
     /// Which start this is.
@@ -96,7 +98,7 @@ pub fn build(inputs: &Inputs) -> Result<ExecPlan, Unfit> {
     let path = env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or(FIXED_PATH);
     let program = inputs.command.first().ok_or(Unfit::NoCommand)?;
     let mut pid_variables = Vec::new();
-    if !inputs.listeners.is_empty() {
+    if !inputs.listeners.is_empty() || !inputs.stored.is_empty() {
         pid_variables.push("LISTEN_PID".to_owned());
     }
     if inputs.watchdog_pid {
@@ -104,6 +106,8 @@ pub fn build(inputs: &Inputs) -> Result<ExecPlan, Unfit> {
     }
     let passed =
         |listener: &Listener| Passed { name: listener.name.clone(), address: listener.address.clone() };
+    let stored = |name: &String| Passed { name: name.clone(), address: "stored".to_owned() };
+    let sockets = inputs.listeners.iter().map(passed).chain(inputs.stored.iter().map(stored));
     let plan = ExecPlan {
         argv: inputs.command.clone(),
         candidates: candidates(program, path),
@@ -116,7 +120,7 @@ pub fn build(inputs: &Inputs) -> Result<ExecPlan, Unfit> {
         nice: inputs.nice,
         oom_score_adj: inputs.oom_score_adj,
         cpus: inputs.cpus.clone(),
-        sockets: inputs.listeners.iter().map(passed).chain(inputs.beside.iter().cloned()).collect(),
+        sockets: sockets.chain(inputs.beside.iter().cloned()).collect(),
         terminal: false,
     };
     plan.check()?;
@@ -145,7 +149,7 @@ pub fn candidates(program: &str, path: &str) -> Vec<String> {
 
 /// Variables that say something about this very start. A unit's own are left out: a stale one makes
 /// a server believe that it has, or has not, been given sockets.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "LISTEN_PID",
@@ -153,6 +157,7 @@ const OURS: [&str; 14] = [
     "SERVER_STARTER_PORT",
     "SERVER_STARTER_GENERATION",
     "NOTIFY_SOCKET",
+    "FDSTORE",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
     "INVOCATION_ID",
@@ -182,14 +187,17 @@ pub fn environment(inputs: &Inputs) -> Vec<String> {
         all.put(name, value);
     }
     all.put("PWD", &inputs.directory);
-    if !inputs.listeners.is_empty() {
-        let names: Vec<_> = inputs.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    if !inputs.listeners.is_empty() || !inputs.stored.is_empty() {
+        let names = inputs.listeners.iter().map(|listener| listener.name.as_str());
+        let names: Vec<_> = names.chain(inputs.stored.iter().map(String::as_str)).collect();
         // What only probes ask is no port of the service's.
         let ports = (FIRST_SOCKET..).zip(&inputs.listeners).filter(|(_, listener)| listener.name != PRIVATE);
         let ports: Vec<_> = ports.map(|(fd, listener)| format!("{}={fd}", listener.address)).collect();
         all.put("LISTEN_FDS", &names.len().to_string());
         all.put("LISTEN_FDNAMES", &names.join(":"));
-        all.put("SERVER_STARTER_PORT", &ports.join(";"));
+        if !inputs.listeners.is_empty() {
+            all.put("SERVER_STARTER_PORT", &ports.join(";"));
+        }
     }
     all.put("SERVER_STARTER_GENERATION", &inputs.start.starts.to_string());
     all.put("INVOCATION_ID", &inputs.start.invocation);

@@ -25,6 +25,7 @@ fn inputs() -> Inputs {
         .to_vec(),
         protocols: vec![("NOTIFY_SOCKET".to_owned(), "/run/supervise/notify/1".to_owned())],
         watchdog_pid: true,
+        stored: Vec::new(),
         beside: Vec::new(),
         listeners: vec![
             Listener { name: "http".to_owned(), address: "0.0.0.0:80".to_owned() },

@@ -6,8 +6,9 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use super::fds::owned;
 use super::retry;
 
 /// Who sent a message, at the moment when it was sent.
@@ -65,6 +66,41 @@ pub fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Waiting> {
     Ok(Waiting { size: size as usize, sender: sender(&message), carries })
 }
 
+#[repr(C, align(8))]
+struct Everything([u8; EVERYTHING_BYTES]);
+
+/// Credentials and the most descriptors that one message carries.
+const EVERYTHING_BYTES: usize = 1088;
+
+/// Copies of all descriptors of the first message, which stays. Where there is no room for all, of those that fit.
+pub fn carried(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let mut control = Everything([0; EVERYTHING_BYTES]);
+    // SAFETY: an all-zero msghdr is a valid, empty one.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = EVERYTHING_BYTES as _;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: `message` points at `control`, alive across the call.
+    retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) as libc::c_long })?;
+    let mut fds = Vec::new();
+    // SAFETY: the kernel filled `control` up to msg_controllen; the CMSG macros stay inside it, and each SCM_RIGHTS
+    // payload is an array of descriptors that are now ours alone.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let payload = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data: *const RawFd = libc::CMSG_DATA(header).cast();
+                for index in 0..payload / size_of::<RawFd>() {
+                    fds.push(owned(data.add(index).read_unaligned().into()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok(fds)
+}
+
 fn sender(message: &libc::msghdr) -> Option<Sender> {
     // SAFETY: the kernel filled the control buffer up to msg_controllen, and there is room for one header and one
     // ucred in it; what is read is a ucred where the header says so, and plain numbers whatever it says.
@@ -108,6 +144,7 @@ mod tests {
             let waiting = peek(socket.as_fd(), &mut bytes).unwrap();
             assert_eq!(waiting, Waiting { size: 9, sender: Some(me), carries: true });
             assert_eq!(&bytes, b"a me");
+            assert_eq!(carried(socket.as_fd()).unwrap().len(), 2);
         }
         sockets::discard(socket.as_fd()).unwrap();
         assert_eq!(fds::read(read.as_fd(), &mut [0]).unwrap(), 0, "a descriptor was left open");

@@ -26,6 +26,7 @@ pub mod look;
 pub mod memfd;
 pub mod memory;
 pub mod notify;
+pub mod objects;
 pub mod parent;
 pub mod peer;
 pub mod pipes;

@@ -4,7 +4,7 @@
 //! Sources: epoll(7), signalfd(2), poll(2).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::fds::owned;
@@ -19,6 +19,8 @@ pub enum Interest {
     ReadWrite,
     /// Told once each time something comes, and once on adding when there is something already.
     ReadEdge,
+    /// Told once when nobody is at the other end any more, and never that there is something to read.
+    HangUp,
 }
 
 impl Interest {
@@ -27,6 +29,7 @@ impl Interest {
             Interest::Read => libc::EPOLLIN,
             Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
             Interest::ReadEdge => libc::EPOLLIN | libc::EPOLLET,
+            Interest::HangUp => libc::EPOLLET, // with EPOLLHUP and EPOLLERR, which need not be asked for
         }) as u32
     }
 }
@@ -57,6 +60,11 @@ impl Poller {
         // SAFETY: epoll_create1 touches no memory.
         let epoll = retry(|| unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }.into()).map(owned)?;
         Ok(Self { epoll, events: [libc::epoll_event { events: 0, u64: 0 }; MOST_READY], count: 0 })
+    }
+
+    /// Its number, to be watched: it can be read while it has something to say.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
     }
 
     fn control(&self, operation: libc::c_int, fd: BorrowedFd<'_>, bits: u32, token: u64) -> io::Result<()> {

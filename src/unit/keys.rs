@@ -360,8 +360,9 @@ pub const KEYS: &[Key] = rows! {
         "ready" GATES, Now, Is r#""auto""#,
             "When it counts as ready: as its server allows (`auto`: at its first answer where it is given one more listener to \
              be asked on, when it waits for connections, or by its own word; else as soon as it runs), as soon as it runs, when it says so with sd_notify(3), or when it \
-             writes a line to descriptor N, which is the first one behind its sockets or a later one. Of sd_notify(3), descriptors \
-             of `FDSTORE` are closed, and `MAINPID` is followed to a process of the service's own that runs as its user.";
+             writes a line to descriptor N, which is the first one behind its sockets or a later one. Of sd_notify(3), `MAINPID` is \
+             followed to a process of the service's own that runs as its user, and `FDSTORE` keeps sockets, pipes, terminals, memory files \
+             and what has no name, as many as `$FDSTORE` says, until an operator stops the service.";
         "settle" Shape::Duration(0), Now, Is r#""1s""#,
             "How long it has to stay alive after that to be proven good.";
         "start-timeout" Shape::DurationOrOff(1), Now, Is r#""60s""#,

@@ -64,11 +64,13 @@ pub enum Kind {
     Announce = 17,
     /// A socket that the init above has given; the id is its place among them, from 0.
     Given = 18,
+    /// A descriptor that a service has stored; the id is the manager's number of it.
+    Stored = 19,
 }
 
 impl Kind {
     /// Every kind, for decoding.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Exits,
         Self::LogState,
         Self::LogCursor,
@@ -87,6 +89,7 @@ impl Kind {
         Self::ReadyPipe,
         Self::Announce,
         Self::Given,
+        Self::Stored,
     ];
 
     /// The kind with this number.

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod binder;
 pub mod control;
+pub mod courier;
 pub mod cri;
 pub mod exec;
 pub mod handover;

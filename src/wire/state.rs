@@ -43,10 +43,12 @@ pub enum Kind {
     Listener = 3,
     /// What an incarnation says of itself. The id is the incarnation's.
     Said = 4,
+    /// A descriptor that a service has stored. The id is its number.
+    Stored = 5,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Service, Self::Process, Self::Listener, Self::Said];
+    const ALL: [Self; 5] = [Self::Service, Self::Process, Self::Listener, Self::Said, Self::Stored];
 }
 
 /// One record.

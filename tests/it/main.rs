@@ -41,6 +41,7 @@ mod logs_output;
 mod lookups;
 mod neighbours;
 mod notify_main;
+mod notify_store;
 mod on_the_way;
 mod one_answer;
 mod overlap;

@@ -48,6 +48,7 @@ pub const HOUSES: &[House] = &[
     House { name: "launch", kind: "CHILD", uses: &["sys", "plan"], crates: &[] },
     House { name: "lookup", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
     House { name: "binder", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
+    House { name: "courier", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
     House { name: "probe", kind: "CHILD", uses: &["sys", "wire"], crates: &[] },
     House {
         name: "manager",
@@ -129,6 +130,7 @@ pub const BEYOND: &[Beyond] = &[
     Beyond { file: "src/cli/entry.rs", uses: "lookup", why: "as above" },
     Beyond { file: "src/cli/entry.rs", uses: "probe", why: "as above" },
     Beyond { file: "src/cli/entry.rs", uses: "binder", why: "as above" },
+    Beyond { file: "src/cli/entry.rs", uses: "courier", why: "as above" },
     Beyond {
         file: "src/cli/init.rs",
         uses: "init",

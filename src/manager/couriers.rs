@@ -1,0 +1,298 @@
+//! ROOT. Messages of services that have descriptors with them: a short-lived process takes each out of its socket and
+//! sends on what may be kept (`src/courier`). Never has a descriptor that it has not asked for.
+//!
+//! Until that process ends nothing more is read of the same socket, so messages stay in their order. A process that
+//! fails leaves the message where it was. One that a service's own file system keeps from ending is nobody's trouble
+//! but that service's: it is not listened to while there are many of those.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::Manager;
+use super::heirs::Claim;
+use crate::plan::{ExecPlan, FIXED_PATH, Identity, Passed};
+use crate::policy::{Mono, Run, ServiceId};
+use crate::sys::errno::reason;
+use crate::sys::link::Link;
+use crate::sys::{clock, fds, memfd, objects, parent, process, sockets};
+use crate::wire::courier::{MOST, Word};
+use crate::wire::keeper::Kind;
+use crate::wire::zygote::Spawn;
+
+/// Milliseconds that one has.
+const WITHIN_MS: u64 = 5_000;
+/// Milliseconds for which the end of a service waits for what it said last.
+const LAST_WORDS_MS: u64 = 1_000;
+/// Failures after which a message goes without what came with it.
+const MOST_FAILURES: u32 = 3;
+/// Processes of one service that do not end.
+const MOST_STUCK: usize = 16;
+/// Milliseconds after which a socket is looked at again that could not be read.
+const AGAIN_MS: u64 = 500;
+
+/// What is wanted of the descriptors.
+#[derive(Clone, Debug)]
+pub enum Want {
+    /// None of them.
+    Nothing,
+    /// All that may be kept, under a name.
+    Store {
+        /// The name.
+        name: String,
+        /// Whether they are dropped when nobody is at their other end.
+        polled: bool,
+    },
+    /// The one that is the main process.
+    Main(Claim),
+}
+
+/// One that is under way.
+#[derive(Debug)]
+struct Courier {
+    run: Run,
+    service: ServiceId,
+    want: Want,
+    link: Link,
+    process: Option<OwnedFd>,
+    until: Mono,
+    brought: Vec<OwnedFd>,
+    done: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Couriers {
+    flying: BTreeMap<u64, Courier>,
+    failures: BTreeMap<Run, u32>,
+    ending: BTreeMap<ServiceId, Vec<OwnedFd>>,
+}
+
+impl Couriers {
+    /// When the next has had its time.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.flying.values().map(|one| one.until).min()
+    }
+
+    /// Whether a message of this incarnation is being taken.
+    pub fn has(&self, run: Run) -> bool {
+        self.flying.values().any(|one| one.run == run)
+    }
+
+    fn are_stuck(&mut self, id: ServiceId) -> bool {
+        let Some(ending) = self.ending.get_mut(&id) else { return false };
+        ending.retain(|process| !process::has_ended(process.as_fd()));
+        ending.len() >= MOST_STUCK
+    }
+}
+
+impl Manager {
+    /// Has the first message of an incarnation taken, which has been heeded but for its descriptors.
+    pub(super) fn send_courier(&mut self, id: ServiceId, run: Run, want: Want) {
+        if self.couriers.are_stuck(id) || !self.starts.is_linked() {
+            return self.notices.pause(run, self.now.after(AGAIN_MS));
+        }
+        match self.launch_courier(run, &want) {
+            Ok((request, link)) => {
+                self.watch_courier(request, link.as_raw_fd());
+                let until = self.now.after(WITHIN_MS);
+                let (process, brought) = (None, Vec::new());
+                let courier = Courier { run, service: id, want, link, process, until, brought, done: false };
+                self.couriers.flying.insert(request, courier);
+            }
+            Err(error) => {
+                log::warn!(
+                    "service={} taking a message with descriptors: {}",
+                    self.name_of(id),
+                    reason(&error)
+                );
+                self.notices.pause(run, self.now.after(AGAIN_MS));
+            }
+        }
+    }
+
+    fn launch_courier(&mut self, run: Run, want: &Want) -> io::Result<(u64, Link)> {
+        let most = match want {
+            Want::Nothing => 0,
+            Want::Store { .. } => MOST,
+            Want::Main(_) => 1,
+        };
+        let socket =
+            self.kept.fd(Kind::Notify, run.0).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        let socket = fds::duplicate(socket)?;
+        let passed = Passed { name: "notify".to_owned(), address: "socket".to_owned() };
+        let plan = ExecPlan {
+            argv: vec!["supervise".to_owned(), "carry".to_owned(), most.to_string()],
+            // In a clone of the zygote this is our own binary, whatever has become of the file.
+            candidates: vec!["/proc/self/exe".to_owned()],
+            env: vec![format!("PATH={FIXED_PATH}"), "LANG=C.UTF-8".to_owned()],
+            pid_variables: Vec::new(),
+            directory: "/".to_owned(),
+            // Not the service's user, who could make it say what he likes; and without a capability.
+            identity: (self.user == 0).then(|| Identity::new(0, 0, &[0]).with_capabilities(0)),
+            umask: 0o077,
+            limits: Vec::new(),
+            nice: None,
+            oom_score_adj: None,
+            cpus: Vec::new(),
+            sockets: vec![passed],
+            terminal: false,
+        };
+        let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
+        let plan = memfd::sealed(c"supervise-carry", &plan)?;
+        let (gate_read, gate) = fds::pipe(0)?;
+        fds::write(gate.as_fd(), b"1")?; // nobody has to know of it before it runs
+        let (_report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
+        let (ours, theirs) = Link::pair()?;
+        let null = self.null.as_fd();
+        let parcel: [BorrowedFd<'_>; 7] = [
+            plan.as_fd(),
+            gate_read.as_fd(),
+            report_write.as_fd(),
+            null,
+            theirs.as_fd(),
+            null,
+            socket.as_fd(),
+        ];
+        let request = self.starts.next_request(self.kept.manager);
+        self.starts.send(&Spawn { request, sockets: 1, cgroup: false }, &parcel)?;
+        Ok((request, ours))
+    }
+
+    /// Takes the zygote's answer; gives the descriptor back where it is to somebody else's request.
+    pub(super) fn courier_spawned(&mut self, request: u64, pidfd: OwnedFd) -> Result<(), OwnedFd> {
+        match self.couriers.flying.get_mut(&request) {
+            Some(courier) => {
+                courier.process = Some(pidfd);
+                Ok(())
+            }
+            None => Err(pidfd),
+        }
+    }
+
+    /// The zygote would not.
+    pub(super) fn courier_refused(&mut self, request: u64) {
+        self.courier_ended(request);
+    }
+
+    /// Takes what one brings, or its end.
+    pub(super) fn hear_courier(&mut self, request: u64) {
+        loop {
+            let Some(courier) = self.couriers.flying.get_mut(&request) else { return };
+            let (mut byte, mut place) = ([0], [None]);
+            let word = match courier.link.receive(&mut byte, &mut place) {
+                Ok(Some(_)) => Word::of(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(None) | Err(_) => return self.courier_ended(request),
+            };
+            let [fd] = place;
+            match word {
+                Some(Word::Descriptor) => courier.brought.extend(fd),
+                Some(Word::All) => self.take_brought(request, true),
+                Some(Word::NotAll) => self.take_brought(request, false),
+                Some(Word::Taken) => {
+                    courier.done = true;
+                    return self.courier_ended(request);
+                }
+                Some(Word::Go) | None => return self.courier_ended(request),
+            }
+        }
+    }
+
+    /// It has brought what there was: that is written down, and the message may go.
+    fn take_brought(&mut self, request: u64, all: bool) {
+        let Some(courier) = self.couriers.flying.get_mut(&request) else { return };
+        let (id, run, want) = (courier.service, courier.run, courier.want.clone());
+        let brought = std::mem::take(&mut courier.brought);
+        match want {
+            Want::Nothing => objects::let_go(brought),
+            Want::Store { name, polled } => self.store_brought(id, run, &name, polled, brought, all),
+            Want::Main(claim) => {
+                self.hear_main_of(run, claim, &brought);
+                objects::let_go(brought);
+            }
+        }
+        if let Some(courier) = self.couriers.flying.get_mut(&request) {
+            let _ = courier.link.send(&[Word::Go as u8], &[]); // it has ended: then its link tells
+        }
+    }
+
+    /// It ends, with the message or without.
+    fn courier_ended(&mut self, request: u64) {
+        let Some(courier) = self.couriers.flying.remove(&request) else { return };
+        self.unwatch_probe(courier.link.as_raw_fd());
+        let Courier { run, service, process, brought, done, .. } = courier;
+        objects::let_go(brought);
+        // It may still wait for what it has to close.
+        self.couriers.ending.entry(service).or_default().extend(process);
+        if done {
+            self.couriers.failures.remove(&run);
+        } else {
+            let failures = self.couriers.failures.entry(run).or_default();
+            *failures += 1;
+            if *failures >= MOST_FAILURES {
+                self.couriers.failures.remove(&run);
+                log::warn!(
+                    "service={} run={} a message is taken without its descriptors",
+                    self.name_of(service),
+                    run.0
+                );
+                if let Some(socket) = self.kept.fd(Kind::Notify, run.0) {
+                    let _ = sockets::discard(socket);
+                }
+            }
+        }
+        self.hear_messages(run);
+    }
+
+    /// Gives those up that have had their time.
+    pub(super) fn keep_couriers(&mut self) {
+        let now = self.now;
+        let over = self.couriers.flying.iter().filter(|(_, one)| one.until <= now);
+        let over: Vec<u64> = over.map(|(request, _)| *request).collect();
+        for request in over {
+            if let Some(process) = self.couriers.flying.get(&request).and_then(|one| one.process.as_ref()) {
+                let _ = process::signal(process.as_fd(), libc::SIGKILL);
+            }
+            self.courier_ended(request);
+        }
+    }
+
+    /// Hears an incarnation to its end: what it said before it ended counts, descriptors and all.
+    pub(super) fn hear_last(&mut self, run: Run) {
+        let deadline = clock::monotonic_ms() + LAST_WORDS_MS;
+        self.notices.listen_again(run);
+        self.hear(run);
+        while let Some((request, link)) = self
+            .couriers
+            .flying
+            .iter()
+            .find(|(_, one)| one.run == run)
+            .map(|(request, one)| (*request, &one.link))
+        {
+            let left = deadline.saturating_sub(clock::monotonic_ms());
+            if left == 0 || parent::wait(&[link.as_fd()], left as i32, &mut [false]).is_err() {
+                return;
+            }
+            self.hear_courier(request);
+        }
+    }
+
+    /// Nothing is left of an incarnation.
+    pub(super) fn forget_couriers(&mut self, run: Run) {
+        let flying: Vec<u64> = self
+            .couriers
+            .flying
+            .iter()
+            .filter(|(_, one)| one.run == run)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in flying {
+            if let Some(courier) = self.couriers.flying.remove(&request) {
+                self.unwatch_probe(courier.link.as_raw_fd());
+                objects::let_go(courier.brought);
+            }
+        }
+        self.couriers.failures.remove(&run);
+    }
+}

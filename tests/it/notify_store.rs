@@ -1,0 +1,446 @@
+//! `FDSTORE=1`: what a service stores comes back at its next start, behind its sockets and with its name, whoever was
+//! killed meanwhile; and nothing that it stores or sends keeps anybody else waiting.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::gunicorn::python;
+use super::place::{Place, Who};
+use super::supervisor::Role;
+use super::{processes, wait};
+
+/// Does what it finds in its working place, which is Python, and answers with what that left in `answer`.
+const SERVICE: &str = r#"
+import array, ctypes, fcntl, json, os, select, signal, socket, struct, sys, time
+
+WORK = os.environ["WORK"] + "/"
+talk = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+talk.connect(os.environ["NOTIFY_SOCKET"])
+keep = []
+
+def send(text, *fds):
+    fds = [fd if isinstance(fd, int) else fd.fileno() for fd in fds]
+    talk.sendmsg([text.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
+
+def barrier():
+    r, w = os.pipe()
+    send("BARRIER=1", w)
+    os.close(w)
+    assert select.select([r], [], [], 60)[0], "a barrier that is not taken"
+    os.close(r)
+
+def names():
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    found = os.environ["LISTEN_FDNAMES"].split(":")
+    assert len(found) == int(os.environ["LISTEN_FDS"])
+    return found
+
+def fd(name):
+    return 3 + names().index(name)
+
+def memory(text):
+    new = os.memfd_create("state")
+    os.write(new, text.encode())
+    return new
+
+def text(name):
+    return os.pread(fd(name), 99, 0).decode()
+
+def lingering():
+    listener = socket.create_server(("127.0.0.1", 0))
+    ours = socket.create_connection(listener.getsockname())
+    theirs, _ = listener.accept()
+    keep.append(theirs)
+    ours.setblocking(False)
+    try:
+        while True: ours.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+    return ours
+
+def gone():
+    signal.raise_signal(signal.SIGKILL)
+
+send("READY=1")
+while True:
+    try:
+        code = open(WORK + "do").read()
+        os.unlink(WORK + "do")
+    except FileNotFoundError:
+        time.sleep(0.01)
+        continue
+    answer = None
+    exec(code)
+    with open(WORK + ".answer", "w") as file:
+        json.dump(answer, file)
+    os.rename(WORK + ".answer", WORK + "answer")
+"#;
+
+/// A place in which `web` runs.
+#[track_caller]
+fn running(who: Who, sockets: &str) -> Place {
+    let mut place = Place::new(who);
+    place.write("srv/one.py", SERVICE);
+    let work = place.path("work");
+    let text = format!(
+        "command = [\"{}\", \"one.py\"]\nenvironment = {{ WORK = \"{}\" }}\nready = \"notify\"\nsettle = \"0s\"\n[restart]\ndelay = \"1ms\"\n{sockets}",
+        python(),
+        work.display()
+    );
+    place.unit("web", &text);
+    place.run();
+    place.reaches("web", "running");
+    place
+}
+
+/// Has the service do something, and says what it answers.
+#[track_caller]
+fn have(place: &Place, code: &str) -> serde_json::Value {
+    begin(place, code);
+    let answer = place.path("work/answer");
+    let text = wait::until(wait::LONG, code, || fs::read_to_string(&answer).ok());
+    fs::remove_file(answer).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn begin(place: &Place, code: &str) {
+    place.write("work/.do", code);
+    fs::rename(place.path("work/.do"), place.path("work/do")).unwrap();
+}
+
+/// Has the service do something and die of it; another runs then.
+#[track_caller]
+fn dies(place: &Place, code: &str) {
+    let before = place.pid_of("web");
+    begin(place, &format!("{code}\ngone()"));
+    wait::until(wait::LONG, "the next start", || {
+        let web = place.service("web");
+        (web["state"] == "running" && web["pid"].as_u64()? != u64::from(before)).then_some(())
+    });
+}
+
+#[track_caller]
+fn names(place: &Place) -> Vec<String> {
+    serde_json::from_value(have(place, "answer = names()")).unwrap()
+}
+
+#[track_caller]
+fn another(place: &mut Place, role: Role) {
+    let manager = place.role(Role::Manager);
+    place.kill(role);
+    wait::until(wait::LONG, "a manager and a keeper", || {
+        let status = place.try_status()?;
+        (status["supervisor"]["pid"].as_u64() != Some(manager.into())
+            && status["supervisor"]["keeper_pid"].is_u64())
+        .then_some(())
+    });
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(wait::LONG)).unwrap();
+    client
+}
+
+#[track_caller]
+fn hears(client: &mut TcpStream, text: &str) {
+    let mut bytes = vec![0; text.len()];
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+}
+
+fn comes_back(who: Who) {
+    let address = Place::new(who).address();
+    let mut place = running(who, &format!("[socket.http]\nlisten = \"{address}\"\n"));
+    assert_eq!(
+        have(&place, "answer = [names(), os.environ['FDSTORE']]"),
+        serde_json::json!([["http"], "32"])
+    );
+    let mut client = connect(address);
+    dies(
+        &place,
+        "conn, _ = socket.socket(fileno=3).accept()\nconn.send(b'one')\nsend('FDSTORE=1\\nFDNAME=conn', conn)\nsend('FDSTORE=1', memory('kept'))",
+    );
+    hears(&mut client, "one");
+    let say = |client: &mut TcpStream, text: &str| {
+        have(&place, &format!("socket.socket(fileno=os.dup(fd('conn'))).send(b'{text}')"));
+        hears(client, text);
+    };
+    assert_eq!(names(&place), ["http", "conn", "stored"]);
+    assert_eq!(have(&place, "answer = text('stored')"), "kept");
+    say(&mut client, "two");
+    let _ = say;
+    // Whoever dies, and in whatever order.
+    for (round, role) in [Role::Manager, Role::Zygote, Role::Keeper, Role::Manager].into_iter().enumerate() {
+        if role == Role::Zygote {
+            place.kill(role);
+        } else {
+            another(&mut place, role);
+        }
+        dies(&place, "");
+        assert_eq!(names(&place), ["http", "conn", "stored"], "after kill -9 of the {role:?}");
+        let text = format!("round {round}");
+        have(&place, &format!("socket.socket(fileno=os.dup(fd('conn'))).send(b'{text}')"));
+        hears(&mut client, &text);
+    }
+    // The next one beside the old one gets what is there at its start.
+    have(&place, "send('FDSTORE=1\\nFDNAME=new', memory('new'))\nbarrier()");
+    place.order(&["restart", "web"]);
+    assert_eq!(names(&place), ["http", "conn", "stored", "new"]);
+    // What an operator stops has nothing more to come back to.
+    place.order(&["stop", "web"]);
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "the connection is still held");
+    place.order(&["start", "web"]);
+    assert_eq!(names(&place), ["http"]);
+}
+
+#[test]
+fn root_what_a_service_stores_comes_back_to_it() {
+    comes_back(Who::Root);
+}
+
+#[test]
+fn user_what_a_service_stores_comes_back_to_it() {
+    comes_back(Who::User);
+}
+
+#[test]
+fn root_what_is_stored_is_removed_by_name_and_by_its_other_end() {
+    let place = running(Who::Root, "");
+    have(
+        &place,
+        "r, w = os.pipe()\nkeep += [r, w]\na, b = memory('a'), memory('b')\n\
+         send('FDSTORE=1\\nFDNAME=pipe', w)\nsend('FDSTORE=1\\nFDNAME=left\\nFDPOLL=0', w, os.dup(w), r)\n\
+         send('FDSTORE=1\\nFDNAME=a', a, a)\nsend('FDSTORE=1\\nFDNAME=b', b, os.dup(a))\n\
+         send('FDSTOREREMOVE=1\\nFDNAME=a')\nsend('FDSTORE=1\\nFDNAME=colon:', b'' and 0 or memory('c'))\nbarrier()",
+    );
+    dies(&place, "");
+    // The pipe was stored once, with its first name, and its reader was stored too, so it has not lost its other end.
+    assert_eq!(names(&place), ["pipe", "left", "b", "stored"]);
+    assert_eq!(have(&place, "answer = [text('b'), text('stored')]"), serde_json::json!(["b", "c"]));
+    have(&place, "send('FDSTOREREMOVE=1\\nFDNAME=left')\nos.close(fd('left'))\nbarrier()");
+    wait::until(wait::LONG, "the pipe without a reader to be dropped", || {
+        place.stderr().contains("stored descriptor `pipe`: its other end is gone").then_some(())
+    });
+    dies(&place, "");
+    assert_eq!(names(&place), ["b", "stored"]);
+    // What stays unpolled stays without anybody.
+    have(&place, "r, w = os.pipe()\nsend('FDSTORE=1\\nFDNAME=late\\nFDPOLL=0', w)\nos.close(r)\nbarrier()");
+    dies(&place, "");
+    assert_eq!(names(&place), ["b", "stored", "late"]);
+}
+
+#[test]
+fn root_no_more_is_stored_than_there_may_be_and_nothing_that_may_be_somebodys() {
+    let mut place = running(Who::Root, "");
+    have(&place, "for n in range(50): send('FDSTORE=1\\nFDNAME=n%d' % n, memory(str(n)))\nbarrier()");
+    let other = "send('FDSTORE=1\\nFDNAME=other', os.open('/', os.O_RDONLY), os.open('/etc/passwd', os.O_RDONLY), os.open('/', os.O_PATH), os.open('/dev/null', os.O_RDONLY))";
+    have(&place, &format!("{other}\nbarrier()"));
+    let held = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let (manager, keeper) = (place.role(Role::Manager), place.role(Role::Keeper));
+    let before = (held(manager), held(keeper));
+    have(&place, &format!("for n in range(20): {other}\nbarrier()"));
+    let after = (held(manager), held(keeper));
+    assert!(after.0 <= before.0 + 3 && after.1 == before.1, "{before:?} became {after:?}");
+    dies(&place, "");
+    let wanted: Vec<String> = (0..32).map(|n| format!("n{n}")).collect();
+    assert_eq!(names(&place), wanted);
+    let said = place.stderr();
+    assert!(said.contains("FDSTORE=1: not all is kept: an instance may have 32 stored"), "{said}");
+    assert!(said.matches("not all is kept").count() <= 8, "{said}");
+    place.order(&["stop", "web"]);
+    another(&mut place, Role::Manager);
+    place.order(&["start", "web"]);
+    assert_eq!(names(&place), [""; 0]);
+}
+
+/// libsystemd sends, and libsystemd receives.
+#[test]
+fn root_libsystemd_stores_and_finds_what_it_stored() {
+    let place = running(Who::Root, "");
+    let load = "sd = ctypes.CDLL('libsystemd.so.0')\n";
+    dies(
+        &place,
+        &format!(
+            "{load}fds = (ctypes.c_int * 2)(memory('x'), memory('y'))\n\
+             assert sd.sd_pid_notify_with_fds(0, 0, b'FDSTORE=1\\nFDNAME=lib', fds, 2) > 0\n\
+             assert sd.sd_notify_barrier(0, ctypes.c_uint64(30000000)) > 0"
+        ),
+    );
+    let found = have(
+        &place,
+        &format!(
+            "{load}array_ = ctypes.POINTER(ctypes.c_char_p)()\ncount = sd.sd_listen_fds_with_names(0, ctypes.byref(array_))\n\
+             answer = [[array_[n].decode() for n in range(count)], os.pread(3, 9, 0).decode() + os.pread(4, 9, 0).decode()]"
+        ),
+    );
+    assert_eq!(found, serde_json::json!([["lib", "lib"], "xy"]));
+}
+
+/// Data that comes for a stored connection wakes nobody.
+#[test]
+fn root_what_is_stored_wakes_nobody() {
+    let address = Place::new(Who::Root).address();
+    let place = running(Who::Root, &format!("[socket.http]\nlisten = \"{address}\"\n"));
+    let mut client = connect(address);
+    have(
+        &place,
+        "conn, _ = socket.socket(fileno=3).accept()\nsend('FDSTORE=1\\nFDNAME=conn', conn)\nbarrier()",
+    );
+    let manager = place.role(Role::Manager);
+    let woken = || {
+        let text = fs::read_to_string(format!("/proc/{manager}/status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    // What the last answers are followed by has come to rest.
+    let mut rest = (woken(), Instant::now());
+    wait::until(wait::LONG, "the manager to come to rest", || {
+        if woken() != rest.0 {
+            rest = (woken(), Instant::now());
+        }
+        (rest.1.elapsed() > Duration::from_millis(700)).then_some(())
+    });
+    for _ in 0..100 {
+        client.write_all(b"x").unwrap();
+        wait::a_moment();
+    }
+    assert_eq!(woken(), rest.0, "wake-ups of the manager");
+}
+
+/// Sockets whose last close waits ten minutes for a peer who does not read.
+#[test]
+fn root_a_socket_that_lingers_keeps_nobody_waiting() {
+    let mut place = running(Who::Root, "");
+    let began = Instant::now();
+    // In a message that wants none, in one that is no message, stored and removed, and in the queue of a stored one.
+    have(
+        &place,
+        "for text in ['BARRIER=1', 'X=\\0y', 'FDSTORE=1\\nFDNAME=a']:\n    s = lingering()\n    send(text, s)\n    os.close(s.detach())\n\
+         barrier()\nsend('FDSTOREREMOVE=1\\nFDNAME=a')\n\
+         s = lingering()\na, b = socket.socketpair()\n\
+         a.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [s.fileno()]))])\nos.close(s.detach())\n\
+         send('FDSTORE=1\\nFDNAME=b', b)\nb.close()\nbarrier()\nsend('FDSTOREREMOVE=1\\nFDNAME=b')\nbarrier()",
+    );
+    place.status();
+    // And unread in its notify socket when it ends.
+    dies(&place, "s = lingering()\nfor n in range(8): send('X=1', s)\nos.close(s.detach())");
+    another(&mut place, Role::Manager);
+    dies(&place, "s = lingering()\nsend('FDSTORE=1\\nFDPOLL=0\\nFDNAME=c', s)");
+    assert_eq!(names(&place), ["c"]);
+    another(&mut place, Role::Keeper);
+    place.order(&["stop", "web"]);
+    assert!(began.elapsed() < Duration::from_secs(120), "it all took {:?}", began.elapsed());
+}
+
+/// A file system of the service's own that answers until its file is open, and then nobody who asks for anything.
+const OWN_FILES: &str = r#"
+import threading
+libc = ctypes.CDLL(None, use_errno=True)
+mount = WORK + "mount"
+os.makedirs(mount, exist_ok=True)
+assert libc.unshare(0x20000) == 0 and libc.mount(None, b"/", None, 0x44000, None) == 0
+dev = os.open("/dev/fuse", os.O_RDWR)
+options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % dev
+assert libc.mount(b"own", mount.encode(), b"fuse", 0, options) == 0, ctypes.get_errno()
+
+def attributes(node):
+    mode = 0o40755 if node == 1 else 0o100644
+    return struct.pack("<6Q3I5I2I", node, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+
+def serve():
+    while True:
+        asked = os.read(dev, 1 << 20)
+        _, what, unique, node = struct.unpack_from("<IIQQ", asked)
+        error, reply = 0, b""
+        if what == 26:
+            reply = struct.pack("<IIIIHHIIHHI7I", 7, 31, 0, 0, 8, 8, 4096, 1, 0, 0, 0, *[0] * 7)
+        elif what == 1:
+            reply = struct.pack("<QQQQII", 2, 1, 0, 0, 0, 0) + attributes(2)
+        elif what == 3:
+            reply = struct.pack("<QII", 0, 0, 0) + attributes(node)
+        elif what == 14:
+            reply = struct.pack("<QII", 1, 0, 0)
+        else:
+            error = -38
+        os.write(dev, struct.pack("<IiQ", 16 + len(reply), error, unique) + reply)
+        if what == 14:
+            return
+
+threading.Thread(target=serve, daemon=True).start()
+own = os.open(mount + "/file", os.O_RDONLY)
+for text in ["FDSTORE=1\nFDNAME=own", "X=1", "MAINPIDFD=1", "BARRIER=1"]:
+    send(text, own)
+barrier()
+send("FDSTORE=1\nFDNAME=mine", memory("mine"))
+barrier()
+"#;
+
+/// Whoever closes such a file, looks at it or ends while he has it waits for the service: nobody of supervise does
+/// whom anybody waits for.
+#[test]
+fn root_a_file_of_its_own_file_system_keeps_nobody_waiting() {
+    let mut place = Place::new(Who::Root);
+    place.write("srv/one.py", SERVICE);
+    let (program, work) = (python(), place.path("work"));
+    let text = format!(
+        "[service]\nuser = \"root\"\ncommand = [\"{program}\", \"one.py\"]\nenvironment = {{ WORK = \"{}\" }}\nready = \"notify\"\nsettle = \"0s\"\n[restart]\ndelay = \"1ms\"\n",
+        work.display()
+    );
+    place.write("units/web.toml", &text);
+    place.run();
+    place.reaches("web", "running");
+    let began = Instant::now();
+    have(&place, OWN_FILES);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed()); // a process of ours has five
+    another(&mut place, Role::Manager);
+    another(&mut place, Role::Keeper);
+    have(&place, "send('FDSTORE=1', own)\nbarrier()");
+    place.status();
+    // With the end of its file system all are free that wait for it, itself first of all.
+    have(&place, "os.close(dev)");
+    dies(&place, "");
+    assert_eq!(names(&place), ["mine"]);
+}
+
+/// Whoever kills whom in the middle: each name is there once, or not at all where nobody had said that it is stored.
+#[test]
+fn root_a_manager_that_is_killed_in_the_middle_loses_nothing() {
+    let mut place = running(Who::Root, "");
+    let mut wanted = Vec::new();
+    for round in 0..12 {
+        let manager = place.role(Role::Manager);
+        begin(
+            &place,
+            &format!("send('FDSTORE=1\\nFDNAME=r{round}', memory('{round}'))\nbarrier()\nanswer = 1"),
+        );
+        for _ in 0..round {
+            wait::a_moment();
+        }
+        processes::signal(manager, libc::SIGKILL);
+        wanted.push(format!("r{round}"));
+        let answer = place.path("work/answer");
+        wait::until(wait::LONG, "the barrier", || answer.exists().then_some(()));
+        fs::remove_file(answer).unwrap();
+        place.reap(manager);
+    }
+    wait::until(wait::LONG, "a manager", || place.try_status());
+    dies(&place, "");
+    assert_eq!(names(&place), wanted);
+    // And nobody reads what it says before it dies.
+    let (manager, web) = (place.role(Role::Manager), place.pid_of("web"));
+    processes::signal(manager, libc::SIGSTOP);
+    begin(&place, "for n in range(3): send('FDSTORE=1\\nFDNAME=last', memory('last'))\ngone()");
+    wait::until(wait::LONG, "its end", || (!processes::lives(web)).then_some(()));
+    place.kill_at_once(manager);
+    wait::until(wait::LONG, "the next start", || {
+        place.try_status()?["services"][0]["restarts"].as_u64().filter(|times| *times == 2)
+    });
+    place.reaches("web", "running");
+    wanted.extend(["last", "last", "last"].map(str::to_owned));
+    assert_eq!(names(&place), wanted);
+}
