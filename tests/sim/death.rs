@@ -5,37 +5,44 @@ use supervise::policy::backoff::{Backoff, Policy};
 use supervise::policy::service::{
     Codes, Goal, Instance, Kind as For, Phase, Readiness, Rest, Role, Spec, Strategy,
 };
+use supervise::policy::world::Needs;
 use supervise::policy::{Exit, Mono, Outcome, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, PLAIN, STEP_FAILED};
+use super::commanded;
 use super::sim::{Ran, Sim, Stop, Verb, wrong};
 
 const ONE: ServiceId = ServiceId(0);
+const OTHER: ServiceId = ServiceId(1);
 
 /// What an operator does next.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+pub enum Act {
     /// Milliseconds pass.
     Pass(u64),
     Ask(Verb),
+    /// The same of the service that the first one needs.
+    AskOther(Verb),
     Close,
     /// The zygote ends, having made the process or not.
     ZygoteEnds(bool),
 }
 
-struct Life {
-    name: &'static str,
-    spec: Spec,
-    lives: Vec<Behaviour>,
-    refusals: u32,
-    acts: Vec<Act>,
+pub struct Life {
+    pub name: &'static str,
+    pub spec: Spec,
+    /// A second service, and how the first one needs it.
+    pub other: Option<(Needs, Spec)>,
+    pub lives: Vec<Behaviour>,
+    pub refusals: u32,
+    pub acts: Vec<Act>,
     /// What the life without a death must come to, so that no life is a different one than it says.
-    ends: (Goal, Kind, u32),
-    late_ms: u64,
+    pub ends: (Goal, Kind, u32),
+    pub late_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Stopped,
     Waiting,
     Done,
@@ -84,6 +91,8 @@ struct Seen {
     /// Lives that got as far as their gate's opening: no start is repeated, none left out.
     opened: usize,
     outcomes: Vec<Option<Outcome>>,
+    /// The second service.
+    other: Option<(Goal, Kind, u32, usize)>,
     since: Mono,
 }
 
@@ -91,7 +100,7 @@ struct Seen {
 const LATE_MS: u64 = 900;
 
 /// The same where a KILL after a grace can be lost, once by each death: the next one comes a second later.
-const LATE_KILL_MS: u64 = 2_900;
+pub const LATE_KILL_MS: u64 = 2_900;
 
 impl Seen {
     /// Equal, but for the time: that is the same up to a delay where nothing failed, and where something did
@@ -104,7 +113,10 @@ impl Seen {
 
 fn tell(life: &Life, fuses: &[u64], tracing: bool) -> (Sim, Result<Seen, Stop>) {
     let commands = Commands::Script { lives: life.lives.clone(), refusals: life.refusals };
-    let mut sim = Sim::new(&[life.spec], commands);
+    let specs: Vec<Spec> =
+        std::iter::once(life.spec).chain(life.other.iter().map(|(_, spec)| *spec)).collect();
+    let mut sim = Sim::new(&specs, commands);
+    sim.needs.extend(life.other.iter().map(|(needs, _)| (ONE, needs.clone())));
     sim.fuses = fuses.to_vec();
     sim.tracing = tracing;
     let seen = play(&mut sim, life).and_then(|()| look(&sim));
@@ -116,8 +128,9 @@ fn play(sim: &mut Sim, life: &Life) -> Ran {
     for act in &life.acts {
         match act {
             Act::Pass(ms) => sim.pass_until(sim.now.after(*ms))?,
-            Act::Ask(verb) => {
-                sim.ask(ONE, *verb);
+            Act::Ask(verb) | Act::AskOther(verb) => {
+                let whom = if matches!(act, Act::Ask(_)) { ONE } else { OTHER };
+                sim.ask(whom, *verb);
                 sim.go()?;
             }
             Act::Close => sim.close()?,
@@ -139,6 +152,10 @@ fn look(sim: &Sim) -> Result<Seen, Stop> {
         living,
         opened: sim.opened.get(&ONE).copied().unwrap_or(0),
         outcomes: sim.clients.iter().map(|client| client.answered).collect(),
+        other: sim.service(OTHER).map(|other| {
+            let kind = other.instances.first().map_or(Kind::Stopped, kind);
+            (other.goal, kind, other.failures(), sim.opened.get(&OTHER).copied().unwrap_or(0))
+        }),
         since: service.instances.iter().map(since).max().unwrap_or_default(),
     })
 }
@@ -153,7 +170,7 @@ fn since(instance: &Instance) -> Mono {
     instance.current.as_ref().map_or(instance.rest_since, |one| one.since)
 }
 
-fn crash(exit: Exit) -> Behaviour {
+pub fn crash(exit: Exit) -> Behaviour {
     Behaviour { life_ms: Some(200), exit, ..GOOD }
 }
 
@@ -161,20 +178,21 @@ fn with(policy: Policy, give_up_after: Option<u32>) -> Spec {
     Spec { backoff: Backoff { policy, give_up_after, ..PLAIN.backoff }, ..PLAIN }
 }
 
-const START: Act = Act::Ask(Verb::Start);
-const STOP: Act = Act::Ask(Verb::Stop);
-const RESTART: Act = Act::Ask(Verb::Restart);
+pub const START: Act = Act::Ask(Verb::Start);
+pub const STOP: Act = Act::Ask(Verb::Stop);
+pub const RESTART: Act = Act::Ask(Verb::Restart);
 
-const fn up(failures: u32) -> (Goal, Kind, u32) {
+pub const fn up(failures: u32) -> (Goal, Kind, u32) {
     (Goal::Up, Kind::Running, failures)
 }
 
-const DOWN: (Goal, Kind, u32) = (Goal::Down, Kind::Stopped, 0);
+pub const DOWN: (Goal, Kind, u32) = (Goal::Down, Kind::Stopped, 0);
 
-fn life(name: &'static str, lives: &[Behaviour], acts: &[Act], ends: (Goal, Kind, u32)) -> Life {
+pub fn life(name: &'static str, lives: &[Behaviour], acts: &[Act], ends: (Goal, Kind, u32)) -> Life {
     Life {
         name,
         spec: PLAIN,
+        other: None,
         lives: lives.to_vec(),
         refusals: 0,
         acts: acts.to_vec(),
@@ -397,9 +415,8 @@ fn judge(life: &Life, fuses: &[u64], wanted: &Seen) {
     }
 }
 
-#[test]
-fn a_death_at_any_point_changes_nothing() {
-    for life in lives() {
+fn no_death_changes(lives: Vec<Life>) {
+    for life in lives {
         let (sim, seen) = tell(&life, &[], false);
         let seen = match seen {
             Ok(seen) => seen,
@@ -414,6 +431,26 @@ fn a_death_at_any_point_changes_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_death_at_any_point_changes_nothing() {
+    no_death_changes(lives());
+}
+
+#[test]
+fn nor_does_one_in_a_restart_with_a_rehearsal() {
+    no_death_changes(commanded::rehearsing());
+}
+
+#[test]
+fn nor_does_one_in_other_commands() {
+    no_death_changes(commanded::asked());
+}
+
+#[test]
+fn nor_does_one_among_services_that_need_each_other() {
+    no_death_changes(commanded::needing());
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! PURE. Single steps whose order the walks could not tell: whose turn it is, and what is forgiven after a gap. Feeds the
+//! policy by hand.
+
+use supervise::policy::service::{Phase, Service, Spec, Strategy};
+use supervise::policy::world::World;
+use supervise::policy::{Action, Event, Exit, Mono, Operation, Run, ServiceId};
+
+use super::behaviour::{EAGAIN, PLAIN};
+
+const ONE: ServiceId = ServiceId(0);
+
+struct Hand {
+    world: World,
+    now: Mono,
+}
+
+impl Hand {
+    fn new(spec: Spec) -> Self {
+        let mut world = World::new();
+        world.add(ONE, spec, Service::new());
+        let mut hand = Self { world, now: Mono(1_000) };
+        let begun = hand.feed(Event::Boot);
+        assert_eq!(begun.len(), usize::from(spec.instances));
+        begun.into_iter().for_each(|run| hand.prove(run));
+        hand
+    }
+
+    /// Feeds one event; what is started by it.
+    fn feed(&mut self, event: Event) -> Vec<Run> {
+        self.actions(event)
+            .iter()
+            .filter_map(|action| if let Action::Spawn(run) = action { Some(*run) } else { None })
+            .collect()
+    }
+
+    fn actions(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.world.step(ONE, event, self.now, &mut out);
+        out
+    }
+
+    fn pass(&mut self, ms: u64) -> Vec<Action> {
+        self.now = self.now.after(ms);
+        self.actions(Event::Tick)
+    }
+
+    /// Lets one come up and live for `settle`.
+    fn prove(&mut self, run: Run) {
+        self.feed(Event::Cloned(run));
+        self.feed(Event::Executed(run));
+    }
+
+    /// The one that is started when those that settle have.
+    #[track_caller]
+    fn settled(&mut self) -> Run {
+        self.now = self.now.after(PLAIN.settle_ms);
+        let begun = self.feed(Event::Tick);
+        assert_eq!(begun.len(), 1, "{:?}", self.world.get(ONE));
+        begun[0]
+    }
+
+    fn fail(&mut self, run: Run) -> Vec<Run> {
+        self.prove(run);
+        self.feed(Event::Gone(run, Exit::Code(1)));
+        self.feed(Event::Empty(run))
+    }
+
+    /// The one that was replaced ends.
+    fn drained(&mut self, run: Run) -> Vec<Run> {
+        self.feed(Event::Gone(run, Exit::Signal(15)));
+        self.feed(Event::Empty(run))
+    }
+
+    fn instance_of(&self, run: Run) -> Option<u16> {
+        self.world.get(ONE)?.find(run).map(|(instance, _, _)| instance.number)
+    }
+}
+
+const THREE: Spec = Spec { instances: 3, strategy: Strategy::StartFirst, ..PLAIN };
+
+#[test]
+fn in_a_roll_all_wait_for_one_that_is_tried_again() {
+    let mut hand = Hand::new(THREE);
+    hand.pass(PLAIN.settle_ms);
+    let begun = hand.feed(Event::Restart(Operation(1)));
+    assert_eq!(begun, [Run(4)]);
+    let shortage = supervise::policy::End::NoProcess(EAGAIN);
+    assert_eq!(hand.feed(Event::NotCloned(Run(4), shortage)), [], "another has gone before it");
+    let again = hand.pass(1_000);
+    assert_eq!(again, [Action::Spawn(Run(5))]);
+    assert_eq!(hand.instance_of(Run(5)), Some(1));
+}
+
+#[test]
+fn on_the_way_back_nobody_waits_for_one_that_is_tried_again() {
+    let mut hand = Hand::new(THREE);
+    hand.pass(PLAIN.settle_ms);
+    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(4)]);
+    hand.prove(Run(4));
+    let second = hand.settled();
+    hand.drained(Run(1));
+    hand.prove(second);
+    let third = hand.settled();
+    hand.drained(Run(2));
+    let back = hand.fail(third);
+    assert_eq!(back.len(), 1, "two have moved, and one after the other goes back");
+    assert_eq!(hand.instance_of(back[0]), Some(1));
+    let beside = hand.fail(back[0]);
+    assert_eq!(beside.len(), 1, "the other is held up by it");
+    assert_eq!(hand.instance_of(beside[0]), Some(2));
+}
+
+#[test]
+fn a_gap_in_which_nobody_listened_is_no_silence_of_the_service() {
+    let spec = Spec { watchdog_ms: Some(3_000), ..PLAIN };
+    let abort = |actions: &[Action]| actions.contains(&Action::Abort(Run(1)));
+    let mut hand = Hand::new(spec);
+    hand.pass(PLAIN.settle_ms);
+    // A second late is the service's fault; three seconds are ours, and it has a whole period again.
+    assert!(!abort(&hand.pass(6_000)), "it is blamed for what nobody heard");
+    assert!(!abort(&hand.pass(2_999)), "it has less than a period");
+    assert!(abort(&hand.pass(1)), "it is forgiven for ever");
+    let mut hand = Hand::new(spec);
+    hand.pass(PLAIN.settle_ms);
+    assert!(abort(&hand.pass(4_000)), "it is forgiven what is its own");
+    let phase = hand.world.incarnation(ONE, Run(1)).map(|one| one.phase);
+    assert!(matches!(phase, Some(Phase::Stopping { .. })), "{phase:?}");
+}
