@@ -3,12 +3,15 @@
 //! `cargo bench --bench overlap [-- WORD…]` runs each server from PyPI behind held sockets, an application that
 //! takes a second to import, and an open-loop load; then it restarts it again and again, first as it is and
 //! then broken in every way there is. Words choose servers by a part of their name; `keep` and `close` choose
-//! clients that keep their connections or do not; `rounds=N` and `rate=N` say how many restarts of each sort
-//! and how many requests a second. One line a phase: requests, failed ones, resets of idle connections that were used
-//! again, failures among the slow requests (two seconds each) that are always under way, and the times.
+//! clients that keep their connections or do not, `tcp` and `unix` sockets, a way to be broken (`answers-500`,
+//! `wrong-port`, `hang`, `import-error`, `exits`) that way, `good` no broken ones; `nginx` puts that proxy between.
+//! `rounds=N` and `rate=N` say how many restarts of each sort and how many requests a second. What is chosen is loaded at
+//! the same time, and shares the rate. One line a phase: requests, failed ones, resets of idle connections that were used
+//! again, and the times. Slow requests (two seconds each, one a second) are always under way, and have a row of their own.
 //!
-//! The exit status is 1 where a request failed of a server whose graceful stop drains. Times are compared with
-//! the phase without a restart in the same run, on the same machine.
+//! Times are compared with the phase without a restart in the same run, on the same machine: in the end a line for each
+//! row says whether it is met that nothing failed, that 99 % were answered within 5 ms more, and the slowest within
+//! 100 ms more. The exit status is 1 where a request failed, or a restart came to something else than it should.
 
 // It shares the fetching of servers with the tests, which fail where something is missing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -20,6 +23,7 @@ mod accounts;
 #[allow(dead_code, reason = "the other tests use more of it")]
 mod gunicorn;
 mod load;
+mod nginx;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod ours;
 #[path = "../../tests/it/pypi.rs"]
@@ -31,7 +35,8 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use load::{Load, Phase, Plan};
+use load::{Load, Phase, Plan, Target};
+use nginx::Nginx;
 use ours::Ours;
 use servers::{BROKEN, SERVERS, Server};
 
@@ -43,32 +48,46 @@ const ROUNDS: u32 = 20;
 const CLIENTS: u32 = 96;
 /// Seconds without a restart, to compare with.
 const QUIET_S: u64 = 10;
+/// What one that hangs costs.
+const START_TIMEOUT: &str = "8s";
+/// What a restart may cost: milliseconds that 99 % and the slowest take longer than without.
+const BAR_MS: (f64, f64) = (5.0, 100.0);
 
 struct Choice {
     servers: Vec<&'static Server>,
     keep_alive: Vec<bool>,
+    unix: Vec<bool>,
+    broken: Vec<&'static str>,
+    nginx: bool,
     rounds: u32,
     rate: u32,
 }
 
 fn choice() -> Choice {
+    const OTHERS: [&str; 6] = ["keep", "close", "tcp", "unix", "good", "nginx"];
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let number = |key: &str, preset: u32| {
         let value = words.iter().find_map(|word| word.strip_prefix(key));
         value.and_then(|text| text.parse().ok()).unwrap_or(preset)
     };
     let has = |word: &str| words.iter().any(|one| one == word);
-    let named: Vec<&String> =
-        words.iter().filter(|word| !word.contains('=') && *word != "keep" && *word != "close").collect();
+    let is_server = |word: &&String| {
+        !word.contains('=') && !OTHERS.contains(&word.as_str()) && !BROKEN.contains(&word.as_str())
+    };
+    let named: Vec<&String> = words.iter().filter(is_server).collect();
     let chosen = |server: &&Server| named.is_empty() || named.iter().any(|word| server.name.contains(*word));
-    let keep_alive = match (has("keep"), has("close")) {
+    let either = |yes: &str, no: &str| match (has(yes), has(no)) {
         (true, false) => vec![true],
         (false, true) => vec![false],
         _ => vec![false, true],
     };
+    let some = has("good") || BROKEN.iter().any(|broken| has(broken));
     Choice {
         servers: SERVERS.iter().filter(chosen).collect(),
-        keep_alive,
+        keep_alive: either("keep", "close"),
+        unix: either("unix", "tcp"),
+        broken: BROKEN.into_iter().filter(|broken| !some || has(broken)).collect(),
+        nginx: has("nginx"),
         rounds: number("rounds=", ROUNDS),
         rate: number("rate=", RATE),
     }
@@ -77,21 +96,21 @@ fn choice() -> Choice {
 fn main() -> ExitCode {
     let choice = choice();
     println!(
-        "{:<18} {:<5} {:<14} {:>8} {:>6} {:>6} {:>9} {:>8} {:>8} {:>8}  command",
-        "server", "conn", "phase", "requests", "failed", "stale", "slow lost", "p50 ms", "p99 ms", "worst"
+        "{:<34} {:<14} {:>8} {:>6} {:>6} {:>8} {:>8} {:>8}  command",
+        "server, socket, connections", "phase", "requests", "failed", "stale", "p50 ms", "p99 ms", "worst"
     );
-    let mut failed = 0;
+    let (mut failed, mut verdicts) = (0, Vec::new());
     for server in &choice.servers {
-        for keep_alive in &choice.keep_alive {
-            match measure(server, *keep_alive, &choice) {
-                Ok(count) => failed += count,
-                Err(error) => {
-                    eprintln!("overlap: {}: {error}", server.name);
-                    return ExitCode::FAILURE;
-                }
+        match measure(server, &choice, &mut verdicts) {
+            Ok(count) => failed += count,
+            Err(error) => {
+                eprintln!("overlap: {}: {error}", server.name);
+                return ExitCode::FAILURE;
             }
         }
     }
+    println!();
+    verdicts.iter().for_each(|verdict| println!("{verdict}"));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -102,22 +121,54 @@ struct Orders {
     wrong: Vec<String>,
 }
 
-fn measure(server: &Server, keep_alive: bool, choice: &Choice) -> io::Result<usize> {
-    let ours = Ours::start(server)?;
-    let plan = Plan {
-        targets: ours.targets.clone(),
-        path: "/",
-        per_second: choice.rate,
-        clients: CLIENTS,
-        keep_alive,
-    };
-    let slow = Plan { path: "/slow", per_second: 1, clients: 4, keep_alive: false, ..plan.clone() };
-    let (load, slow) = (Load::start(plan)?, Load::start(slow)?);
+/// Clients of one sort.
+struct Row {
+    name: String,
+    load: Load,
+    /// Their requests take two seconds, whatever happens.
+    slow: bool,
+}
+
+fn rows(server: &Server, ours: &Ours, nginx: Option<&Nginx>, choice: &Choice) -> io::Result<Vec<Row>> {
+    let targets = nginx.map_or(&ours.targets, |nginx| &nginx.targets);
+    // What is behind it decides, also where nginx itself is asked over TCP.
+    let sorts = ours.targets.iter().zip(targets).map(|(own, asked)| (matches!(own, Target::Unix(_)), asked));
+    let sorts: Vec<(bool, &Target)> = sorts.filter(|(unix, _)| choice.unix.contains(unix)).collect();
+    let count = (sorts.len() * choice.keep_alive.len()).max(1) as u32;
+    let front = if nginx.is_some() { "nginx " } else { "" };
+    let targets: Vec<Target> = sorts.iter().map(|(_, target)| (*target).clone()).collect();
+    let slow = Plan { targets, path: "/slow", per_second: 1, clients: 4, keep_alive: false };
+    let mut all = Vec::new();
+    for (unix, target) in sorts {
+        for keep_alive in choice.keep_alive.iter().copied() {
+            let plan = Plan {
+                targets: vec![target.clone()],
+                path: "/",
+                per_second: choice.rate.div_ceil(count),
+                clients: CLIENTS.div_ceil(count),
+                keep_alive,
+            };
+            let (socket, kept) =
+                (if unix { "unix" } else { "tcp" }, if keep_alive { "keep" } else { "close" });
+            let name = format!("{} {front}{socket} {kept}", server.name);
+            all.push(Row { name, load: Load::start(plan)?, slow: false });
+        }
+    }
+    all.push(Row { name: format!("{} {front}slow", server.name), load: Load::start(slow)?, slow: true });
+    Ok(all)
+}
+
+fn measure(server: &Server, choice: &Choice, verdicts: &mut Vec<String>) -> io::Result<usize> {
+    let ours = Ours::start(server, START_TIMEOUT)?;
+    let nginx =
+        if choice.nginx { Some(Nginx::start(&ours.directory("nginx")?, &ours.targets)?) } else { None };
+    let rows = rows(server, &ours, nginx.as_ref(), choice)?;
     load::reach(Instant::now() + Duration::from_secs(3)); // caches fill, connections open
     let mut phases = vec![Orders { name: "warm-up".to_owned(), took: Vec::new(), wrong: Vec::new() }];
     let begin = |name: &str| {
-        load.next_phase();
-        slow.next_phase();
+        for row in &rows {
+            row.load.next_phase();
+        }
         Orders { name: name.to_owned(), took: Vec::new(), wrong: Vec::new() }
     };
     phases.push(begin("quiet"));
@@ -127,28 +178,53 @@ fn measure(server: &Server, keep_alive: bool, choice: &Choice) -> io::Result<usi
         restart(&ours, 0, &mut good)?;
     }
     phases.push(good);
-    for broken in BROKEN {
-        if broken == "port" && !server.is_python {
-            continue; // nothing of ours runs early enough to listen elsewhere
-        }
+    let broken: Vec<&str> = choice.broken.iter().copied().filter(|broken| server.can_be(broken)).collect();
+    for broken in &broken {
         let mut orders = begin(broken);
         ours.mode(broken)?;
         // The ways share the rounds; one that hangs costs its whole time.
-        for _ in 0..choice.rounds.div_ceil(BROKEN.len() as u32) {
+        for _ in 0..choice.rounds.div_ceil(broken_ways(&choice.broken)) {
             restart(&ours, 1, &mut orders)?;
         }
         ours.mode("good")?;
         phases.push(orders);
     }
     phases.push(begin("end"));
-    let (fast, slow) = (load.end(), slow.end());
-    ours.stop()?;
-    let mut failed = 0;
-    for ((orders, fast), slow) in phases.iter().zip(&fast).zip(&slow) {
-        print(server, keep_alive, orders, fast, slow);
-        failed += fast.failures.len() + slow.failures.len() + orders.wrong.len();
+    let mut failed = phases.iter().map(|orders| orders.wrong.len()).sum();
+    for Row { name, load, slow } in rows {
+        let asked = load.end();
+        for (orders, asked) in phases.iter().zip(&asked) {
+            print(&name, orders, asked);
+            failed += asked.failures.len();
+        }
+        verdicts.push(verdict(&name, &phases, &asked, slow));
     }
+    drop(nginx);
+    ours.stop()?;
     Ok(failed)
+}
+
+fn broken_ways(chosen: &[&str]) -> u32 {
+    chosen.len().max(1) as u32
+}
+
+/// Whether a row is as good with restarts as without; of slow requests, whether all were answered.
+fn verdict(name: &str, phases: &[Orders], asked: &[Phase], slow: bool) -> String {
+    let ms = |phase: &Phase, thousandths| phase.quantile_us(thousandths) as f64 / 1e3;
+    let quiet = phases.iter().zip(asked).find(|(orders, _)| orders.name == "quiet");
+    let (mut lost, mut p99, mut worst) = (0, 0.0_f64, 0.0_f64);
+    for (orders, asked) in phases.iter().zip(asked) {
+        lost += asked.failures.len() + orders.wrong.len();
+        if let Some((_, quiet)) = quiet.filter(|_| !orders.took.is_empty()) {
+            p99 = p99.max(ms(asked, 990) - ms(quiet, 990));
+            worst = worst.max(ms(asked, 1_000) - ms(quiet, 1_000));
+        }
+    }
+    let met = lost == 0 && (slow || p99 <= BAR_MS.0 && worst <= BAR_MS.1);
+    let word = if met { "met" } else { "missed" };
+    format!(
+        "{name:<34} {word:<6} failed {lost}, p99 {p99:+.1} ms, worst {worst:+.1} ms against the quiet phase"
+    )
 }
 
 fn restart(ours: &Ours, wanted: i32, orders: &mut Orders) -> io::Result<()> {
@@ -160,7 +236,7 @@ fn restart(ours: &Ours, wanted: i32, orders: &mut Orders) -> io::Result<()> {
     Ok(())
 }
 
-fn print(server: &Server, keep_alive: bool, orders: &Orders, fast: &Phase, slow: &Phase) {
+fn print(name: &str, orders: &Orders, asked: &Phase) {
     let ms = |us: u64| us as f64 / 1e3;
     let mut took = orders.took.clone();
     took.sort_unstable();
@@ -168,19 +244,16 @@ fn print(server: &Server, keep_alive: bool, orders: &Orders, fast: &Phase, slow:
         .get(took.len() / 2)
         .map_or(String::new(), |median| format!("{} × {:.2} s", orders.took.len(), median.as_secs_f64()));
     println!(
-        "{:<18} {:<5} {:<14} {:>8} {:>6} {:>6} {:>9} {:>8.2} {:>8.2} {:>8.1}  {took}",
-        server.name,
-        if keep_alive { "keep" } else { "close" },
+        "{name:<34} {:<14} {:>8} {:>6} {:>6} {:>8.2} {:>8.2} {:>8.1}  {took}",
         orders.name,
-        fast.asked(),
-        fast.failures.len(),
-        fast.stale,
-        format!("{}/{}", slow.failures.len(), slow.asked()),
-        ms(fast.quantile_us(500)),
-        ms(fast.quantile_us(990)),
-        ms(fast.quantile_us(1_000)),
+        asked.asked(),
+        asked.failures.len(),
+        asked.stale,
+        ms(asked.quantile_us(500)),
+        ms(asked.quantile_us(990)),
+        ms(asked.quantile_us(1_000)),
     );
-    for why in fast.failures.iter().chain(&slow.failures).chain(&orders.wrong).take(5) {
+    for why in asked.failures.iter().chain(&orders.wrong).take(5) {
         println!("    {why}");
     }
 }

@@ -38,13 +38,14 @@ fn binary() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_supervise")), PathBuf::from)
 }
 
-fn free_address() -> io::Result<SocketAddr> {
+/// One on which nobody listens.
+pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 impl Ours {
     /// Starts one and waits until its service is proven good.
-    pub fn start(server: &Server) -> io::Result<Self> {
+    pub fn start(server: &Server, start_timeout: &str) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("supervise-overlap.").tempdir_in("/var/tmp")?;
         let root = directory.path();
         fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
@@ -56,7 +57,7 @@ impl Ours {
         fs::write(root.join("srv/app.py"), servers::APP)?;
         fs::write(root.join("srv/sitecustomize.py"), servers::SITE)?;
         let (address, path) = (free_address()?, root.join("sock/web.sock"));
-        fs::write(root.join("units/web.toml"), unit(server, root, address, &path)?)?;
+        fs::write(root.join("units/web.toml"), unit(server, root, address, &path, start_timeout)?)?;
         let mut command = Command::new(binary());
         command.arg("run").arg("--units").arg(root.join("units"));
         for (flag, name) in [("--runtime-dir", "run"), ("--log-dir", "log"), ("--state-dir", "state")] {
@@ -84,6 +85,13 @@ impl Ours {
                 return Err(io::Error::other(format!("{}: {}\n{words}", server.name, said.err)));
             }
         }
+    }
+
+    /// A directory that goes with it.
+    pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.directory.path().join(name);
+        fs::create_dir(&path)?;
+        Ok(path)
     }
 
     /// Breaks the application, or mends it, for the processes that start from here on.
@@ -132,7 +140,13 @@ impl Drop for Ours {
     }
 }
 
-fn unit(server: &Server, root: &Path, address: SocketAddr, path: &Path) -> io::Result<String> {
+fn unit(
+    server: &Server,
+    root: &Path,
+    address: SocketAddr,
+    path: &Path,
+    start_timeout: &str,
+) -> io::Result<String> {
     let words = |word: &&str| match *word {
         "bin/uwsgi" => format!("{:?}", root.join("site/bin/uwsgi")),
         word => format!("{word:?}"),
@@ -149,10 +163,13 @@ fn unit(server: &Server, root: &Path, address: SocketAddr, path: &Path) -> io::R
         }
     }
     let (site, srv) = (root.join("site"), root.join("srv"));
-    let second =
-        if server.many_sockets { format!("[socket.local]\nlisten = {path:?}\n") } else { String::new() };
+    let second = if server.many_sockets {
+        format!("[socket.local]\nlisten = {path:?}\nmode = \"0666\"\n")
+    } else {
+        String::new()
+    };
     Ok(format!(
-        "[service]\ncommand = [{}]\n{user}directory = {srv:?}\nstart-timeout = \"20s\"\n{}\
+        "[service]\ncommand = [{}]\n{user}directory = {srv:?}\nstart-timeout = \"{start_timeout}\"\n{}\
          environment = {{ PYTHONPATH = \"{}:{}\", PYTHONDONTWRITEBYTECODE = \"1\" }}\n\
          [socket.http]\nlisten = \"{address}\"\n{second}[health]\nhttp = \"/\"\ninterval = \"off\"\n",
         command.join(", "),

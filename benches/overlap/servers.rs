@@ -72,9 +72,9 @@ import asyncio, os, time
 
 time.sleep(1)
 MODE = open(os.path.join(os.path.dirname(__file__), "mode")).read().strip()
-if MODE == "import":
+if MODE == "import-error":
     raise ImportError("no module named bagels")
-STATUS = 500 if MODE == "500" else 200
+STATUS = 500 if MODE == "answers-500" else 200
 BODY = b"%d" % os.getpid()
 
 def wsgi(environ, start_response):
@@ -105,14 +105,21 @@ try:
     MODE = open(os.path.join(os.path.dirname(__file__), "mode")).read().strip()
 except OSError:
     MODE = ""
-if MODE == "exit":
+if MODE == "exits":
     sys.stderr.write("no configuration found\n"); sys.stderr.flush(); os._exit(7)
 if MODE == "hang":
     while True:
         time.sleep(3600)
-if MODE == "port" and os.environ.get("LISTEN_PID") == str(os.getpid()):
+if MODE == "wrong-port" and os.environ.get("LISTEN_PID") == str(os.getpid()):
     os.execv(sys.executable, [sys.executable, "-S", "-m", "http.server", "--bind", "127.0.0.1", "0"])
 "#;
 
-/// The ways to be broken. `hang` costs `start-timeout`.
-pub const BROKEN: [&str; 5] = ["import", "exit", "500", "port", "hang"];
+/// The ways to be broken. `wrong-port` and `hang` cost `start-timeout`.
+pub const BROKEN: [&str; 5] = ["import-error", "exits", "answers-500", "wrong-port", "hang"];
+
+impl Server {
+    /// Whether this way of being broken can be had of it.
+    pub fn can_be(&self, broken: &str) -> bool {
+        self.is_python || broken != "wrong-port" // nothing of ours runs early enough to listen elsewhere
+    }
+}

@@ -47,6 +47,7 @@ mod one_answer;
 mod overlap;
 mod queues;
 mod refusals;
+mod rehearsal;
 mod restart;
 mod rights;
 mod servers;

@@ -252,6 +252,16 @@ fn others_serve_while_it_is_rehearsed_in_the_place_of_one_that_fell() {
 }
 
 #[test]
+fn what_came_while_nobody_served_is_not_rehearsed_afterwards() {
+    let spec = Spec { instances: 2, ..REHEARSING };
+    let murder = [Do::Murder(1), Do::Murder(2)];
+    let acts = [RESTART, Do::Pass(500)].into_iter().chain(murder).chain([Do::Pass(9_000)]);
+    let came = came(spec, &[GOOD, GOOD, SLOW, GOOD], &acts.collect::<Vec<_>>());
+    assert_eq!(came.rehearsals.iter().filter(|one| **one).count(), 1, "{came:?}");
+    assert_eq!(came.outcomes, [DONE]);
+}
+
+#[test]
 fn other_commands_end_a_rehearsal_without_blame() {
     let after = |verb| {
         came(REHEARSING, &[GOOD, SLOW, GOOD], &[RESTART, Do::Pass(500), Do::Ask(verb), Do::Pass(9_000)])

@@ -1,11 +1,13 @@
 //! PURE. Single steps whose order the walks could not tell: whose turn it is, and what is forgiven after a gap. Feeds the
 //! policy by hand.
 
+use supervise::policy::recover::{self, Found, Launched};
 use supervise::policy::service::{Phase, Service, Spec, Strategy};
 use supervise::policy::world::World;
 use supervise::policy::{Action, Event, Exit, Mono, Operation, Run, ServiceId};
 
 use super::behaviour::{EAGAIN, PLAIN};
+use super::rehearsal::REHEARSING;
 
 const ONE: ServiceId = ServiceId(0);
 
@@ -108,6 +110,42 @@ fn on_the_way_back_nobody_waits_for_one_that_is_tried_again() {
     let beside = hand.fail(back[0]);
     assert_eq!(beside.len(), 1, "the other is held up by it");
     assert_eq!(hand.instance_of(beside[0]), Some(2));
+}
+
+#[test]
+fn a_rehearsal_gets_no_more_time_to_end_and_nor_does_what_it_leaves() {
+    let mut hand = Hand::new(Spec { stop_timeout_ms: Some(60_000), ..REHEARSING });
+    hand.feed(Event::Ready(Run(1)));
+    hand.pass(PLAIN.settle_ms);
+    hand.feed(Event::Healthy(Run(1)));
+    hand.feed(Event::Healthy(Run(1)));
+    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    hand.prove(Run(2));
+    hand.feed(Event::Ready(Run(2)));
+    assert_eq!(hand.actions(Event::Healthy(Run(2))), [Action::Terminate(Run(2))]);
+    hand.feed(Event::Signalled(Run(2)));
+    hand.feed(Event::Extended(Run(2), 60_000));
+    assert_eq!(hand.pass(5_000), [Action::Kill(Run(2))]);
+    // One that ends by itself leaves others no longer.
+    let mut hand = Hand::new(Spec { stop_timeout_ms: Some(60_000), ..REHEARSING });
+    hand.feed(Event::Ready(Run(1)));
+    hand.pass(PLAIN.settle_ms);
+    hand.feed(Event::Healthy(Run(1)));
+    hand.feed(Event::Healthy(Run(1)));
+    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    hand.prove(Run(2));
+    hand.feed(Event::Gone(Run(2), Exit::Code(1)));
+    assert_eq!(hand.pass(5_000), [Action::Kill(Run(2))]);
+}
+
+#[test]
+fn after_a_recovery_one_that_is_watched_has_a_whole_period_again() {
+    let mut hand = Hand::new(Spec { watchdog_ms: Some(3_000), ..PLAIN });
+    hand.pass(PLAIN.settle_ms);
+    let one = hand.world.incarnation(ONE, Run(1)).cloned();
+    let found = Found { registered: true, launched: Launched::Executed, exited: None };
+    let events = one.map(|one| recover::missed(&one, found).events);
+    assert_eq!(events, Some(vec![Event::Alive(Run(1))]));
 }
 
 #[test]
