@@ -1,7 +1,7 @@
 //! PURE. What does not work with a server, as its command line and the unit show it: message and remedy. What a file
 //! of the server says is not known here, and nothing is said about it. Never decides what becomes of the unit.
 
-use super::options::{has, value};
+use super::options::has;
 use super::{Recognised, Server};
 
 /// How bad it is.
@@ -138,18 +138,6 @@ impl<'a> Said<'a> {
         }
     }
 
-    pub(super) fn change_directory(&mut self, option: &str) {
-        if let Some(path) = value(self.words, &[option]) {
-            self.warn(
-                format!(
-                    "`{option} {path}` follows a link anew for each worker: one that starts after a release has moved runs \
-                     new code in an old generation"
-                ),
-                format!("write `directory = \"{path}\"` instead, which is resolved once for each generation"),
-            );
-        }
-    }
-
     pub(super) fn reloader(&mut self, server: Server) {
         if has(self.words, &["--reload"]) {
             self.warn(
@@ -259,7 +247,7 @@ mod tests {
             ("gunicorn app:app --daemon", &[HTTP][..], 1),
             ("gunicorn app:app --reuse-port", &[HTTP], 1),
             ("gunicorn app:app -b :8000", &[HTTP], 1),
-            ("gunicorn app:app -p /run/g.pid --chdir /srv/current --reload", &[HTTP], 1),
+            ("gunicorn app:app -p /run/g.pid --reload", &[HTTP], 1),
             ("gunicorn app:app", &[(":80", Reach::Dual)], 1),
             ("uv run gunicorn app:app", &[HTTP], 1),
             ("sh -c gunicorn^app:app", &[HTTP], 1),

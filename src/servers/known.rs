@@ -80,6 +80,20 @@ impl Recognised {
         }
     }
 
+    /// Where it changes to by itself, anew for each worker.
+    pub fn changes_to(&self) -> Option<&str> {
+        match self.server? {
+            Server::Gunicorn | Server::Uwsgi => super::options::value(&self.arguments, &["--chdir"]),
+            Server::Uvicorn
+            | Server::Hypercorn
+            | Server::Daphne
+            | Server::Granian
+            | Server::Waitress
+            | Server::Celery
+            | Server::Redis => None,
+        }
+    }
+
     /// Whether it reads `gunicorn.conf.py` of its directory.
     pub fn reads_unnamed_file(&self) -> bool {
         self.server == Some(Server::Gunicorn) && self.files().is_empty()

@@ -41,7 +41,6 @@ impl Said<'_> {
                 "remove `ready`: its first answer is waited for then; or add `--preload`",
             );
         }
-        self.change_directory("--chdir");
         self.reloader(Server::Gunicorn);
     }
 
@@ -127,7 +126,6 @@ impl Said<'_> {
             );
         }
         self.uwsgi_sockets();
-        self.change_directory("--chdir");
     }
 
     fn uwsgi_sockets(&mut self) {

@@ -213,3 +213,51 @@ fn root_the_account_of_the_logger_is_missed() {
     };
     assert_eq!(told(&report), expected, "{report}");
 }
+
+/// A worker that begins later goes where the link leads then.
+#[test]
+fn root_a_change_of_directory_through_a_link_is_told() {
+    let place = Place::new(Who::Root);
+    fs::create_dir(place.path("release")).unwrap();
+    std::os::unix::fs::symlink("release", place.path("current")).unwrap();
+    for (name, directory) in [("linked", "current"), ("plain", "release")] {
+        let directory = place.path(directory);
+        let command = format!("\"/bin/sh --chdir {}\"", directory.display());
+        place.unit(name, &format!("command = {command}\nserver = \"gunicorn\"\n"));
+    }
+    let units = place.path("units");
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
+    let expected = [
+        "DIR/units/linked.toml:3:11: warning: `--chdir DIR/current` follows a link anew for each worker: one that starts after \
+         a release has moved runs new code in an old generation",
+        "hint: write `directory = \"DIR/current\"` instead, which is resolved once for each generation",
+    ];
+    assert_eq!((told(&report), code), (expected.to_vec(), Some(0)), "{report}");
+}
+
+/// The proxy of this machine is named where it does not get through.
+#[test]
+fn root_a_proxy_that_cannot_connect_is_named() {
+    let place = Place::new(Who::Root);
+    place.unit("web", "command = \"/bin/true\"\n[socket.http]\nlisten = \"/run/bagels-it/http.sock\"\n");
+    fs::create_dir(place.path("closed")).unwrap();
+    fs::set_permissions(place.path("closed"), Permissions::from_mode(0o700)).unwrap();
+    let closed = place.path("closed/http.sock");
+    place.unit(
+        "closed",
+        &format!(
+            "command = \"/bin/true\"\n[socket.http]\nlisten = \"{}\"\ngroup = \"www-data\"\n",
+            closed.display()
+        ),
+    );
+    let units = place.path("units");
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
+    let expected = [
+        "DIR/units/closed.toml:5:10: warning: group `www-data` may not enter `DIR/closed` (mode 0700, owner 0, group 0), so it \
+         cannot connect",
+        "hint: `chmod o+x` it, or put the socket below /run: `/run/closed/http.sock`",
+        "DIR/units/web.toml:5:10: warning: `www-data` cannot connect to it (mode 0660, no `group`)",
+        "hint: `group = \"www-data\"` lets it, if it is the proxy in front",
+    ];
+    assert_eq!((told(&report), code), (expected.to_vec(), Some(0)), "{report}");
+}

@@ -252,6 +252,20 @@ impl World<'_> {
             }
         }
         self.check_commands(unit, can_enter.then_some(directory.as_path()), &person, out);
+        let found = unit.service.recognised();
+        if let Some(path) =
+            found.changes_to().map(|path| directory.join(path)).filter(|path| walk::has_link(path))
+        {
+            let shown = path.display();
+            let text = format!(
+                "`--chdir {shown}` follows a link anew for each worker: one that starts after a release has moved runs new \
+                 code in an old generation"
+            );
+            let hint = format!(
+                "write `directory = \"{shown}\"` instead, which is resolved once for each generation"
+            );
+            out.warn(unit, "service.command", text, hint);
+        }
         // It is read without being named.
         let unnamed = directory.join("gunicorn.conf.py");
         if unit.service.recognised().reads_unnamed_file() && unnamed.exists() {

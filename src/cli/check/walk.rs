@@ -166,6 +166,11 @@ impl Person {
     }
 }
 
+/// Whether a symbolic link is on the way, or at its end.
+pub fn has_link(path: &Path) -> bool {
+    path.ancestors().any(|part| fs::symlink_metadata(part).is_ok_and(|data| data.file_type().is_symlink()))
+}
+
 fn parts(path: &Path) -> VecDeque<OsString> {
     let named = |part: Component<'_>| match part {
         Component::Normal(name) => Some(name.to_owned()),
