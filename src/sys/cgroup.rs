@@ -239,6 +239,33 @@ mod tests {
         assert!(named(text, "high").is_err());
     }
 
+    /// A directory with the files that a group has: what is written into them, and nothing where the kernel gives
+    /// no such controller.
+    #[test]
+    fn controllers_and_limits_are_written_as_they_are_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        for (name, text) in [
+            ("cgroup.controllers", "cpuset memory pidsx\n"),
+            ("cgroup.subtree_control", ""),
+            ("memory.max", ""),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let base = Base { directory: open_directory(None, dir.path()).unwrap(), path: dir.path().to_owned() };
+        base.enable(&["memory", "pids"], &BTreeSet::new()).unwrap();
+        assert_eq!(text("cgroup.subtree_control"), "+memory");
+        let group = base.directory.as_fd();
+        set(group, "memory.max", "536870912").unwrap();
+        assert_eq!(text("memory.max"), "536870912");
+        let missing = set(group, "cpu.max", "1 2").unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        // What is on already is not written again.
+        fs::write(dir.path().join("cgroup.subtree_control"), "memory cpuset\n").unwrap();
+        base.enable(&["memory"], &BTreeSet::new()).unwrap();
+        assert_eq!(text("cgroup.subtree_control"), "memory cpuset\n");
+    }
+
     #[test]
     fn mount_points_are_found_among_others() {
         let line = "33 31 0:30 / /sys/fs/cgroup/my\\040unified rw,relatime shared:9 - cgroup2 cgroup2 rw";

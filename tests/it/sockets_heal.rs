@@ -46,6 +46,41 @@ fn user_a_listener_that_was_shut_down_is_healed_by_a_crash_restart() {
     a_listener_that_was_shut_down_is_healed_by_a_crash_restart(Who::User);
 }
 
+/// The old one goes on meanwhile, with what is left to it.
+#[track_caller]
+fn a_listener_that_was_shut_down_is_healed_by_a_restart(who: Who) {
+    let mut place = Place::new(who);
+    let (path, address) = (place.path("made/s"), place.address());
+    place.sockets(
+        "web",
+        &format!("[socket.a]\nlisten = \"{}\"\n[socket.b]\nlisten = \"{address}\"\n", path.display()),
+    );
+    place.run();
+    place.reaches("web", "running");
+    let unix = |text: &str| ask_unix(&path, text);
+    let tcp = |text: &str| ask(TcpStream::connect(address).ok()?, text);
+    let old = unix("who -").unwrap()["pid"].as_u64().unwrap();
+    tcp("shut a").unwrap();
+    place.order(&["restart", "web"]);
+    let new = another_than(old, || unix("who -"));
+    assert_eq!(another_than(old, || tcp("who -")), new);
+    unix("shut b").unwrap();
+    assert!(TcpStream::connect(address).is_err(), "it is shut");
+    place.order(&["restart", "web"]);
+    let newest = another_than(new, || tcp("who -"));
+    assert_eq!(another_than(new, || unix("who -")), newest);
+}
+
+#[test]
+fn root_a_listener_that_was_shut_down_is_healed_by_a_restart() {
+    a_listener_that_was_shut_down_is_healed_by_a_restart(Who::Root);
+}
+
+#[test]
+fn user_a_listener_that_was_shut_down_is_healed_by_a_restart() {
+    a_listener_that_was_shut_down_is_healed_by_a_restart(Who::User);
+}
+
 fn what_was_done_to_a_listener_is_undone(who: Who) {
     let mut place = Place::new(who);
     let (path, address) = (place.path("made/s"), place.address());
