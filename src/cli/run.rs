@@ -146,25 +146,46 @@ fn from_above(ready_fd: Option<RawFd>) -> Result<Vec<(Kind, u64, OwnedFd)>, Trou
 fn claim(settings: &Settings) -> Result<Vec<(Entry, OwnedFd)>, Trouble> {
     let directory = &settings.runtime_dir;
     let mode = if files::effective_user() == 0 { 0o755 } else { 0o700 };
+    let without = |error: &io::Error| {
+        let (shown, reason) = (directory.display(), reason(error));
+        eprintln!("supervise: no runtime directory at {shown}: {reason}; running without a control socket");
+        Ok(Vec::new())
+    };
     if let Err(error) = files::make_directory(directory, mode) {
-        let reason = reason(&error);
-        eprintln!(
-            "supervise: no runtime directory at {}: {reason}; running without a control socket",
-            directory.display()
-        );
-        return Ok(Vec::new());
+        return without(&error);
     }
     let path = lock_in(directory);
-    let said = |error: io::Error| {
-        Trouble::plain(Exit::Failed, format!("taking the lock {}: {}", path.display(), reason(&error)))
-            .hint("another user's supervisor? give this one its own `--runtime-dir`")
-    };
-    if let Some(file) = files::try_lock(&path).map_err(said)? {
-        lock::claim(file.as_fd())?;
-        let entry = Entry { slot: LOCK_SLOT, kind: Kind::Lock as u32, id: 0, pid: 0 };
-        return Ok(vec![(entry, file.into())]);
+    match files::try_lock(&path) {
+        Ok(Some(file)) => {
+            claim_lock(file.as_fd(), &path);
+            let entry = Entry { slot: LOCK_SLOT, kind: Kind::Lock as u32, id: 0, pid: 0 };
+            Ok(vec![(entry, file.into())])
+        }
+        Ok(None) => take_over(directory, &path),
+        Err(error) if can_write_nothing(&error, &path) => without(&error),
+        Err(error) => {
+            let text = format!("taking the lock {}: {}", path.display(), reason(&error));
+            Err(Trouble::plain(Exit::Failed, text)
+                .hint("another user's supervisor? give this one its own `--runtime-dir`"))
+        }
     }
-    take_over(directory, &path)
+}
+
+/// Whether nobody could have taken the lock, rather than somebody has it who is not us.
+fn can_write_nothing(error: &io::Error, lock: &Path) -> bool {
+    match error.raw_os_error() {
+        Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT) => true,
+        Some(libc::EACCES | libc::EPERM) => std::fs::symlink_metadata(lock)
+            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::NotFound)),
+        _ => false,
+    }
+}
+
+/// Says in the lock who holds it. Where that cannot be written it is held all the same.
+fn claim_lock(lock: BorrowedFd<'_>, path: &Path) {
+    if let Err(error) = lock::claim(lock) {
+        eprintln!("supervise: writing into the lock {}: {}", path.display(), reason(&error));
+    }
 }
 
 /// Somebody holds the lock: a living keeper is not to be disturbed; a manager that has lost its keeper hands
@@ -181,7 +202,7 @@ fn take_over(directory: &Path, path: &Path) -> Result<Vec<(Entry, OwnedFd)>, Tro
             Ok(taken) => {
                 for (entry, fd) in &taken {
                     if entry.kind == Kind::Lock as u32 {
-                        lock::claim(fd.as_fd())?;
+                        claim_lock(fd.as_fd(), path);
                     }
                 }
                 return Ok(taken);

@@ -37,6 +37,9 @@ const LEFT_MS: u64 = 5_000;
 const NAMES_MS: u64 = 500;
 const ALL_NAMES_MS: u64 = 6_000;
 
+/// Milliseconds between two tries to make the control socket.
+const CONTROL_AGAIN_MS: u64 = 10_000;
+
 /// Exit status where unit files have problems and `--strict` was given.
 const BAD_UNITS: u8 = 3;
 
@@ -137,6 +140,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         readings: super::readings::Readings::default(),
         parked: super::parked::Parked::default(),
         control: None,
+        control_at: None,
         waiting: super::answer::Waiting::default(),
         answered: Vec::new(),
         events: std::collections::VecDeque::new(),
@@ -165,6 +169,17 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
 }
 
 impl Manager {
+    /// Makes the control socket where there was no room for it before.
+    pub(super) fn keep_control(&mut self) {
+        if self.control_at.is_some_and(|at| at <= self.now) {
+            self.open_control();
+            if self.control.is_some() {
+                log::info!("there is a control socket now");
+                self.write_book();
+            }
+        }
+    }
+
     /// Takes up what an earlier manager left, or begins; from here on there is a loop.
     fn bring_up(&mut self, fresh: bool, news: Vec<News>) -> io::Result<()> {
         if self.store.get(header::CLOSING) != 0 {
@@ -399,15 +414,25 @@ impl Manager {
         id
     }
 
-    /// Opens the control socket, or takes it up again. Without a runtime directory there is none.
+    /// Opens the control socket, or takes it up again. Without a runtime directory there is none, and without its lock what
+    /// is in there is another's; both have been told at the beginning.
     fn open_control(&mut self) {
+        self.control_at = None;
+        if self.kept.fd(Kind::Control, 0).is_none() && self.kept.fd(Kind::Lock, 0).is_none() {
+            return;
+        }
         if self.kept.fd(Kind::Control, 0).is_none()
             && let Err(error) = self.bind_control()
         {
-            // Of a directory that is not there the keeper's beginning has told already.
-            if self.kept.fd(Kind::Lock, 0).is_some() {
-                log::warn!("no control socket at {}: {}", self.settings.control().display(), reason(&error));
-            }
+            let path = self.settings.control();
+            log::warn!(
+                "no control socket at {}: {}\nhint: services run on, and no command reaches them; it is tried again \
+                 every {} s",
+                path.display(),
+                reason(&error),
+                CONTROL_AGAIN_MS / 1_000
+            );
+            self.control_at = Some(self.now.after(CONTROL_AGAIN_MS));
             return;
         }
         let listener = self.kept.fd(Kind::Control, 0).map(fds::duplicate);

@@ -164,8 +164,11 @@ impl Manager {
         parent::hold_signals();
         let carried = memfd::sealed(c"supervise-carried", &Carried::encode_all(&table))?;
         fds::set_cloexec(carried.as_fd(), false)?;
-        if let Some(lock) = self.kept.fd(Kind::Lock, 0) {
-            lock::claim(lock)?;
+        if let Some(lock) = self.kept.fd(Kind::Lock, 0)
+            && let Err(error) = lock::claim(lock)
+        {
+            // Whose it is cannot be told then; that it is held can.
+            log::warn!("writing into the lock of the runtime directory: {}", reason(&error));
         }
         let arguments = keeper_arguments(carried.as_raw_fd(), self.soft_nofile, &self.settings);
         Err(parent::Helper::of(arguments, std::env::vars_os())?.replace(self.binary.as_fd()))

@@ -116,6 +116,8 @@ struct Manager {
     readings: readings::Readings,
     parked: parked::Parked,
     control: Option<control::Control>,
+    /// When it is tried again to have one.
+    control_at: Option<Mono>,
     waiting: answer::Waiting,
     answered: Vec<Operation>,
     events: VecDeque<(ServiceId, Event)>,

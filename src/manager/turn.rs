@@ -104,6 +104,7 @@ impl Manager {
             self.probes.deadline(),
             self.execs.deadline(),
             self.listeners.foreign.deadline(),
+            self.control_at,
             self.lookups.deadline(),
             self.readings.deadline(),
             looks.then(|| self.now.after(LOOK_AGAIN_MS)),
@@ -365,6 +366,7 @@ impl Manager {
         self.keep_probes();
         self.keep_execs();
         self.keep_binders();
+        self.keep_control();
         self.keep_lookups();
         self.keep_readings();
         self.keep_couriers();

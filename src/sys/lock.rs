@@ -7,16 +7,15 @@ use std::path::Path;
 use super::{files, process, retry};
 use crate::wire::handover::Holder;
 
-/// Writes this process into a lock file whose lock is held.
+/// Writes this process into a lock file whose lock is held. Over what is there, which needs no room where there is none.
 pub fn claim(file: BorrowedFd<'_>) -> io::Result<()> {
     let pid = std::process::id();
     let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
     let text = Holder { pid, start_time }.encode();
-    // SAFETY: ftruncate takes plain numbers.
-    retry(|| unsafe { libc::ftruncate(file.as_raw_fd(), 0) }.into())?;
     // SAFETY: the pointer and length describe `text`, which outlives the call.
-    retry(|| unsafe { libc::pwrite(file.as_raw_fd(), text.as_ptr().cast(), text.len(), 0) } as libc::c_long)
-        .map(drop)
+    retry(|| unsafe { libc::pwrite(file.as_raw_fd(), text.as_ptr().cast(), text.len(), 0) as libc::c_long })?;
+    // SAFETY: ftruncate takes plain numbers.
+    retry(|| unsafe { libc::ftruncate(file.as_raw_fd(), text.len() as libc::off_t) }.into()).map(drop)
 }
 
 /// Who wrote itself into a lock file, where that process still lives. None also where nobody can tell.

@@ -27,6 +27,7 @@ mod exec;
 mod exec_tty;
 mod exits;
 mod explain;
+mod full;
 mod health;
 mod hostile;
 mod identity;
