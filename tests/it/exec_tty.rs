@@ -395,3 +395,21 @@ fn user_a_session_goes_on_where_the_manager_dies() {
     assert_eq!(status.code(), Some(7), "{said}");
     assert!(!said.contains("supervise:"), "{said}");
 }
+
+#[test]
+fn user_a_session_goes_on_where_the_keeper_dies() {
+    let mut place = served(Who::User);
+    let mut screen =
+        Screen::of(exec(&place, &["web", "--", "bash", "--norc", "--noprofile", "--noediting", "-i"]));
+    screen.shows("ready> ");
+    let dead = place.kill(Role::Keeper);
+    wait::until(wait::LONG, "a keeper", || {
+        let keeper = place.try_status()?["supervisor"]["keeper_pid"].as_u64()?;
+        (keeper != u64::from(dead)).then_some(())
+    });
+    screen.types("echo 4$((1+1))\r");
+    screen.shows("42\r\n");
+    screen.types("exit 7\r");
+    let (status, said) = screen.ends();
+    assert_eq!(status.code(), Some(7), "{said}");
+}
