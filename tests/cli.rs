@@ -4,6 +4,8 @@
 
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/completions.rs"]
+mod completions;
 #[path = "cli/server.rs"]
 mod server;
 #[path = "cli/varlink.rs"]
