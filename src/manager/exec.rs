@@ -234,11 +234,14 @@ impl Manager {
         parcel.extend(group.as_ref().map(|(_, group)| group.as_fd()));
         let request = self.starts.next_request(self.kept.manager);
         let spawn = Spawn { request, sockets: 0, cgroup: group.is_some() };
-        self.starts.send(&spawn, &parcel).map_err(|error| {
+        if let Err(error) = self.starts.send(&spawn, &parcel) {
+            if let Some((name, _)) = &group {
+                self.remove_exec_group(name);
+            }
             let busy =
                 if is_full(&error) { "too much starts at the moment".to_owned() } else { reason(&error) };
-            format!("{busy}\nhint: try again")
-        })?;
+            return Err(format!("{busy}\nhint: try again"));
+        }
         let command = Command {
             session: Some(asker.session),
             name: wanted.name.to_owned(),

@@ -201,6 +201,9 @@ fn user_bash_controls_its_jobs() {
     screen.shows("42\r\n");
     screen.types("fg\r");
     screen.shows("sleep 1000\r\n");
+    // It has the terminal before it goes on.
+    let goes_on = || (processes::stat(asleep()?)?.state != 'T').then_some(());
+    wait::until(wait::LONG, "the job to go on", goes_on);
     screen.types("\u{3}");
     screen.shows("ready> ");
     screen.types("exit 4\r");
@@ -216,7 +219,7 @@ fn user_python_reads_until_the_end_of_input() {
     screen.shows(">>> ");
     screen.types("print(6*7)\r");
     screen.shows("42\r\n");
-    screen.types("input('name? ')\r");
+    screen.types("input('na' 'me? ')\r"); // what is typed is shown as well
     screen.shows("name? ");
     screen.types("w\u{f6}b\u{7f}\u{7f}eb\r");
     screen.shows("'web'");

@@ -180,18 +180,24 @@ impl Manager {
 
     /// Ends what a command has left behind, and removes its group.
     pub(super) fn bury(&self, command: &Command) {
-        let (Some((name, group)), Some(base)) = (&command.group, &self.cgroups) else {
+        let Some((name, group)) = &command.group else {
             if let Some(process) = command.process {
                 end_session(process, self.kept.keeper_pid);
             }
             return;
         };
         clear(group.as_fd());
+        self.remove_exec_group(name);
+    }
+
+    /// Removes the empty group of a command, and the one above it where no other command of the service is in there.
+    pub(super) fn remove_exec_group(&self, name: &str) {
+        let Some(base) = &self.cgroups else { return };
         if let Err(error) = base.remove(name) {
             log::warn!("removing the cgroup {name}: {}", reason(&error));
         }
-        if let Some((all, _)) = name.rsplit_once('/') {
-            let _ = base.remove(all); // where no other command of the service is in there
+        if let Some((above, _)) = name.rsplit_once('/') {
+            let _ = base.remove(above);
         }
     }
 }
