@@ -235,3 +235,24 @@ fn root_strict_waits_for_names_and_starts_nothing_without_them() {
     assert!(err.contains("unit=lost looking up the user `nosuchuser`: there is none of that name"), "{err}");
     assert!(!Path::new(&place.path("log/web")).exists());
 }
+
+#[test]
+fn root_a_stop_of_everything_waits_for_no_name() {
+    let mut place = Place::new(Who::Root);
+    let late = Account::make();
+    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{SLEEP}", late.name));
+    place.unit("web", SLEEP);
+    run_with_names_that_hang(&mut place, &late);
+    let over = |place: &Place| place.stderr().matches("name services said nothing").count();
+    let before = loop {
+        let before = over(&place);
+        wait::until(wait::LONG, "a process that hangs", || errand(&place, "lookup"));
+        if over(&place) == before {
+            break before;
+        }
+    };
+    let keeper = place.keeper.take().unwrap();
+    processes::signal(keeper.pid, libc::SIGTERM);
+    assert_eq!(keeper.wait().code(), Some(0));
+    assert_eq!((over(&place), errand(&place, "lookup")), (before, None));
+}
