@@ -15,6 +15,8 @@
 //!
 //! The row `peers` measures runit, s6, dinit and supervisord, as far as they are installed, with the same probes.
 //!
+//! There is no row for the first byte from a service that sleeps behind its socket: starting on demand is not there yet.
+//!
 //! The row `init` is `supervise init` beside tini and dumb-init, by turns and without a floor.
 //!
 //! SUPERVISE_BENCH_BINARY names another build to measure; SUPERVISE_BENCH_ROUNDS multiplies the rounds by a

@@ -276,7 +276,7 @@ fn memory(count: u32, bar_mib: f64) -> io::Result<()> {
     rest(500)?;
     let shares_kib = ours.memory();
     let mib = shares_kib.iter().map(|(_, kib)| *kib).sum::<u64>() as f64 / 1024.0;
-    let verdict = if mib <= bar_mib { "" } else { " over" };
+    let verdict = if mib <= bar_mib { " met" } else { " over" };
     println!(
         "{:<42} {mib:>9.2}                    <= {bar_mib}{verdict}  (KiB: {})",
         format!("memory of all our processes, {count}, MiB"),
@@ -291,7 +291,7 @@ fn idle(count: u32) -> io::Result<()> {
     let before = ours.wake_ups();
     rest(10_000)?;
     let woken = (ours.wake_ups() - before) as f64 / 10.0;
-    let verdict = if woken == 0.0 { "" } else { " over" };
+    let verdict = if woken == 0.0 { " met" } else { " over" };
     println!(
         "{:<42} {woken:>9.1}                    <= 0{verdict}",
         format!("idle wake-ups a second, {count}")
@@ -326,7 +326,7 @@ fn log(most: usize) -> io::Result<()> {
     let speed = |times: &[u64]| LOGGED as f64 / 1e3 / median(times); // bytes a microsecond
     let (ours, floor) = (speed(&ours), speed(&floor));
     let ratio = ours / floor;
-    let verdict = if ratio >= 0.6 { "" } else { " under" };
+    let verdict = if ratio >= 0.6 { " met" } else { " under" };
     println!(
         "{:<42} {ours:>9.0} {floor:>9.0} {ratio:>7.2}  >= 0.6{verdict}",
         "log, lines of 100 bytes, MB/s"

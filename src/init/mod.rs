@@ -11,7 +11,7 @@ use std::io::{self, Write};
 
 use crate::sys::command::{self, Half, Words};
 use crate::sys::signals::{self, Got, Mask};
-use crate::sys::{errno, exec, parent, process, terminal};
+use crate::sys::{errno, exec, memory, parent, process, terminal};
 use crate::unit::Signal;
 
 /// Status where init itself fails.
@@ -53,13 +53,13 @@ pub struct Wanted {
 pub fn run(wanted: &Wanted, words: Vec<OsString>) -> u8 {
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     match Init::start(wanted, words, &name) {
-        Ok(Started::Parent(mut init)) => match init.serve() {
-            Ok(status) => status,
-            Err(error) => {
+        Ok(Started::Parent(mut init)) => {
+            memory::give_back(); // it waits as long as the command runs
+            init.serve().unwrap_or_else(|error| {
                 say(format_args!("waiting for signals: {}", errno::reason(&error)));
                 FAILED
-            }
-        },
+            })
+        }
         Ok(Started::Child(error)) => not_executed(&name, &error),
         Err((step, error)) => {
             say(format_args!("{step}: {}", errno::reason(&error)));

@@ -11,7 +11,7 @@ use super::start::EXITS_SLOT;
 use crate::sys::link::Link;
 use crate::sys::memfd::Map;
 use crate::sys::slots::Slots;
-use crate::sys::{clock, parent};
+use crate::sys::{clock, memory, parent};
 use crate::wire::keeper::{BATCH, ENTRY, ExitRecord, HEAD, Head, Kind, MESSAGE, Verb, entries, exits};
 
 /// Exits taken in one turn, so that an orphan storm cannot keep the manager waiting.
@@ -210,7 +210,10 @@ impl Keeper {
                 }
             }
             Verb::Drop => entries(&head, bytes).for_each(|entry| self.slots.clear(entry.slot)),
-            Verb::Ready => self.manager.steady(),
+            Verb::Ready => {
+                self.manager.steady();
+                memory::give_back(); // what only the start needed
+            }
             Verb::Finish => {
                 self.finish = Some((head.value as u8, clock::monotonic_ms() + LAST_LINES_MS));
             }

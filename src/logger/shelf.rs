@@ -1,7 +1,7 @@
 //! LOG. The log files: `DIR/NAME/current` of each service and the older ones beside it. Never follows a link,
 //! never writes where another user could, never decides which bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
@@ -97,7 +97,9 @@ pub enum Written {
 pub struct Shelf {
     path: PathBuf,
     root: Option<Dir>,
-    services: BTreeMap<Name, Service>,
+    services: BTreeMap<Name, Box<Service>>,
+    /// Those with lines that were dropped and not reported yet.
+    dropping: BTreeSet<Name>,
     press: Press,
     /// The log directory cannot be opened by its path any more: another one in its place takes another process.
     confined: bool,
@@ -116,6 +118,7 @@ impl Shelf {
             path,
             root: None,
             services: BTreeMap::new(),
+            dropping: BTreeSet::new(),
             press,
             confined: false,
             absent_since: None,
@@ -141,7 +144,12 @@ impl Shelf {
 
     /// One more stream of this service; `dropped` lines of it are known to be unreported.
     pub fn join(&mut self, name: Name, dropped: u64, rule: Rule) {
-        let service = self.services.entry(name).or_insert_with(|| Service { dropped, ..Service::default() });
+        let service = self.services.entry(name).or_insert_with(|| {
+            if dropped > 0 {
+                self.dropping.insert(name);
+            }
+            Box::new(Service { dropped, ..Service::default() })
+        });
         service.streams += 1;
         service.rule = rule;
     }
@@ -187,6 +195,11 @@ impl Shelf {
     pub fn set_dropped(&mut self, name: &Name, count: u64) {
         if let Some(service) = self.services.get_mut(name) {
             service.dropped = count;
+            if count == 0 {
+                self.dropping.remove(name);
+            } else {
+                self.dropping.insert(*name);
+            }
             if count == 0 && service.streams == 0 {
                 self.close(name);
                 self.services.remove(name);
@@ -196,12 +209,12 @@ impl Shelf {
 
     /// Whether any service has such a count.
     pub fn has_dropped(&self) -> bool {
-        self.services.values().any(|service| service.dropped > 0)
+        !self.dropping.is_empty()
     }
 
     /// The services that have such a count.
     pub fn with_dropped(&self) -> Vec<Name> {
-        self.services.iter().filter(|(_, service)| service.dropped > 0).map(|(name, _)| *name).collect()
+        self.dropping.iter().copied().collect()
     }
 
     /// Tells the operator, once a minute for each service.
@@ -237,8 +250,9 @@ impl Shelf {
     }
 
     fn close_oldest(&mut self) {
-        let used = |(name, service): (&Name, &Service)| Some((service.open.as_ref()?.used, *name));
-        if let Some((_, oldest)) = self.services.iter().filter_map(used).min() {
+        let open =
+            self.services.iter().filter_map(|(name, service)| Some((service.open.as_ref()?.used, *name)));
+        if let Some((_, oldest)) = open.min() {
             self.close(&oldest);
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::link::Link;
 use crate::sys::poller::{Interest, Poller};
-use crate::sys::{fds, poller};
+use crate::sys::{fds, memory, poller};
 use crate::wire::cri::Which;
 use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule};
 
@@ -53,7 +53,7 @@ pub struct Logger {
     link: Link,
     poller: Poller,
     signal: OwnedFd,
-    streams: BTreeMap<u64, Stream>,
+    streams: BTreeMap<u64, Box<Stream>>,
     tokens: BTreeMap<u64, u64>,
     next_token: u64,
     queue: VecDeque<u64>,
@@ -62,6 +62,8 @@ pub struct Logger {
     tell_at: Option<Instant>,
     /// Some of them wait for room on the link.
     tells: bool,
+    /// How many streams there were when memory was last given back: more bring more with them.
+    tidied: usize,
     sweep_due: bool,
     sweep_after: Instant,
     full_at: Option<Instant>,
@@ -88,6 +90,7 @@ impl Logger {
             reports: VecDeque::new(),
             tell_at: None,
             tells: false,
+            tidied: 0,
             sweep_due: false,
             sweep_after: Instant::now(),
             full_at: None,
@@ -99,7 +102,12 @@ impl Logger {
     /// Runs until the link ends or a drain is over.
     pub fn run(&mut self) -> io::Result<()> {
         loop {
-            self.poller.wait(self.patience(Instant::now()))?;
+            let patience = self.patience(Instant::now());
+            if patience.is_none() && self.streams.len() > 2 * self.tidied {
+                self.tidied = self.streams.len();
+                memory::give_back();
+            }
+            self.poller.wait(patience)?;
             if self.hear()? == Life::Ends {
                 return Ok(());
             }
@@ -212,7 +220,7 @@ impl Logger {
         stream.queued = true;
         self.queue.push_back(token);
         self.tokens.insert(id, token);
-        self.streams.insert(token, stream);
+        self.streams.insert(token, Box::new(stream));
         Ok(())
     }
 

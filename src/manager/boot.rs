@@ -407,7 +407,7 @@ impl Manager {
                 never()
             }
         };
-        self.services.insert(id, known);
+        self.services.insert(id, Box::new(known));
         self.keep_inputs(id, service.newest);
         self.world.add(id, spec, service);
         self.save_service(id);
@@ -460,7 +460,9 @@ impl Manager {
 
 /// A unit by its text alone.
 fn parse(name: String, found: Found) -> Known {
-    let mut inputs = Inputs { name: name.clone(), layers: found.layers, ..Inputs::default() };
+    let mut layers = found.layers;
+    layers.shrink_to_fit(); // they are kept
+    let mut inputs = Inputs { name: name.clone(), layers, ..Inputs::default() };
     let mut problems = found.problems;
     let mut unit = None;
     if problems.is_empty() {

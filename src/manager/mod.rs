@@ -101,7 +101,7 @@ struct Manager {
     exits: memfd::Map,
     store: store::Store,
     world: World,
-    services: BTreeMap<ServiceId, Known>,
+    services: BTreeMap<ServiceId, Box<Known>>,
     words: BTreeMap<ServiceId, String>,
     processes: processes::Processes,
     listeners: listeners::Listeners,

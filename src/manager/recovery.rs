@@ -148,7 +148,7 @@ impl Manager {
             let older = needed.filter_map(|one| Some((one, self.kept_inputs(id, one)?))).collect();
             let unit = Some(&inputs).filter(|inputs| !inputs.refused).and_then(|inputs| inputs.unit().ok());
             let spec = unit.as_ref().map_or_else(boot::never, inputs::spec);
-            self.services.insert(id, Known { name: record.name, unit, inputs, older });
+            self.services.insert(id, Box::new(Known { name: record.name, unit, inputs, older }));
             self.world.add(id, spec, record.policy);
         }
     }

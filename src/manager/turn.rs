@@ -27,6 +27,8 @@ const STATUS_WITHIN_MS: u64 = 3_000;
 const LAST_LINES_MS: u32 = 1_500;
 /// Events taken from the poll at once.
 const EVENTS: usize = 256;
+/// With nothing to do for so long, what only the reading of units needed is given back.
+const QUIET: Duration = Duration::from_secs(1);
 /// The most groups that are left to be removed while processes are waited for.
 const MOST_LEFT: usize = 64;
 
@@ -62,12 +64,14 @@ impl Manager {
                 self.close();
                 continue;
             }
-            if self.untidy && self.starts.is_idle() {
+            self.now = Mono(clock::monotonic_ms());
+            let timeout = self.timeout();
+            let quiet = self.starts.is_idle() && self.watched.reports.is_empty();
+            if self.untidy && quiet && timeout.is_none_or(|timeout| timeout >= QUIET) {
                 memory::give_back();
                 self.untidy = false;
             }
-            self.now = Mono(clock::monotonic_ms());
-            match self.poll.poll(&mut events, self.timeout()) {
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     // ENOMEM passes; there is nothing better to do than to try again.
                     log::error!("waiting for events: {}", reason(&error));

@@ -104,7 +104,8 @@ pub fn meaning(token: Token) -> Watch {
 #[derive(Debug, Default)]
 pub struct Watched {
     links: BTreeMap<usize, (RawFd, bool)>,
-    reports: BTreeMap<Run, RawFd>,
+    /// Incarnations on their way to a command.
+    pub reports: BTreeMap<Run, RawFd>,
     trees: BTreeMap<Run, OwnedFd>,
     pidfds: BTreeMap<Run, RawFd>,
     voices: BTreeMap<Run, RawFd>,

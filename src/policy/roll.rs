@@ -50,6 +50,7 @@ impl Service {
             let number = u16::try_from(self.instances.len() + 1).unwrap_or(u16::MAX);
             let mut one = Instance::new(number, step.now);
             one.lie_down(Rest::Waiting, step.now);
+            self.instances.reserve_exact(1); // most services have one, and it is large
             self.instances.push(one);
         }
     }

@@ -17,7 +17,7 @@ const LONGEST_CHAIN: usize = 4096;
 /// Every service with its numbers, and the one source of incarnations.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    services: BTreeMap<ServiceId, Entry>,
+    services: BTreeMap<ServiceId, Box<Entry>>,
     due: BTreeSet<(Mono, ServiceId)>,
     /// Those for whom something has changed that they wait for.
     woken: BTreeSet<ServiceId>,
@@ -94,7 +94,7 @@ impl World {
             self.essential.insert(id);
         }
         let (needs, needed_by) = (Needs::default(), Vec::new());
-        self.services.insert(id, Entry { spec, service, due, needs, needed_by });
+        self.services.insert(id, Box::new(Entry { spec, service, due, needs, needed_by }));
     }
 
     /// Says what a service depends on. There are no cycles, and all of them have been added.
@@ -197,13 +197,13 @@ impl World {
     fn lack_within(&self, id: ServiceId, most: usize) -> Option<Lack> {
         let needs = &self.services.get(&id)?.needs;
         for other in &needs.requires {
-            let ready = self.services.get(other).is_some_and(Entry::is_ready);
+            let ready = self.services.get(other).is_some_and(|entry| entry.is_ready());
             if !ready {
                 return Some(Lack { of: *other, failed: self.is_out(*other, most) });
             }
         }
         let undecided = |other: &ServiceId| {
-            let ready = self.services.get(other).is_some_and(Entry::is_ready);
+            let ready = self.services.get(other).is_some_and(|entry| entry.is_ready());
             !ready && !self.is_out(*other, most)
         };
         let first = needs.wants.iter().chain(&needs.after).copied().find(undecided)?;

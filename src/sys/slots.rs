@@ -16,14 +16,24 @@ pub struct Slots {
     end: usize, // one past the last slot ever used
 }
 
+/// Bytes from which on the allocator takes fresh pages from the system, which are zero without being written.
+const FRESH: usize = 128 * 1024;
+
+/// So many zeros that cost no memory until they are something else.
+fn untouched<T: Copy + Default>(count: usize) -> Vec<T> {
+    let mut all = vec![T::default(); count.max(FRESH / size_of::<T>())];
+    all.truncate(count);
+    all
+}
+
 impl Slots {
     /// An empty table of so many slots.
     pub fn new(count: usize) -> Self {
         Self {
-            numbers: vec![0; count],
-            kinds: vec![0; count],
-            ids: vec![0; count],
-            pids: vec![0; count],
+            numbers: untouched(count),
+            kinds: untouched(count),
+            ids: untouched(count),
+            pids: untouched(count),
             end: 0,
         }
     }

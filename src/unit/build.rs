@@ -109,7 +109,7 @@ impl Builder<'_, '_> {
                 write(format!("socket.{}.{name}", socket.name), &setting.place);
             }
         }
-        Places { written }
+        Places::new(written)
     }
 
     /// Where to say that a key of `table` is missing: at the table's header, else at the start of the file.

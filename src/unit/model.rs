@@ -329,18 +329,23 @@ impl fmt::Debug for Environment {
 /// Where things were written, by `table.key`: `service.user`, `socket.http`, `socket.http.listen`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    pub(super) written: BTreeMap<String, Place>,
+    written: Box<[(Box<str>, Place)]>, // by name; there are a thousand of these, and they are seldom looked at
 }
 
 impl Places {
     /// Where this was written; None for what nobody wrote, which has its default.
     pub fn of(&self, key: &str) -> Option<&Place> {
-        self.written.get(key)
+        let at = self.written.binary_search_by(|(name, _)| (**name).cmp(key)).ok()?;
+        self.written.get(at).map(|(_, place)| place)
     }
 
     /// Everything that was written, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Place)> {
-        self.written.iter().map(|(key, place)| (key.as_str(), place))
+        self.written.iter().map(|(key, place)| (&**key, place))
+    }
+
+    pub(super) fn new(written: BTreeMap<String, Place>) -> Self {
+        Self { written: written.into_iter().map(|(name, place)| (name.into_boxed_str(), place)).collect() }
     }
 }
 

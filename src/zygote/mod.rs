@@ -14,7 +14,7 @@ use crate::launch::{self, Job};
 use crate::plan::{MOST_SOCKETS, image};
 use crate::sys::clone::{self, Half};
 use crate::sys::link::{Link, Received};
-use crate::sys::{errno, exec, fds, gate, signals};
+use crate::sys::{errno, exec, fds, gate, memory, signals};
 use crate::wire::zygote::{FIXED_FDS, MESSAGE_BYTES, Reply, Spawn};
 
 /// The descriptor number of the link, by agreement with the parent.
@@ -95,7 +95,10 @@ pub fn serve(link: Link, parent: u32) -> Ended {
     let mut zygote = Zygote { link, parent, malformed: 0, way: Way::default() };
     // Once here instead of for each child: a disposition is inherited, and an ignored one survives an exec.
     let why = match signals::block_all().and_then(|()| signals::default_all()) {
-        Ok(()) => zygote.turns(),
+        Ok(()) => {
+            memory::give_back();
+            zygote.turns()
+        }
         Err(error) => End::Broken(errno::of(&error)),
     };
     Ended { why, malformed: zygote.malformed }
