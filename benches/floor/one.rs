@@ -22,7 +22,8 @@ fn before(name: &str) -> Command {
         }
         name => Command::new(name),
     };
-    command.arg("--").stdin(Stdio::null());
+    // What tini has to say of not being the first process, it says each time.
+    command.arg("--").stdin(Stdio::null()).stderr(Stdio::null());
     command
 }
 
