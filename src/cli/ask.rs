@@ -137,7 +137,10 @@ pub fn ask_while(
 pub fn explained(control: &Path, fault: &Fault) -> Trouble {
     match fault {
         Fault::Absent(error) => trouble::absent(control, &reason(error)),
-        Fault::Busy => trouble::absent(control, "too many clients are waiting for it"),
+        Fault::Busy => {
+            let text = format!("`{}`: too many clients are waiting for it", trouble::shown_path(control));
+            Trouble::plain(Exit::NoSupervisor, text).hint("ask again; what it looks after runs on")
+        }
         Fault::Broken => trouble::absent(control, "it hangs up without an answer"),
         Fault::Garbled => trouble::absent(control, "what answers there is no supervisor"),
         Fault::Denied => trouble::denied(control),

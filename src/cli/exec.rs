@@ -64,7 +64,7 @@ fn executed(
 ) -> Result<(u8, Option<String>), Vec<Trouble>> {
     let fault = |fault: Fault| vec![explained(control, &fault)];
     let on_terminal = terminal.is_some();
-    let mut connection = Connection::open(control, peer::own_uid()).map_err(fault)?;
+    let mut connection = reach(control).map_err(fault)?;
     let call =
         |terminal, resume| Request::Exec { name: name.clone(), argv: argv.clone(), terminal, resume }.call();
     connection.send(&call(terminal, None).encode()).map_err(fault)?;
@@ -131,6 +131,17 @@ fn on_pipes(mut passed: Vec<OwnedFd>) -> Result<[JoinHandle<()>; 2], Vec<Trouble
     let out = thread::spawn(move || carry(&mut File::from(output), &mut io::stdout()));
     let err = thread::spawn(move || carry(&mut File::from(error), &mut io::stderr()));
     Ok([out, err])
+}
+
+/// Connects; where others crowd before it, it waits for its turn.
+fn reach(control: &Path) -> Result<Connection, Fault> {
+    let began = Instant::now();
+    loop {
+        match Connection::open(control, peer::own_uid()) {
+            Err(Fault::Busy) if began.elapsed() < PATIENCE => thread::park_timeout(PAUSE),
+            reached => return reached,
+        }
+    }
 }
 
 /// The last answer, of the supervisor that has come in place of the one that was asked.

@@ -63,7 +63,7 @@ fn trap(command: &dyn Fn(&Place) -> String, rest: &Rest<'_>, told: &[[&str; 2]])
     let problems: Vec<[String; 2]> = service["problems"].as_array().unwrap().iter().map(message).collect();
     let known = rest.listen.map_or(known.to_string(), |path| format!("{root}/{KNOWN}/{path}"));
     let pid = place.path("work/pid").display().to_string();
-    let whole = |text: &str| text.replace("ADDRESS", &known).replace("PID", &pid);
+    let whole = |text: &str| text.replace("ADDRESS", &known).replace("`PID`", &format!("`{pid}`"));
     let told: Vec<[String; 2]> = told.iter().map(|one| one.map(whole)).collect();
     assert_eq!(problems, told, "{service:#}");
     let refused = told.iter().any(|[what, _]| !what.starts_with("warning: "));
