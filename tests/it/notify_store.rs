@@ -281,6 +281,66 @@ fn root_libsystemd_stores_and_finds_what_it_stored() {
     assert_eq!(found, serde_json::json!([["lib", "lib"], "xy"]));
 }
 
+/// A main process by its descriptor, one by its number that is not that number's, one that runs as somebody else; and
+/// whom of it to believe.
+#[test]
+fn root_a_main_process_is_told_by_its_descriptor_and_whom_to_believe_by_its_name() {
+    let place = running(Who::Root, "[limits]\ncore = 0\n");
+    let first = place.pid_of("web");
+    let fork = "child = os.fork()\nif child == 0:\n    while True: signal.pause()\nkeep.append(child)\n";
+    let main = |code: &str| {
+        have(&place, &format!("{fork}{code}\nbarrier()\nanswer = child")).as_u64().unwrap() as u32
+    };
+    // The number of another process, and a descriptor of another than is said.
+    let other = "os.fstat(os.pidfd_open(os.getpid())).st_ino";
+    main(&format!("send('MAINPID=%d\\nMAINPIDFDID=%d' % (child, {other}))"));
+    assert_eq!(place.pid_of("web"), first);
+    let problems = place.service("web")["problems"].to_string();
+    assert!(problems.contains("the process of that number is another one (MAINPIDFDID=)"), "{problems}");
+    main("send('MAINPID=%d\\nMAINPIDFD=1' % os.getpid(), os.pidfd_open(child))");
+    main("send('MAINPIDFD=1', memory('no process'))");
+    assert_eq!(place.pid_of("web"), first);
+    let by_number =
+        main("send('MAINPID=%d\\nMAINPIDFDID=%d' % (child, os.fstat(os.pidfd_open(child)).st_ino))");
+    assert_eq!(place.pid_of("web"), by_number);
+    let by_descriptor = main("send('MAINPIDFD=1', os.pidfd_open(child))");
+    assert_eq!(place.pid_of("web"), by_descriptor);
+    // The one that talks is not the main one any more.
+    have(&place, "send('NOTIFYACCESS=main\\nSTATUS=before')\nsend('STATUS=after')\nbarrier()");
+    assert_eq!(place.service("web")["status_text"], "before");
+    let again = main("send('MAINPID=%d' % os.getpid())");
+    assert_ne!(place.pid_of("web"), again);
+    assert_eq!(place.pid_of("web"), by_descriptor);
+}
+
+/// A process in the service's own cgroup that has another user is followed where root says so, and not otherwise.
+#[test]
+fn root_a_main_process_of_another_account_is_not_followed() {
+    let mut place = Place::new(Who::Root);
+    place.write("srv/one.py", SERVICE);
+    let (program, work) = (python(), place.path("work"));
+    let more = format!(
+        "command = [\"{program}\", \"one.py\"]\nenvironment = {{ WORK = \"{}\" }}\nready = \"notify\"\nsettle = \"0s\"\ncapabilities = [\"SETUID\"]\n",
+        work.display()
+    );
+    place.unit("web", &more);
+    place.run();
+    place.reaches("web", "running");
+    let first = place.pid_of("web");
+    let code = "r, w = os.pipe()\nchild = os.fork()\nif child == 0:\n    os.setuid(54321)\n    os.close(w)\n    while True: signal.pause()\n\
+                os.close(w)\nos.read(r, 1)\nsend('MAINPID=%d' % child)\nbarrier()\nanswer = child";
+    let child = have(&place, code).as_u64().unwrap();
+    assert_eq!(place.pid_of("web"), first);
+    let problems = place.service("web")["problems"].to_string();
+    assert!(problems.contains("it runs as uid 54321, which is not the service's"), "{problems}");
+    let socket = fs::read_dir(place.path("run/notify")).unwrap().next().unwrap().unwrap().path();
+    let root = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    root.send_to(format!("MAINPID={child}").as_bytes(), socket).unwrap();
+    wait::until(wait::LONG, "root to be believed", || {
+        (place.service("web")["pid"].as_u64() == Some(child)).then_some(())
+    });
+}
+
 /// Data that comes for a stored connection wakes nobody.
 #[test]
 fn root_what_is_stored_wakes_nobody() {

@@ -111,6 +111,53 @@ const SECTIONS: &[(&str, Rows)] = &[
             ),
         ],
     ),
+    (
+        "WHAT A SERVICE MAY SAY",
+        &[
+            (
+                "to whom",
+                "a service with `ready = \"notify\"` or a `watchdog` has a socket of its own, `NOTIFY_SOCKET`, that its \
+                 user and root can write to. As in sd_notify(3), a message is lines of the form below; what is \
+                 unknown, or begins with `X_`, is passed over, and so is EXIT_STATUS, which is for those above.",
+            ),
+            (
+                "READY=1, STOPPING=1, STATUS=",
+                "it is ready; it goes down; how it is, in a line of at most 512 bytes.",
+            ),
+            ("RELOADING=1", "it reads its configuration anew, for at most a minute, until READY=1."),
+            (
+                "ERRNO=, BUSERROR=, VARLINKERROR=",
+                "what is wrong with it, told by `status` and `why`; 0 or nothing takes it back.",
+            ),
+            (
+                "WATCHDOG=1, WATCHDOG=trigger, WATCHDOG_USEC=",
+                "it lives; it is to be ended as if it had not said so; how often it will say so.",
+            ),
+            ("EXTEND_TIMEOUT_USEC=", "so much more time to start, to reload or to stop, from now on."),
+            ("RESTART_RESET=1", "what failed before is mended: the next delay is the first again."),
+            (
+                "MAINPID=, with MAINPIDFDID= or with MAINPIDFD=1 and a descriptor",
+                "another process is the main one: the signals go to it, and its end is the service's. It has to be in \
+                 the service's cgroup, or without one in its session, and to run as its user unless root says so. In \
+                 any other case `status` tells why it is not followed.",
+            ),
+            (
+                "FDSTORE=1, with descriptors, FDNAME= and FDPOLL=0",
+                "keeps them for the next start of the same instance, which gets them behind its sockets by \
+                 `LISTEN_FDS`, under their name or `stored`. What is the same open file is kept once, and what has \
+                 lost its other end no longer, unless FDPOLL=0 was said. Sockets, pipes, pseudo terminals, files in \
+                 memory and what has no name are kept, up to `$FDSTORE` of an instance; files, directories and devices \
+                 are not. They go with `stop`, not with `stop --hold` or a restart, and nobody else's user gets them. \
+                 A rehearsal has nothing to do with them, and beside `ready = { fd = N }` there are none.",
+            ),
+            ("FDSTOREREMOVE=1, with FDNAME=", "keeps those of that name no longer."),
+            (
+                "NOTIFYACCESS=",
+                "`none`, `main` or `all`: who of it is believed from now on, until its next start.",
+            ),
+            ("BARRIER=1, with a descriptor", "is closed when all before it has been taken."),
+        ],
+    ),
 ];
 
 /// The whole page.
