@@ -11,11 +11,14 @@ use super::{Known, Manager, ServiceRecord, boot};
 use crate::policy::recover::{self, Found, missed};
 use crate::policy::service::{Incarnation, Phase, Probe, Service};
 use crate::policy::world::Needs;
-use crate::policy::{Action, Run, ServiceId};
-use crate::sys::memfd;
+use crate::policy::{Action, Event, Run, ServiceId};
+use crate::sys::{clock, memfd};
 use crate::unit;
 use crate::wire::keeper::Kind;
 use crate::wire::state;
+
+/// Nanoseconds after its start during which looks at a process may be due.
+const YOUNG_NS: u64 = 60_000_000_000;
 
 impl Manager {
     /// Takes everything up again.
@@ -60,6 +63,17 @@ impl Manager {
         let known: Vec<ServiceId> = self.services.keys().copied().collect();
         for id in known {
             self.tend_probes(id);
+        }
+        self.plan_looks();
+    }
+
+    /// Looks at what has begun a short time ago were due, and are lost with the manager that had planned them.
+    fn plan_looks(&mut self) {
+        let now_ns = clock::realtime_ns();
+        let young = self.processes.iter().filter(|(_, one)| now_ns.saturating_sub(one.since_ns) < YOUNG_NS);
+        let young: Vec<(ServiceId, Run)> = young.map(|(run, one)| (one.service, run)).collect();
+        for (id, run) in young {
+            self.plan_look(id, Event::Executed(run));
         }
     }
 

@@ -19,6 +19,8 @@ struct Trap {
     place: Place,
     /// Where the second is to listen.
     address: SocketAddr,
+    /// Where the first is to.
+    known: SocketAddr,
 }
 
 /// What a unit has besides its command.
@@ -61,15 +63,15 @@ fn trap(command: &dyn Fn(&Place) -> String, rest: &Rest<'_>, told: &[[&str; 2]])
     place.run();
     let service = place.service(KNOWN);
     let problems: Vec<[String; 2]> = service["problems"].as_array().unwrap().iter().map(message).collect();
-    let known = rest.listen.map_or(known.to_string(), |path| format!("{root}/{KNOWN}/{path}"));
+    let named = rest.listen.map_or(known.to_string(), |path| format!("{root}/{KNOWN}/{path}"));
     let pid = place.path("work/pid").display().to_string();
-    let whole = |text: &str| text.replace("ADDRESS", &known).replace("`PID`", &format!("`{pid}`"));
+    let whole = |text: &str| text.replace("ADDRESS", &named).replace("`PID`", &format!("`{pid}`"));
     let told: Vec<[String; 2]> = told.iter().map(|one| one.map(whole)).collect();
     assert_eq!(problems, told, "{service:#}");
     let refused = told.iter().any(|[what, _]| !what.starts_with("warning: "));
     assert_eq!(service["state"], if refused { "failed" } else { "stopped" }, "{service:#}");
     assert_eq!(place.service(BARE)["problems"], json!([]), "nothing is known of it");
-    Trap { place, address }
+    Trap { place, address, known }
 }
 
 /// Without the place in the unit, and without its line.
@@ -106,12 +108,16 @@ impl Trap {
     /// That a request which is under way when it is stopped gets no answer.
     #[track_caller]
     fn cuts_what_has_begun(&self) {
-        self.start();
-        wait::until(wait::LONG, "an answer", || (get(self.address).contains(" 200")).then_some(()));
-        let address = self.address;
+        self.cuts(BARE, self.address);
+    }
+
+    #[track_caller]
+    fn cuts(&self, name: &str, address: SocketAddr) {
+        self.place.order(&["start", name]);
+        wait::until(wait::LONG, "an answer", || (get(address).contains(" 200")).then_some(()));
         let client = std::thread::spawn(move || ask(address, "/slow"));
         wait::until(wait::LONG, "a request to be under way", || exists(&self.place, "work/busy"));
-        self.place.order(&["stop", BARE]);
+        self.place.order(&["stop", name]);
         assert_eq!(client.join().unwrap(), "", "it had its answer");
     }
 
@@ -336,6 +342,17 @@ fn user_uwsgi_that_dies_on_term_cuts_what_has_begun() {
         "replace it by `--hook-master-start`, `unix_signal:15 gracefully_kill_them_all`, which finishes them",
     ];
     trap(&|place| plain_uwsgi(place, "--need-app --die-on-term"), &NOTHING, &[told]).cuts_what_has_begun();
+}
+
+/// Which is how it is stopped where nothing else is known.
+#[test]
+fn user_uwsgi_that_is_stopped_by_int_cuts_what_has_begun() {
+    let told = [
+        "warning: uWSGI is stopped by INT, which cuts the requests in flight",
+        "add `--hook-master-start`, `unix_signal:15 gracefully_kill_them_all`: it is then stopped by TERM, which finishes them",
+    ];
+    let trap = trap(&|place| plain_uwsgi(place, "--need-app"), &NOTHING, &[told]);
+    trap.cuts(KNOWN, trap.known);
 }
 
 #[test]

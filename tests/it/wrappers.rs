@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::gunicorn::python;
 use super::place::{Place, Who};
 use super::servers::{get, serve, socket, with_servers};
+use super::supervisor::Role;
 use super::{processes, pypi, wait};
 
 /// Whatever becomes of the command, it runs this; it listens on `elsewhere` unless it finds what it is given.
@@ -144,8 +145,8 @@ fn user_uv_is_seen_in_front_of_its_command() {
 }
 
 /// It is the main process, and takes no notice of what it is given.
-#[test]
-fn user_who_ignores_its_socket_is_seen_to_listen_somewhere_else() {
+#[track_caller]
+fn who_ignores_its_socket_is_seen(meanwhile: &dyn Fn(&mut Place)) {
     let mut place = Place::new(Who::User);
     let (address, elsewhere) = (place.address(), place.address());
     let (ip, port) = (elsewhere.ip(), elsewhere.port());
@@ -155,6 +156,8 @@ fn user_who_ignores_its_socket_is_seen_to_listen_somewhere_else() {
     place.write("srv/own.py", &program);
     place.unit("web", &format!("command = \"{} own.py\"\nsettle = \"0s\"\n{}", python(), socket(address)));
     place.run();
+    place.reaches("web", "running");
+    meanwhile(&mut place);
     let problems = wait::until(2 * wait::LONG, "what is seen", || {
         place.service("web")["problems"].as_array().filter(|problems| !problems.is_empty()).cloned()
     });
@@ -167,6 +170,18 @@ fn user_who_ignores_its_socket_is_seen_to_listen_somewhere_else() {
         name.trim_end()
     );
     assert_eq!(problems, [whole]);
+}
+
+#[test]
+fn user_who_ignores_its_socket_is_seen_to_listen_somewhere_else() {
+    who_ignores_its_socket_is_seen(&|_| {});
+}
+
+#[test]
+fn user_who_ignores_its_socket_is_seen_by_the_next_manager_too() {
+    who_ignores_its_socket_is_seen(&|place| {
+        place.kill(Role::Manager);
+    });
 }
 
 /// What closes what it was given has nobody who answers.
