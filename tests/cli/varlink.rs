@@ -133,7 +133,7 @@ with varlink.Client.new_with_address(sys.argv[1]) as client:
     let (good, said, error) = python(&judge, &["-c", program, &address]);
     assert!(good, "{error}");
     let expected = "\
-Ended Event Events Exec Exit Failed Failure Instance Kill Logs NoSuchService NotPermitted Outcome Progress Reload Restart Row Scale Service Show Socket Start Status Stop Supervisor
+Ended Event Events Exec Exit Failed Failure Instance Kill Logs NoSuchService NotPermitted Outcome Progress Reload Restart Row Scale Service Show Socket Start Status Stop Supervisor Terminal
 9.9.9 web
 0 1
 running
