@@ -103,9 +103,9 @@ impl Manager {
             if !self.listeners.iter().any(|(one, _)| one == number) {
                 // Bound, but its record was never written: bound again when it is wanted.
                 self.kept.drop(Kind::Listener, number);
-                self.kept.drop_lock(number);
             }
         }
+        self.drop_orphan_locks();
     }
 
     fn restore_processes(&mut self) {

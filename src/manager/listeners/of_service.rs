@@ -154,7 +154,14 @@ impl Manager {
         if let Some(taken) = self.take_given(service, wanted) {
             return Ok(taken?);
         }
-        let bound = match bind::bind(wanted, self.user, Some(&self.locks())) {
+        let mut found = bind::bind(wanted, self.user, Some(&self.locks()));
+        // It may be our own that nothing of ours is behind any longer.
+        if matches!(&found, Err(Failure::Held(who)) if *who == self.settings.runtime_dir)
+            && self.drop_orphan_locks()
+        {
+            found = bind::bind(wanted, self.user, Some(&self.locks()));
+        }
+        let bound = match found {
             Ok(bound) => bound,
             Err(Failure::Foreign(_)) => {
                 self.bind_foreign(service, wanted)?;
@@ -166,6 +173,17 @@ impl Manager {
         self.store.set(header::NEXT_LISTENER, number);
         self.keep_socket(number, service, wanted, bound)?;
         Ok(number)
+    }
+
+    /// Gives up the locks that are kept for no socket, and whether there were any. Lock and socket come and go with two
+    /// messages to the keeper, and whoever dies between them leaves the lock alone.
+    pub(in crate::manager) fn drop_orphan_locks(&mut self) -> bool {
+        let mut orphans = self.kept.ids(Kind::PathLock);
+        orphans.retain(|number| self.listeners.get(*number).is_none());
+        for number in &orphans {
+            self.kept.drop_lock(*number);
+        }
+        !orphans.is_empty()
     }
 
     /// In place of one that cannot be put right. Where that one has to be closed by everybody first, the bind fails,
