@@ -177,7 +177,8 @@ impl Manager {
             Event::Stop(_) | Event::Hold(_) => self.requirers(&chosen, caller),
             _ => BTreeMap::new(),
         };
-        let order = Order { operation, event, chosen, overtaken: BTreeSet::new(), notes, sessions };
+        let stranger = (!caller.is_ours).then_some(caller.uid);
+        let order = Order { operation, event, chosen, overtaken: BTreeSet::new(), notes, sessions, stranger };
         if read.is_empty() || self.world.is_closing() {
             self.carry_on(order);
         } else {
@@ -188,7 +189,7 @@ impl Manager {
 
     /// Does to each service what is to be done, and has whoever waits told of it.
     pub(super) fn carry_on(&mut self, order: Order) {
-        let Order { operation, event, chosen, overtaken, notes, sessions } = order;
+        let Order { operation, event, chosen, overtaken, notes, sessions, stranger: _ } = order;
         let waits: Vec<SessionId> = sessions.iter().filter(|one| one.1).map(|one| one.0).collect();
         if !waits.is_empty() {
             // Before the first step, so that it is told.

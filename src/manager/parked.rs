@@ -12,6 +12,12 @@ use crate::wire::control::{Failed, Failure, Refusal};
 
 /// The most that wait.
 const MOST_PARKED: usize = 256;
+/// How many of them only root and the supervisor's own user may have.
+const RESERVED: usize = 64;
+/// The most of any other user.
+const MOST_PER_UID: usize = 64;
+/// The most on one service. Root and the supervisor's own user may have as many again behind those of others.
+const MOST_PER_SERVICE: usize = 16;
 
 /// One operation.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(super) struct Order {
     pub notes: BTreeMap<ServiceId, String>,
     /// Who has asked, with whether that one waits for the outcome.
     pub sessions: Vec<(SessionId, bool)>,
+    /// The user who has asked first, where that is neither root nor the supervisor's own.
+    pub stranger: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -51,6 +59,36 @@ impl Parked {
         one.map(|one| one.order.sessions.push((session, wait))).is_some()
     }
 
+    /// Why there is no room for another: the service that it is about, and the reason.
+    fn lacks_room(&self, order: &Order) -> Option<(ServiceId, String)> {
+        let most = match order.stranger {
+            Some(_) => MOST_PER_SERVICE,
+            None => 2 * MOST_PER_SERVICE,
+        };
+        for id in &order.chosen {
+            let on_it = self.0.iter().filter(|one| one.order.chosen.contains(id)).count();
+            if on_it >= most {
+                return Some((*id, format!("{on_it} commands wait already for this to be read")));
+            }
+        }
+        let first = *order.chosen.first()?;
+        let strangers = self.0.iter().filter(|one| one.order.stranger.is_some()).count();
+        if let Some(uid) = order.stranger {
+            let own = self.0.iter().filter(|one| one.order.stranger == Some(uid)).count();
+            if own >= MOST_PER_UID {
+                return Some((
+                    first,
+                    format!("{own} commands of user {uid} wait already for services to be read"),
+                ));
+            }
+            if strangers >= MOST_PARKED - RESERVED {
+                return Some((first, format!("{strangers} commands wait already for services to be read")));
+            }
+        }
+        let all = self.0.len();
+        (all >= MOST_PARKED).then(|| (first, format!("{all} commands wait already for services to be read")))
+    }
+
     /// A client has gone; what it has asked for is done all the same.
     pub fn leave(&mut self, session: SessionId) {
         self.0.iter_mut().for_each(|one| one.order.sessions.retain(|(other, _)| *other != session));
@@ -60,13 +98,10 @@ impl Parked {
 impl Manager {
     /// Has the inputs of some services read, and the operation go on when they are there.
     pub(super) fn park(&mut self, order: Order, read: &[ServiceId], next: bool) {
-        if self.parked.0.len() >= MOST_PARKED {
-            let first = Failure {
-                step: "waiting".to_owned(),
-                reason: "too many commands wait for name services already".to_owned(),
-                hint: Some("try again in a few seconds".to_owned()),
-                ..Failure::default()
-            };
+        if let Some((id, why)) = self.parked.lacks_room(&order) {
+            let hint = "a name service or an environment file does not answer, or too much is asked at a time; try again \
+                        in a few seconds";
+            let first = failure(self.name_of(id), &format!("{why}\nhint: {hint}"));
             return self.refuse_order(&order, Failed { first, others: Vec::new() });
         }
         let operation = order.operation;
@@ -172,5 +207,60 @@ fn failure(service: &str, words: &str) -> Failure {
         reason: said.to_owned(),
         hint,
         ..Failure::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(services: &[u32], stranger: Option<u32>) -> Order {
+        Order {
+            operation: Operation(1),
+            event: Event::Restart(Operation(1)),
+            chosen: services.iter().copied().map(ServiceId).collect(),
+            overtaken: BTreeSet::new(),
+            notes: BTreeMap::new(),
+            sessions: Vec::new(),
+            stranger,
+        }
+    }
+
+    /// Has as many wait as there is room for, and says how many that were.
+    fn fill(parked: &mut Parked, services: impl Iterator<Item = u32>, stranger: Option<u32>) -> usize {
+        let before = parked.0.len();
+        for service in services {
+            let order = order(&[service], stranger);
+            if parked.lacks_room(&order).is_none() {
+                let (missing, fresh, failures) = (BTreeSet::new(), Vec::new(), Vec::new());
+                parked.0.push(One { order, next: true, missing, fresh, failures });
+            }
+        }
+        parked.0.len() - before
+    }
+
+    fn why(parked: &Parked, order: &Order) -> (u32, String) {
+        let (id, why) = parked.lacks_room(order).unwrap();
+        (id.0, why)
+    }
+
+    #[test]
+    fn nobody_takes_all_the_room_from_others() {
+        let mut parked = Parked::default();
+        assert_eq!(fill(&mut parked, std::iter::repeat_n(1, 300), Some(1000)), MOST_PER_SERVICE);
+        let expected = (1, "16 commands wait already for this to be read".to_owned());
+        assert_eq!(why(&parked, &order(&[7, 1], Some(1001))), expected);
+        assert_eq!(fill(&mut parked, std::iter::repeat_n(1, 300), None), MOST_PER_SERVICE);
+        assert!(parked.lacks_room(&order(&[2], None)).is_none());
+        assert_eq!(fill(&mut parked, 100..400, Some(1000)), MOST_PER_UID - MOST_PER_SERVICE);
+        let expected = (2, "64 commands of user 1000 wait already for services to be read".to_owned());
+        assert_eq!(why(&parked, &order(&[2], Some(1000))), expected);
+        let others: usize = (1001..1010).map(|uid| fill(&mut parked, 100..400, Some(uid))).sum();
+        assert_eq!(others + MOST_PER_UID, MOST_PARKED - RESERVED);
+        let expected = (2, "192 commands wait already for services to be read".to_owned());
+        assert_eq!(why(&parked, &order(&[2], Some(1010))), expected);
+        assert_eq!(fill(&mut parked, 400..800, None), RESERVED - MOST_PER_SERVICE);
+        let expected = (2, "256 commands wait already for services to be read".to_owned());
+        assert_eq!(why(&parked, &order(&[2], None)), expected);
     }
 }
