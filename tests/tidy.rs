@@ -225,6 +225,20 @@ fn nothing_waits_by_sleeping() {
 
 /// Whoever chooses tests by `user_` or leaves out those with `root_` gets what the first word of a name says.
 #[test]
+fn nobody_ends_because_nobody_hears_him() {
+    // Those macros panic where the descriptor cannot be written, and a panic is the end of a process.
+    let mut offences = Vec::new();
+    for file in sources("src") {
+        for word in ["print", "println", "eprint", "eprintln"] {
+            let code = &file.shipped;
+            let calls = words(code, word).filter(|at| code[at + word.len()..].starts_with('!'));
+            offences.extend(calls.map(|at| format!("{}:{}: `{word}!`", file.path, line(code, at))));
+        }
+    }
+    none(offences);
+}
+
+#[test]
 fn names_of_tests_say_who_runs_them_once() {
     let mut offences = Vec::new();
     for source in sources("tests").iter().chain(&sources("src")) {

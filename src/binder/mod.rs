@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::sys::sockets::{self, Access, Kind, NotBound};
-use crate::sys::{errno, files, link};
+use crate::sys::{errno, fds, files, link};
 use crate::wire::binder::{Done, Task};
 
 /// Mode of directories that are missing on the way.
@@ -34,7 +34,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         None => {
-            eprintln!("supervise: bind: this process is started by supervise itself");
+            fds::complain("bind: this process is started by supervise itself");
             return ExitCode::from(2);
         }
     };

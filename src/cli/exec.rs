@@ -44,7 +44,7 @@ pub fn exec(control: &Path, name: String, argv: Vec<String>, insisted: Option<bo
         Ok((code, problem)) => {
             // Said when the terminal is as it was.
             if let Some(problem) = problem {
-                eprintln!("supervise: {problem}");
+                trouble::say(&format!("supervise: {problem}"));
             }
             ExitCode::from(code)
         }
@@ -187,11 +187,11 @@ fn pass_signals_on(pidfd: OwnedFd) -> io::Result<()> {
                 // It has ended; the answer is on its way.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) => {
-                    eprintln!(
-                        "supervise: passing signal {} on to the command: {}",
-                        got.signal,
-                        trouble::reason(&error)
-                    );
+                    let reason = trouble::reason(&error);
+                    trouble::say(&format!(
+                        "supervise: passing signal {} on to the command: {reason}",
+                        got.signal
+                    ));
                 }
                 Ok(()) => {}
             }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::exit::Exit;
-use super::trouble::{self, Trouble, reason, shown_path};
+use super::trouble::{self, Trouble, reason, say, shown_path};
 use crate::plan::Resource;
 use crate::sys::link::Link;
 use crate::sys::{clock, fds, files, limits, lock, memfd, parent, peer, sockets};
@@ -53,10 +53,10 @@ fn log_user(settings: &Settings) -> Option<LogUser> {
     let owner = std::fs::metadata(&settings.log_dir).map(|data| data.uid());
     if owner.is_ok_and(|owner| owner != user.uid) {
         let (name, path) = (LogUser::NAME, shown_path(&settings.log_dir));
-        eprintln!(
+        say(&format!(
             "supervise: {path} does not belong to `{name}`: the logger runs as root without capabilities\n\
              hint: stop supervise, run `chown -R {name}: {path}`, start it again"
-        );
+        ));
         return None;
     }
     Some(user)
@@ -148,7 +148,9 @@ fn claim(settings: &Settings) -> Result<Vec<(Entry, OwnedFd)>, Trouble> {
     let mode = if files::effective_user() == 0 { 0o755 } else { 0o700 };
     let without = |error: &io::Error| {
         let (shown, reason) = (directory.display(), reason(error));
-        eprintln!("supervise: no runtime directory at {shown}: {reason}; running without a control socket");
+        say(&format!(
+            "supervise: no runtime directory at {shown}: {reason}; running without a control socket"
+        ));
         Ok(Vec::new())
     };
     if let Err(error) = files::make_directory(directory, mode) {
@@ -184,7 +186,7 @@ fn can_write_nothing(error: &io::Error, lock: &Path) -> bool {
 /// Says in the lock who holds it. Where that cannot be written it is held all the same.
 fn claim_lock(lock: BorrowedFd<'_>, path: &Path) {
     if let Err(error) = lock::claim(lock) {
-        eprintln!("supervise: writing into the lock {}: {}", path.display(), reason(&error));
+        say(&format!("supervise: writing into the lock {}: {}", path.display(), reason(&error)));
     }
 }
 

@@ -23,7 +23,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         _ => None,
     };
     let (Some(most), Ok(socket)) = (most, fds::inherited(SOCKET)) else {
-        eprintln!("supervise: carry: this process is started by supervise itself");
+        fds::complain("carry: this process is started by supervise itself");
         return ExitCode::from(2);
     };
     let Ok(carried) = datagrams::carried(socket.as_fd()) else { return ExitCode::FAILURE };

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use crate::sys::{clock, gate, parent};
+use crate::sys::{clock, fds, gate, parent};
 use crate::wire::probe::{Finding, Task};
 
 /// The first pause of one who looks again and again, in milliseconds; each is half as long again as the one before.
@@ -25,7 +25,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         _ => None,
     };
     let Some(task) = task else {
-        eprintln!("supervise: probe: this process is started by supervise itself");
+        fds::complain("probe: this process is started by supervise itself");
         return ExitCode::from(2);
     };
     let found = match task {

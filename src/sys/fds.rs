@@ -5,6 +5,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::retry;
 
+/// Writes a line to standard error. That nobody can hear it is no reason to end: a process started by `supervise` may
+/// have a full disk there, or nothing.
+pub fn complain(text: &str) {
+    let _ = io::Write::write_all(&mut io::stderr(), format!("supervise: {text}\n").as_bytes());
+}
+
 /// Takes ownership of a descriptor that a system call has just returned.
 pub(crate) fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: the callers in `sys` pass the fresh, non-negative result of a call that creates a descriptor.

@@ -57,7 +57,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         _ => None,
     };
     let Some(parent) = parent else {
-        eprintln!("supervise: zygote: `--parent PID` is needed: this process is started by supervise itself");
+        fds::complain("zygote: `--parent PID` is needed: this process is started by supervise itself");
         return ExitCode::from(2);
     };
     drop(args);
@@ -65,7 +65,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(Some(link)) => link,
         Ok(None) => return ExitCode::from(1),
         Err(error) => {
-            eprintln!("supervise: zygote: starting: {}", errno::words(errno::of(&error)));
+            fds::complain(&format!("zygote: starting: {}", errno::words(errno::of(&error))));
             return ExitCode::from(1);
         }
     };
