@@ -150,6 +150,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         execs: super::exec::Execs::new(budget.commands),
         budget,
         lacking: BTreeMap::new(),
+        unrehearsed: BTreeMap::new(),
         made: std::collections::BTreeSet::new(),
         cgroup_tag: cgroup_tag(&settings.runtime_dir, &kept),
         handover: None,

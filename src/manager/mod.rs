@@ -129,6 +129,8 @@ struct Manager {
     budget: budget::Budget,
     /// Limits that a service asks for and does not have, in words.
     lacking: BTreeMap<ServiceId, Vec<String>>,
+    /// Generations that came without the rehearsal that their unit asks for, and why; lost with the manager.
+    unrehearsed: BTreeMap<ServiceId, (u32, String)>,
     /// Services whose runtime directory this manager has made.
     made: BTreeSet<ServiceId>,
     cgroup_tag: String,

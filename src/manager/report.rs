@@ -150,8 +150,7 @@ impl Manager {
         if let Some(health) = health.filter(|health| !health.healthy) {
             problems.push(format!("not healthy: {}", health.words));
         }
-        let rehearsing = service.incarnations().any(|(_, _, one)| one.rehearsal);
-        let gate = self.unit_of(id).map(|unit| unit.gate_text(rehearsing));
+        let gate = self.gate_text(id, service);
         let (memory_bytes, cpu_seconds) = self.usage(service);
         let account = self.services.get(&id).and_then(|known| known.inputs.account.as_ref());
         Some(
@@ -227,9 +226,20 @@ impl Manager {
         })
     }
 
+    /// What proves it good, and whether a rehearsal does so before or could not.
+    fn gate_text(&self, id: ServiceId, service: &Service) -> Option<String> {
+        let rehearsing = service.incarnations().any(|(_, _, one)| one.rehearsal && !one.dismissed);
+        let text = self.unit_of(id)?.gate_text(rehearsing);
+        Some(match self.unrehearsed_words(id) {
+            Some(words) => format!("{text}; no rehearsal: {words}"),
+            None => text,
+        })
+    }
+
     /// That a generation is being rehearsed, or that the last thing that ended was a rehearsal that failed.
     fn rehearsal_text(&self, id: ServiceId, service: &Service) -> Option<String> {
-        if let Some((_, _, one)) = service.incarnations().find(|(_, _, one)| one.rehearsal) {
+        if let Some((_, _, one)) = service.incarnations().find(|(_, _, one)| one.rehearsal && !one.dismissed)
+        {
             return Some(format!("rehearsal of generation {} on private sockets", one.generation));
         }
         let ended = service.last_end().filter(|ended| ended.rehearsal && !ended.dismissed)?;
@@ -276,17 +286,7 @@ impl Manager {
     pub(super) fn report_step(&self, id: ServiceId, event: Event, actions: &[Action]) {
         let Some(service) = self.world.get(id) else { return };
         let name = self.name_of(id);
-        let about = |run: Run| {
-            let found = service.find(run);
-            let found = found.map(|(instance, _, one)| (instance.number, one.generation, one.rehearsal));
-            let ended = service.ends.iter().rev().find(|ended| ended.run == run);
-            let ended = ended.map(|ended| (ended.instance, ended.generation, ended.rehearsal));
-            let (instance, generation, rehearsal) = found.or(ended).unwrap_or((1, service.generation, false));
-            let instance =
-                if service.instances.len() > 1 { format!(" instance={instance}") } else { String::new() };
-            let rehearsal = if rehearsal { " rehearsal" } else { "" };
-            format!("service={name}{instance} gen={generation} run={}{rehearsal}", run.0)
-        };
+        let about = |run: Run| format!("service={name}{}", self.about(service, run));
         let next = self.next_words(service, event, actions);
         match event {
             Event::Executed(run) => {
@@ -310,6 +310,7 @@ impl Manager {
             Event::Ready(run) => log::info!("{} ready", about(run)),
             Event::Empty(run) => log::info!("{} gone{next}", about(run)),
             Event::Lost(run) => log::info!("{} never began{next}", about(run)),
+            Event::Unrehearsed(run) => log::info!("{} left out{next}", about(run)),
             Event::Boot
             | Event::Start(_)
             | Event::Stop(_)
@@ -338,6 +339,23 @@ impl Manager {
 }
 
 impl Manager {
+    /// Which incarnation a line is about: as the service has it, or had it, else as its process was written down.
+    fn about(&self, service: &Service, run: Run) -> String {
+        let found = service.find(run);
+        let found = found.map(|(instance, _, one)| (instance.number, one.generation, one.rehearsal));
+        let ended = service.ends.iter().rev().find(|ended| ended.run == run);
+        let ended = ended.map(|ended| (ended.instance, ended.generation, ended.rehearsal));
+        let process = self.processes.get(run);
+        let process = process.map(|process| (process.instance, process.generation, false));
+        let Some((instance, generation, rehearsal)) = found.or(ended).or(process) else {
+            return format!(" run={}", run.0);
+        };
+        let instance =
+            if service.instances.len() > 1 { format!(" instance={instance}") } else { String::new() };
+        let rehearsal = if rehearsal { " rehearsal" } else { "" };
+        format!("{instance} gen={generation} run={}{rehearsal}", run.0)
+    }
+
     /// What follows from an end.
     fn next_words(&self, service: &Service, event: Event, actions: &[Action]) -> String {
         let spawned = actions.iter().find_map(|action| match action {

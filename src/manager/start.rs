@@ -148,6 +148,10 @@ impl Manager {
                     continue;
                 }
                 Err(NotPrepared::Waiting) => continue,
+                Err(NotPrepared::Unrehearsed(words)) => {
+                    self.goes_unrehearsed(id, run, words);
+                    continue;
+                }
                 Err(NotPrepared::Unbound(words)) => {
                     self.words.insert(id, words); // said with the event
                     self.feed(id, Event::NotCloned(run, End::Unbound));
@@ -200,7 +204,8 @@ impl Manager {
         }
         let null = fds::duplicate(self.null.as_fd())?;
         let voice = self.make_voice(id, run).map_err(unheard)?;
-        let (stand_ins, sockets) = self.sockets_for(id, which, &numbers)?;
+        let (stand_ins, sockets) =
+            self.sockets_for(id, which, &numbers).inspect_err(|_| self.discard_voice(run))?;
         let private = self.make_private_listener(id, run).map_err(unreached)?;
         let passed = sockets.len() + usize::from(private.is_some()) + stored.len() + voice.theirs.len();
         let cgroup = self.make_cgroup(id, run);
@@ -448,6 +453,8 @@ enum NotPrepared {
     Words(String),
     /// A socket is not bound; the words say why.
     Unbound(String),
+    /// There are no sockets on which this rehearsal could be done; the words say why.
+    Unrehearsed(String),
     /// Its inputs are being read, or a socket is being bound with the service's rights; then it is wanted again.
     Waiting,
 }
@@ -476,16 +483,12 @@ fn unreached(error: io::Error) -> NotPrepared {
     }
 }
 
-/// Without sockets of its own a rehearsal would be heard by clients.
+/// Without sockets of its own a rehearsal would be heard by clients: there is none, and the start that counts is not
+/// held up by that.
 fn unrehearsed(error: io::Error) -> NotPrepared {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => NotPrepared::Shortage(error),
-        _ => NotPrepared::Words(format!(
-            "making the private sockets of its rehearsal: {}\nhint: they are on the loopback address, or in the runtime \
-             directory, which has to be writable and to have a path of less than {} bytes",
-            reason(&error),
-            crate::sys::sockets::MOST_PATH - 22
-        )),
+        _ => NotPrepared::Unrehearsed(format!("making its private sockets: {}", reason(&error))),
     }
 }
 

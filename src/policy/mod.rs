@@ -157,6 +157,8 @@ pub enum Event {
     Empty(Run),
     /// After a recovery: the incarnation never passed its gate, and nothing is left of it.
     Lost(Run),
+    /// There is nothing on which this rehearsal could be done, and no process of it.
+    Unrehearsed(Run),
     /// Time has passed.
     Tick,
 }

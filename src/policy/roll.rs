@@ -82,6 +82,20 @@ impl Service {
         instance.current = instance.next.take();
     }
 
+    /// There is nothing to rehearse it on: its generation comes without, and nobody is to blame.
+    pub(super) fn unrehearsed(&mut self, run: Run) {
+        let asked =
+            |one: &Incarnation| one.run == run && one.rehearsal && matches!(one.phase, Phase::Cloning);
+        for instance in &mut self.instances {
+            for role in [Role::Next, Role::Draining] {
+                let Some(one) = instance.place(role).take_if(|one| asked(one)) else { continue };
+                if let Some(roll) = self.roll.as_mut().filter(|roll| roll.to == one.generation) {
+                    roll.rehearsed = true;
+                }
+            }
+        }
+    }
+
     fn finish_roll(&mut self, count: usize) {
         let Some(roll) = self.roll else { return };
         if self.instances.iter().take(count).all(|instance| is_there(instance, roll.to)) {

@@ -33,7 +33,7 @@
 //! incarnation of it in the place of the next one, on sockets of its own, where no client hears it. It goes from
 //! `Starting` to `Proving` at once, as there is nobody for whom it would have to live, and when a probe has found that
 //! it works it has done what it was for: it is dismissed, and the real next one begins. One that fails is a next one
-//! that has failed.
+//! that has failed. One for which there are no sockets is left out, and nobody is to blame.
 //!
 //! A task goes from `Launching` to `Running` at once: it is neither ready nor proven before it has ended with
 //! success, which an operator who starts it waits for.
@@ -132,6 +132,7 @@ impl Service {
             Event::Gone(run, exit) => self.with(run, |one| one.gone(exit, step)),
             Event::Empty(run) => self.empty(run, step),
             Event::Lost(run) => self.lost(run, step),
+            Event::Unrehearsed(run) => self.unrehearsed(run),
             Event::Tick => self.tick(step),
         }
         self.take_turns(step);

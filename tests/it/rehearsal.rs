@@ -103,6 +103,33 @@ fn user_a_stand_in_of_a_tcp_socket_is_too() {
 }
 
 #[test]
+fn user_where_its_sockets_cannot_be_made_there_is_no_rehearsal() {
+    let mut place = with_servers(Who::User);
+    let rest = format!("{}{HEALTH}", socket(place.path("web.sock").display()));
+    serve(&place, &python_module("uvicorn", "app:asgi --fd {fd:http}"), &rest);
+    place.write("work/go", "");
+    place.run();
+    place.order(&["start", "web"]);
+    let pid = place.pid_of("web");
+    place.write("run/probe", ""); // where their directory is to be
+    place.order(&["restart", "web"]);
+    assert_ne!(place.pid_of("web"), pid);
+    let why = "no rehearsal: making its private sockets: ";
+    let web = place.service("web");
+    assert!(web["gate"].as_str().is_some_and(|gate| gate.contains(&format!("; {why}"))), "{web:#}");
+    let said = place.stderr();
+    assert_eq!(said.matches(&format!("service=web gen=2 run=2 {why}")).count(), 1, "{said}");
+    let story = story(&place);
+    assert_eq!(story.get(..2).unwrap_or_default(), ["1 run=1 started", "2 run=3 started"], "{story:?}");
+    // As soon as they can be made there is one again.
+    fs::remove_file(place.path("run/probe")).unwrap();
+    place.order(&["restart", "web"]);
+    assert!(place.stderr().contains("service=web gen=3 run=4 rehearsal "), "{}", place.stderr());
+    let web = place.service("web");
+    assert!(web["gate"].as_str().is_some_and(|gate| !gate.contains("no rehearsal")), "{web:#}");
+}
+
+#[test]
 fn user_one_that_listens_elsewhere_is_told_so() {
     let mut place = with_servers(Who::User);
     let rest = format!("start-timeout = \"8s\"\n{}{HEALTH}", socket(place.address()));

@@ -37,7 +37,7 @@ impl Sim {
                     self.oracle.prepared.insert((made.service, made.generation, before));
                 }
             }
-            Event::Empty(run) | Event::Lost(run) | Event::NotCloned(run, _) => {
+            Event::Empty(run) | Event::Lost(run) | Event::Unrehearsed(run) | Event::NotCloned(run, _) => {
                 self.oracle.gone.insert(run);
                 self.oracle.finished.insert(run);
             }

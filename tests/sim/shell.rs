@@ -427,6 +427,7 @@ impl Sim {
                 | Event::Unasked(_)
                 | Event::Reloaded(_)
                 | Event::NotReloaded(_)
+                | Event::Unrehearsed(_)
                 | Event::Close
                 | Event::Cloned(_)
                 | Event::NotCloned(..)

@@ -139,6 +139,29 @@ fn a_rehearsal_gets_no_more_time_to_end_and_nor_does_what_it_leaves() {
 }
 
 #[test]
+fn where_there_is_nothing_to_rehearse_on_the_roll_goes_on_without() {
+    let mut hand = Hand::new(REHEARSING);
+    hand.feed(Event::Ready(Run(1)));
+    hand.pass(PLAIN.settle_ms);
+    hand.feed(Event::Healthy(Run(1)));
+    hand.feed(Event::Healthy(Run(1)));
+    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    assert_eq!(hand.feed(Event::Unrehearsed(Run(2))), [Run(3)]);
+    let service = hand.world.get(ONE).unwrap();
+    assert!(service.find(Run(3)).is_some_and(|(_, _, one)| !one.rehearsal && one.generation == 2));
+    assert!(service.ends.is_empty() && service.failures() == 0, "nobody is to blame: {service:?}");
+    // What has a process is not taken for one that has none.
+    let mut hand = Hand::new(REHEARSING);
+    hand.feed(Event::Ready(Run(1)));
+    hand.pass(PLAIN.settle_ms);
+    hand.feed(Event::Healthy(Run(1)));
+    hand.feed(Event::Healthy(Run(1)));
+    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    hand.prove(Run(2));
+    assert_eq!(hand.feed(Event::Unrehearsed(Run(2))), []);
+}
+
+#[test]
 fn after_a_recovery_one_that_is_watched_has_a_whole_period_again() {
     let mut hand = Hand::new(Spec { watchdog_ms: Some(3_000), ..PLAIN });
     hand.pass(PLAIN.settle_ms);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Address, Spot, Wanted, bind};
 use crate::manager::Manager;
-use crate::policy::{Run, ServiceId};
+use crate::policy::{Event, Run, ServiceId};
 use crate::sys::{files, sockets};
 
 /// One of them, as the state has it.
@@ -23,7 +23,8 @@ pub struct StandIn {
 
 impl Manager {
     /// Makes the sockets of a rehearsal, in the order of its unit's. Those with a path are reached by its user and root
-    /// alone; a port of the loopback address nobody knows who is not told.
+    /// alone; a port of the loopback address by whoever is on this machine and looks for it (`/proc/net/tcp` tells all of
+    /// them), but by no client of the service, which knows another one.
     pub(in crate::manager) fn make_stand_ins(
         &self,
         id: ServiceId,
@@ -52,7 +53,9 @@ impl Manager {
         let kind = bind::kind(wanted.address.carries);
         let (spot, socket) = match &wanted.address.spot {
             Spot::Inet { address, dual } => {
-                let socket = sockets::bind_inet(loopback(*address, *dual), *dual, kind, wanted.options)?;
+                let socket = bind_loopback(*address, *dual, |address, dual| {
+                    sockets::bind_inet(address, dual, kind, wanted.options)
+                })?;
                 let sockets::Local::Inet { address, dual } = sockets::local(socket.as_fd())? else {
                     return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
                 };
@@ -71,6 +74,21 @@ impl Manager {
         let (_, inode) = files::identity(socket.as_fd())?;
         let address = Address { spot, carries: wanted.address.carries };
         Ok((StandIn { address, inode }, socket))
+    }
+
+    /// There are no sockets for a rehearsal: its generation comes on the real ones, through the same gate as without one.
+    pub(in crate::manager) fn goes_unrehearsed(&mut self, id: ServiceId, run: Run, words: String) {
+        let generation = self.world.incarnation(id, run).map_or(0, |one| one.generation);
+        log::warn!("service={} gen={generation} run={} no rehearsal: {words}", self.name_of(id), run.0);
+        self.unrehearsed.insert(id, (generation, words));
+        self.feed(id, Event::Unrehearsed(run));
+    }
+
+    /// Why the newest generation of a service came without the rehearsal that its unit asks for.
+    pub(in crate::manager) fn unrehearsed_words(&self, id: ServiceId) -> Option<&str> {
+        let newest = self.world.get(id)?.newest;
+        let (generation, words) = self.unrehearsed.get(&id)?;
+        (*generation == newest).then_some(words.as_str())
     }
 
     /// Removes the files of those that have one.
@@ -99,6 +117,20 @@ fn loopback(address: SocketAddr, dual: bool) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
+/// Binds it there. Where there is no `::1`, one that takes IPv6 alone has the place of one that takes both.
+fn bind_loopback<T>(
+    address: SocketAddr,
+    dual: bool,
+    bind: impl Fn(SocketAddr, bool) -> io::Result<T>,
+) -> io::Result<T> {
+    match bind(loopback(address, dual), dual) {
+        Err(error) if address.is_ipv6() && !dual && error.kind() == io::ErrorKind::AddrNotAvailable => {
+            bind(loopback(address, true), true)
+        }
+        bound => bound,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +146,22 @@ mod tests {
         ] {
             assert_eq!(loopback(address.parse().unwrap(), dual), expected.parse().unwrap(), "{address}");
         }
+    }
+
+    #[test]
+    fn without_a_loopback_address_of_ipv6_it_is_on_that_of_ipv4() {
+        let bound = |address: &str, dual, has: &[&str]| {
+            let bind = |address: SocketAddr, dual| match has.contains(&address.to_string().as_str()) {
+                true => Ok((address.to_string(), dual)),
+                false => Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
+            };
+            bind_loopback(address.parse().unwrap(), dual, bind).ok()
+        };
+        let (one, other, four) = ("[::1]:0", "[::ffff:127.0.0.1]:0", "127.0.0.1:0");
+        assert_eq!(bound("[::]:80", false, &[one, other]), Some((one.to_owned(), false)));
+        assert_eq!(bound("[::]:80", false, &[other, four]), Some((other.to_owned(), true)));
+        assert_eq!(bound("[::]:80", true, &[one]), None);
+        assert_eq!(bound("0.0.0.0:80", false, &[other]), None);
     }
 
     #[test]
