@@ -27,17 +27,54 @@ impl Manager {
         }
         self.actions = actions;
         self.plan_look(id, event);
-        if let Event::Ready(_) = event {
-            self.restore_rooms(id);
-        }
         if let Event::Empty(run) | Event::Lost(run) = event {
             self.forget(run);
         }
         self.after_step(id, event);
+        if self.may_have_cut(id, event) {
+            self.restore_rooms(id);
+        }
         self.let_waiting_go(id);
         self.above.stale = true;
         self.tend_probes(id);
         self.tell_watchers(id);
+    }
+
+    /// Whether a server may have begun to listen since the room of its sockets' queues was looked at: it has become ready,
+    /// has proven itself or was looked at, or it is gone and can do so no more.
+    fn may_have_cut(&self, id: ServiceId, event: Event) -> bool {
+        let proven = || {
+            let mut all = self.world.get(id).into_iter().flat_map(|service| service.incarnations());
+            all.any(|(_, _, one)| one.is_proven() && one.since == self.now)
+        };
+        match event {
+            Event::Ready(_) | Event::Healthy(_) | Event::Empty(_) | Event::Lost(_) | Event::Hold(_) => true,
+            Event::Tick | Event::Executed(_) => proven(),
+            Event::Boot
+            | Event::Start(_)
+            | Event::Stop(_)
+            | Event::Restart(_)
+            | Event::RestartStopFirst(_)
+            | Event::Reload(_)
+            | Event::Scale(..)
+            | Event::Pull
+            | Event::Alive(_)
+            | Event::Trigger(_)
+            | Event::Watched(..)
+            | Event::Unhealthy(_)
+            | Event::Unasked(_)
+            | Event::Reloaded(_)
+            | Event::NotReloaded(_)
+            | Event::Close
+            | Event::Cloned(_)
+            | Event::NotCloned(..)
+            | Event::NotExecuted(..)
+            | Event::Signalled(_)
+            | Event::Extended(..)
+            | Event::Healed(_)
+            | Event::Gone(..)
+            | Event::Unrehearsed(_) => false,
+        }
     }
 
     pub(super) fn carry_out(&mut self, id: ServiceId, action: Action) {

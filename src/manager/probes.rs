@@ -547,6 +547,7 @@ impl Manager {
                 self.probes.looks.insert(run, self.now.after(*after_ms));
             }
         }
+        self.restore_rooms(id); // it listens by now, where it ever does
         let Some(unit) = self.unit_of(id) else { return };
         let words = errands::wrong(unit, main, held, waits, other);
         if let Some(words) = &words {

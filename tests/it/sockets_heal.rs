@@ -1,5 +1,6 @@
 //! What a service does to its sockets is put right before the next process gets them, after a crash too.
 
+use std::fs;
 use std::net::TcpStream;
 
 use super::place::{Place, Who};
@@ -149,6 +150,42 @@ fn has_the_room_of_its_unit(command: &str, its_own: u32) {
     is_right("its room after a restart");
     processes::signal(place.pid_of("web"), 9);
     is_right("its room after a crash");
+}
+
+/// Nobody says when such a server begins to listen.
+#[test]
+fn user_a_server_that_only_starts_has_the_room_of_its_unit() {
+    let mut place = Place::new(Who::User);
+    let (path, again) = (place.path("made/s"), place.path("made/again"));
+    let script = format!(
+        "import os, socket, time\ntaken = socket.socket(fileno=3)\ntaken.listen(5)\nwhile not os.path.exists('{}'):\n    \
+         time.sleep(0.02)\ntaken.listen(7)\ntime.sleep(1000)\n",
+        again.display()
+    );
+    place.write("srv/cut.py", &script);
+    place.unit(
+        "web",
+        &format!(
+            "command = [\"{}\", \"{}\"]\nserver = \"none\"\nready = \"started\"\nsettle = \"5s\"\n[socket.a]\nlisten = \
+             \"{}\"\nbacklog = 100\n",
+            super::gunicorn::python(),
+            place.path("srv/cut.py").display(),
+            path.display()
+        ),
+    );
+    place.run();
+    let room = |place: &Place, most: u32| {
+        let web = place.service("web");
+        (web["sockets"][0]["backlog"] == most).then_some(web["state"].clone())
+    };
+    let state = wait::until(wait::LONG, "the room that it leaves", || room(&place, 5));
+    assert_eq!(state, "starting");
+    place.reaches("web", "running");
+    assert!(room(&place, 100).is_some(), "when it has proven itself: {}", place.stderr());
+    fs::write(&again, "").unwrap();
+    wait::until(wait::LONG, "the room that it leaves later", || room(&place, 7));
+    place.order(&["stop", "--hold", "web"]);
+    assert_eq!(room(&place, 100), Some("listening".into()), "{}", place.stderr());
 }
 
 #[test]
