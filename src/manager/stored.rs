@@ -17,7 +17,7 @@ use super::Manager;
 use super::inputs::Which;
 use super::notices::notifies;
 use crate::plan::MOST_SOCKETS;
-use crate::policy::service::Goal;
+use crate::policy::service::{Goal, Service};
 use crate::policy::{Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::objects::{self, object};
@@ -204,13 +204,18 @@ impl Manager {
 
     fn drop_stored(&mut self, which: impl Fn(&Stored) -> bool) {
         for number in self.stores.numbers(which) {
-            self.stores.table.remove(&number);
-            if let (Some(hangups), Some(fd)) = (&self.stores.hangups, self.kept.fd(Kind::Stored, number)) {
-                let _ = hangups.remove(fd);
-            }
-            self.remove_record(state::Kind::Stored, number);
-            self.kept.bury(Kind::Stored, number);
+            self.drop_stored_one(number);
         }
+    }
+
+    /// By its number: others may have the same written down of them.
+    fn drop_stored_one(&mut self, number: u64) {
+        self.stores.table.remove(&number);
+        if let (Some(hangups), Some(fd)) = (&self.stores.hangups, self.kept.fd(Kind::Stored, number)) {
+            let _ = hangups.remove(fd);
+        }
+        self.remove_record(state::Kind::Stored, number);
+        self.kept.bury(Kind::Stored, number);
     }
 
     fn watch_stored(&mut self, number: u64) {
@@ -248,18 +253,27 @@ impl Manager {
             for number in lost {
                 let still =
                     self.kept.fd(Kind::Stored, number).is_some_and(|fd| objects::has_lost_other_end(&fd));
-                if let Some(one) = self.stores.table.get(&number).filter(|_| still) {
-                    let (name, what) = (self.name_of(one.service), &one.name);
-                    log::info!("service={name} stored descriptor `{what}`: its other end is gone");
+                if still {
+                    self.tell_lost(number);
                     self.drop_stored_one(number);
                 }
             }
         }
     }
 
-    fn drop_stored_one(&mut self, number: u64) {
-        let one = self.stores.table.get(&number).cloned();
-        self.drop_stored(|other| Some(other) == one.as_ref());
+    /// A line about one that has lost its other end, where its instance has not had many: it may store the next at once.
+    fn tell_lost(&mut self, number: u64) {
+        let Some(one) = self.stores.table.get(&number) else { return };
+        let (id, instance) = (one.service, one.instance);
+        let all = self.world.get(id).into_iter().flat_map(Service::incarnations);
+        let run = all.filter(|(its, _, _)| its.number == instance).map(|(_, _, one)| one.run).max();
+        if run.is_some_and(|run| !self.notices.may_tell(run)) {
+            return;
+        }
+        if let Some(one) = self.stores.table.get(&number) {
+            let (name, what) = (self.name_of(id), &one.name);
+            log::info!("service={name} stored descriptor `{what}`: its other end is gone");
+        }
     }
 
     /// Takes up what an earlier manager wrote down and the keeper has.

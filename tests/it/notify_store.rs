@@ -234,6 +234,55 @@ fn root_what_is_stored_is_removed_by_name_and_by_its_other_end() {
     assert_eq!(names(&place), ["b", "stored", "late"]);
 }
 
+/// Of several of one name, one whose peer hangs up goes alone, and the others are alive.
+#[test]
+fn root_a_stored_connection_that_is_reset_goes_alone() {
+    let address = Place::new(Who::Root).address();
+    let place = running(Who::Root, &format!("[socket.http]\nlisten = \"{address}\"\n"));
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        let mut client = connect(address);
+        let code = "conn, _ = socket.socket(fileno=os.dup(3)).accept()\nsend('FDSTORE=1\\nFDNAME=conn', conn)\nbarrier()";
+        have(&place, &format!("{code}\nconn.send(b'{number}')\nconn.close()"));
+        hears(&mut client, &number.to_string());
+        clients.push(client);
+    }
+    let reset = clients.remove(1);
+    nix::sys::socket::setsockopt(
+        &reset,
+        nix::sys::socket::sockopt::Linger,
+        &libc::linger { l_onoff: 1, l_linger: 0 },
+    )
+    .unwrap();
+    drop(reset);
+    let line = "stored descriptor `conn`: its other end is gone";
+    wait::until(wait::LONG, "the one that was reset to be dropped", || {
+        place.stderr().contains(line).then_some(())
+    });
+    dies(&place, "");
+    assert_eq!(names(&place), ["http", "conn", "conn"], "{}", place.stderr());
+    for (number, client) in clients.iter_mut().enumerate() {
+        have(&place, &format!("socket.socket(fileno=os.dup(4 + {number})).send(b'lives{number}')"));
+        hears(client, &format!("lives{number}"));
+    }
+    assert_eq!(place.stderr().matches(line).count(), 1);
+}
+
+/// One that stores what has no other end any more, again and again, is told so in a few lines.
+#[test]
+fn root_descriptors_that_are_lost_at_once_are_told_in_a_few_lines() {
+    let place = running(Who::Root, "");
+    have(
+        &place,
+        "for n in range(12):\n    r, w = os.pipe()\n    send('FDSTORE=1\\nFDNAME=p%d' % n, w)\n    barrier()\n    os.close(r)\n    os.close(w)",
+    );
+    have(&place, "send('FDSTORE=1\\nFDNAME=last', memory('x'))\nbarrier()");
+    dies(&place, "");
+    assert_eq!(names(&place), ["last"]);
+    let lines = place.stderr().matches("its other end is gone").count();
+    assert!((1..=4).contains(&lines), "{lines} lines: {}", place.stderr());
+}
+
 #[test]
 fn root_no_more_is_stored_than_there_may_be_and_nothing_that_may_be_somebodys() {
     let mut place = running(Who::Root, "");
