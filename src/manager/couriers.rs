@@ -5,7 +5,7 @@
 //! fails leaves the message where it was. One that a service's own file system keeps from ending is nobody's trouble
 //! but that service's: it is not listened to while there are many of those.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -30,6 +30,8 @@ const MOST_FAILURES: u32 = 3;
 const MOST_STUCK: usize = 16;
 /// Milliseconds after which a socket is looked at again that could not be read.
 const AGAIN_MS: u64 = 500;
+/// The same where an end waits for it.
+const AGAIN_AT_END_MS: u64 = 20;
 
 /// What is wanted of the descriptors.
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ struct Courier {
 pub struct Couriers {
     flying: BTreeMap<u64, Courier>,
     failures: BTreeMap<Run, u32>,
+    /// Those whose message waits because there is no process to be had.
+    short: BTreeSet<Run>,
     ending: BTreeMap<ServiceId, Vec<OwnedFd>>,
 }
 
@@ -170,9 +174,20 @@ impl Manager {
         }
     }
 
-    /// The zygote would not.
+    /// The zygote could not: the machine is short of something, which passes. The message and what came with it wait.
     pub(super) fn courier_refused(&mut self, request: u64) {
-        self.courier_ended(request);
+        let Some(courier) = self.couriers.flying.remove(&request) else { return };
+        self.unwatch_probe(courier.link.as_raw_fd());
+        let Courier { run, service, brought, .. } = courier;
+        objects::let_go(brought);
+        self.notices.pause(run, self.now.after(AGAIN_MS));
+        if self.couriers.short.insert(run) && self.notices.may_tell(run) {
+            let name = self.name_of(service);
+            log::warn!(
+                "service={name} run={} a message with descriptors waits: no process can be had to take it",
+                run.0
+            );
+        }
     }
 
     /// Takes what one brings, or its end.
@@ -183,6 +198,8 @@ impl Manager {
             let word = match courier.link.receive(&mut byte, &mut place) {
                 Ok(Some(_)) => Word::of(byte[0]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Nobody has said that it runs: the zygote is gone, or its refusal is on its way.
+                Ok(None) | Err(_) if courier.process.is_none() => return self.courier_refused(request),
                 Ok(None) | Err(_) => return self.courier_ended(request),
             };
             let [fd] = place;
@@ -225,6 +242,7 @@ impl Manager {
         objects::let_go(brought);
         // It may still wait for what it has to close.
         self.couriers.ending.entry(service).or_default().extend(process);
+        self.couriers.short.remove(&run);
         if done {
             self.couriers.failures.remove(&run);
         } else {
@@ -263,18 +281,27 @@ impl Manager {
         let deadline = clock::monotonic_ms() + LAST_WORDS_MS;
         self.notices.listen_again(run);
         self.hear(run);
-        while let Some((request, link)) = self
-            .couriers
-            .flying
-            .iter()
-            .find(|(_, one)| one.run == run)
-            .map(|(request, one)| (*request, &one.link))
-        {
+        loop {
             let left = deadline.saturating_sub(clock::monotonic_ms());
-            if left == 0 || parent::wait(&[link.as_fd()], left as i32, &mut [false]).is_err() {
-                return;
+            let flying = self.couriers.flying.iter().find(|(_, one)| one.run == run);
+            if let Some((request, link)) = flying.map(|(request, one)| (*request, &one.link)) {
+                if left == 0 || parent::wait(&[link.as_fd()], left as i32, &mut [false]).is_err() {
+                    return;
+                }
+                self.hear_courier(request);
+            } else {
+                // A shortage may pass before the time is over.
+                let again = self.couriers.short.contains(&run) && self.starts.is_linked();
+                if !again || left == 0 {
+                    return;
+                }
+                let pause = left.min(AGAIN_AT_END_MS);
+                if parent::wait(&[], pause as i32, &mut []).is_err() {
+                    return;
+                }
+                self.notices.listen_again(run);
+                self.hear_messages(run);
             }
-            self.hear_courier(request);
         }
     }
 
@@ -294,5 +321,6 @@ impl Manager {
             }
         }
         self.couriers.failures.remove(&run);
+        self.couriers.short.remove(&run);
     }
 }

@@ -283,6 +283,37 @@ fn root_descriptors_that_are_lost_at_once_are_told_in_a_few_lines() {
     assert!((1..=4).contains(&lines), "{lines} lines: {}", place.stderr());
 }
 
+/// While no process can be had, what is to be stored waits where it is.
+#[test]
+fn user_a_shortage_of_processes_loses_nothing_that_is_stored() {
+    let place = running(Who::User, "");
+    let zygote = place.role(Role::Zygote).to_string();
+    let limit = |soft: &str| {
+        let words = ["--pid", &zygote, &format!("--nproc={soft}:")];
+        assert!(place.command("prlimit".as_ref()).args(words).status().unwrap().success());
+    };
+    let words = ["--pid", &zygote, "--nproc", "--output=SOFT", "--noheadings", "--raw"];
+    let before = place.command("prlimit".as_ref()).args(words).output().unwrap();
+    let before = String::from_utf8(before.stdout).unwrap();
+    limit("1");
+    begin(
+        &place,
+        "for n in range(5): send('FDSTORE=1\\nFDNAME=n%d' % n, memory(str(n)))\nbarrier()\nanswer = 1",
+    );
+    let lost = "a message is taken without its descriptors";
+    wait::until(wait::LONG, "the shortage", || {
+        let said = place.stderr();
+        (said.contains("no process can be had to take it") || said.contains(lost)).then_some(())
+    });
+    limit(before.trim());
+    let answer = place.path("work/answer");
+    wait::until(wait::LONG, "the barrier", || answer.exists().then_some(()));
+    fs::remove_file(answer).unwrap();
+    dies(&place, "");
+    assert_eq!(names(&place), ["n0", "n1", "n2", "n3", "n4"], "{}", place.stderr());
+    assert!(!place.stderr().contains(lost), "{}", place.stderr());
+}
+
 #[test]
 fn root_no_more_is_stored_than_there_may_be_and_nothing_that_may_be_somebodys() {
     let mut place = running(Who::Root, "");
