@@ -40,7 +40,7 @@ impl Manager {
 
     pub(super) fn task(&self, id: ServiceId, run: Run, what: For) -> Option<Task> {
         let unit = self.unit_of(id)?;
-        let main = self.processes.get(run)?.pid;
+        let main = self.processes.get(run)?.main().pid;
         let sockets = self.inodes(unit, run);
         match (what, unit.gate()) {
             (For::Look, _) => Some(Task::Look { main, sockets }),

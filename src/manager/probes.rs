@@ -539,7 +539,7 @@ impl Manager {
 
     /// Whether the processes of an incarnation listen where they should.
     fn judge(&mut self, id: ServiceId, run: Run, held: bool, waits: bool, other: Option<(u32, String)>) {
-        let Some(main) = self.processes.get(run).map(|process| process.pid) else { return };
+        let Some(main) = self.processes.get(run).map(|process| process.main().pid) else { return };
         if held && !waits && other.is_none() {
             let times = self.probes.vain.entry(run).or_default();
             if let Some(after_ms) = LOOK_AGAIN_MS.get(*times) {

@@ -307,3 +307,49 @@ fn root_what_is_not_the_services_own_is_not_followed() {
     assert_eq!(fs::read_to_string(place.path("work/term")).unwrap(), web.to_string());
     assert!(processes::lives(other));
 }
+
+/// A daemon as daemons were: it forks twice, the last one serves the socket, and nobody of the others lives.
+const DAEMON: &str = r#"
+import os, select, socket
+
+r, w = os.pipe()
+if os.fork() == 0:
+    if os.fork() != 0:
+        os._exit(0)
+    listener = socket.socket(fileno=3)
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"MAINPID=%d\nREADY=1" % os.getpid(), os.environ["NOTIFY_SOCKET"])
+    os.close(r)
+    os.close(w)
+    while True:
+        poll.poll()
+        listener.accept()[0].close()
+os.close(w)
+os.read(r, 1)
+"#;
+
+/// Where an heir listens is looked at below the heir.
+#[test]
+fn root_an_heir_that_serves_its_socket_is_seen_to() {
+    let mut place = Place::new(Who::Root);
+    let socket = |address| format!("settle = \"0s\"\n[socket.http]\nlisten = \"{address}\"\n");
+    let python = python();
+    place.write("srv/daemon.py", DAEMON);
+    let web = format!("command = [\"{python}\", \"-S\", \"daemon.py\"]\nready = \"notify\"\n");
+    place.unit("web", &format!("{web}{}", socket(place.address())));
+    // One that has none of its sockets, begun later: by the time this is seen the other has been looked at.
+    place.write("srv/none.py", "import os, signal\nos.close(3)\nsignal.pause()\n");
+    let none = format!("command = [\"{python}\", \"-S\", \"none.py\"]\nstart = \"manual\"\n");
+    place.unit("none", &format!("{none}{}", socket(place.address())));
+    place.run();
+    place.reaches("web", "running");
+    let pid = place.pid_of("web");
+    place.order(&["start", "none"]);
+    wait::until(2 * wait::LONG, "what is seen of the other", || {
+        place.service("none")["problems"].to_string().contains("none of its processes holds").then_some(())
+    });
+    same(&place, pid);
+    assert_eq!(place.service("web")["problems"], serde_json::json!([]));
+}
