@@ -88,8 +88,11 @@ impl Manager {
                 return Err("its command does not run".to_owned());
             }
         }
-        if pid == 1 || pid == std::process::id() || pid == self.kept.keeper_pid {
+        if pid == std::process::id() || pid == self.kept.keeper_pid {
             return Err("it is one of the supervisor's own".to_owned());
+        }
+        if pid == 1 {
+            return Err("it is init".to_owned());
         }
         let pidfd =
             process::open(pid).map_err(|error| format!("there is no such process ({})", reason(&error)))?;

@@ -303,6 +303,12 @@ fn root_what_is_not_the_services_own_is_not_followed() {
     assert!((1..=4).contains(&lines), "{lines} lines: {}", place.stderr());
     let problems = place.service("web")["problems"].to_string();
     assert!(problems.contains("(MAINPID=), which is not believed"), "{problems}");
+    // Under an init that is none of ours it is that init.
+    tell(&place, "claim", "1 1");
+    let init = "it says that process 1 is its main one (MAINPID=), which is not believed: it is init";
+    wait::until(wait::LONG, "why init is not followed", || {
+        place.service("web")["problems"].as_array()?.iter().any(|problem| problem == init).then_some(())
+    });
     place.order(&["stop", "web"]);
     assert_eq!(fs::read_to_string(place.path("work/term")).unwrap(), web.to_string());
     assert!(processes::lives(other));
