@@ -119,7 +119,7 @@ impl Manager {
         self.starts.full.set(false);
         let asked = std::mem::take(&mut self.starts.asked);
         for (run, prepared) in asked.into_values() {
-            self.abandon(run, prepared, End::NoProcess(libc::EPIPE));
+            self.abandon(run, prepared.service, End::NoProcess(libc::EPIPE));
         }
         self.probes_ungated();
         self.lookups_ungated();
@@ -136,7 +136,14 @@ impl Manager {
     pub(super) fn pump_starts(&mut self) {
         while self.starts.link.is_some() && self.starts.asked.len() < MOST_AT_ONCE {
             let Some((id, run)) = self.starts.queue.pop_front() else { return };
-            let (prepared, parcel) = match self.prepare(id, run) {
+            let ready = self.prepare(id, run);
+            if matches!(
+                ready,
+                Err(NotPrepared::Shortage(_) | NotPrepared::Words(_) | NotPrepared::Unbound(_))
+            ) {
+                self.discard_all(id, run);
+            }
+            let (prepared, parcel) = match ready {
                 Ok(ready) => ready,
                 Err(NotPrepared::Shortage(error)) => {
                     self.feed(id, Event::NotCloned(run, End::NoProcess(error.raw_os_error().unwrap_or(0))));
@@ -166,17 +173,17 @@ impl Manager {
                 // Room would not help them, and all others would wait behind them.
                 Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) && parcel.stored.is_some() => {
                     self.starts.full.set(false);
-                    self.discard(run, prepared);
+                    self.discard_all(id, run);
                     self.give_stored_up(id, parcel.stored.unwrap_or(0));
                     self.starts.queue.push_front((id, run));
                 }
                 Err(error) if is_full(&error) => {
-                    self.discard(run, prepared);
+                    self.discard_all(id, run);
                     self.starts.queue.push_front((id, run)); // its link's room wakes us
                     return;
                 }
                 Err(error) => {
-                    self.abandon(run, prepared, End::NoProcess(error.raw_os_error().unwrap_or(libc::EPIPE)));
+                    self.abandon(run, id, End::NoProcess(error.raw_os_error().unwrap_or(libc::EPIPE)));
                 }
             }
         }
@@ -305,7 +312,7 @@ impl Manager {
 
     fn make_cgroup(&mut self, id: ServiceId, run: Run) -> Option<(String, OwnedFd)> {
         let base = self.cgroups.as_ref()?;
-        let name = format!("{}{}.{}", self.group_prefix(), self.name_of(id), run.0);
+        let name = self.group_name(id, run);
         match base.make(&name) {
             Ok(directory) => Some((name, directory)),
             Err(error) => {
@@ -315,20 +322,23 @@ impl Manager {
         }
     }
 
-    fn discard(&mut self, run: Run, prepared: Prepared) {
-        if !prepared.voice.is_empty() {
-            self.discard_voice(run);
-        }
+    fn group_name(&self, id: ServiceId, run: Run) -> String {
+        format!("{}{}.{}", self.group_prefix(), self.name_of(id), run.0)
+    }
+
+    /// Removes whatever was made for a start that came to nothing, however far it had got: all of it has the number of
+    /// the incarnation in its name.
+    fn discard_all(&self, id: ServiceId, run: Run) {
+        self.discard_voice(run);
         self.discard_private(run);
-        self.remove_stand_ins(run, prepared.stand_ins.iter());
-        if let (Some((name, _)), Some(base)) = (&prepared.cgroup, &self.cgroups) {
-            let _ = base.remove(name); // a child on its way out keeps it; the sweep at the next start takes it
+        self.discard_stand_ins(id, run);
+        if let Some(base) = &self.cgroups {
+            let _ = base.remove(&self.group_name(id, run)); // a child on its way out keeps it; the next start's sweep takes it
         }
     }
 
-    fn abandon(&mut self, run: Run, prepared: Prepared, end: End) {
-        let id = prepared.service;
-        self.discard(run, prepared);
+    fn abandon(&mut self, run: Run, id: ServiceId, end: End) {
+        self.discard_all(id, run);
         self.feed(id, Event::NotCloned(run, end));
     }
 
@@ -379,7 +389,7 @@ impl Manager {
             return;
         }
         if let Some((run, prepared)) = self.starts.asked.remove(&request) {
-            self.abandon(run, prepared, End::NoProcess(errno));
+            self.abandon(run, prepared.service, End::NoProcess(errno));
         }
     }
 
@@ -425,13 +435,13 @@ impl Manager {
         if let Err(error) = self.kept.put_all(run.0, ends) {
             log::error!("{}: keeping a descriptor: {}", self.name_of(id), reason(&error));
             self.forget(run);
-            self.feed(id, Event::NotCloned(run, End::NoProcess(libc::EMFILE)));
+            self.abandon(run, id, End::NoProcess(libc::EMFILE));
             return;
         }
         if self.process_has_ended(run) {
             // Killed at its gate; if that was before its registration, nobody would tell of it.
             self.forget(run);
-            self.feed(id, Event::NotCloned(run, End::NoProcess(libc::ESRCH)));
+            self.abandon(run, id, End::NoProcess(libc::ESRCH));
             return;
         }
         self.processes.add(run, process, Some(prepared.gate));

@@ -447,6 +447,8 @@ impl Manager {
         if self.kept.fd(Kind::Control, 0).is_some() {
             let _ = std::fs::remove_file(self.settings.control());
         }
+        self.sweep_notify(&[]);
+        self.sweep_probes(&[]);
         self.logs.drain(LAST_LINES_MS, &self.kept);
         let status = self.end_status();
         self.tell_end(status);

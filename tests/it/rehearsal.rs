@@ -187,3 +187,39 @@ fn root_another_manager_goes_on_with_a_rehearsal() {
     let begun: Vec<&String> = story.iter().filter(|line| line.ends_with("started")).collect();
     assert_eq!(begun, ["1 run=1 started", "2 run=2 rehearsal started", "2 run=3 started"], "{story:?}");
 }
+
+/// What stands in the way of a rehearsal leaves nothing behind of what was made for it before, and the supervisor's end
+/// leaves nothing at all.
+#[test]
+fn root_a_rehearsal_that_cannot_begin_leaves_no_file() {
+    let mut place = with_servers(Who::Root);
+    let rest = format!("watchdog = \"600s\"\n{}{HEALTH}", socket(place.path("web.sock").display()));
+    serve(&place, &python_module("gunicorn", "app:app --no-control-socket"), &rest);
+    place.write("work/go", "");
+    place.run();
+    place.order(&["start", "web"]);
+    let pid = place.pid_of("web");
+    // Where its second incarnation is to be asked there is a directory that cannot be removed.
+    fs::create_dir_all(place.path("run/probe/2/full")).unwrap();
+    let said = place.ask(&["restart", "web"]);
+    assert_eq!((said.code, place.pid_of("web")), (Some(1), pid), "{said:?}");
+    assert!(said.err.contains("making the socket on which it is asked whether it answers"), "{said:?}");
+    let left = |name: &str| {
+        let all = fs::read_dir(place.path(name)).unwrap().flatten();
+        let mut all: Vec<String> = all.map(|one| one.file_name().to_string_lossy().into_owned()).collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(
+        (left("run/notify"), left("run/probe")),
+        (vec!["1".to_owned()], vec!["1".to_owned(), "2".to_owned()])
+    );
+    fs::remove_dir_all(place.path("run/probe/2")).unwrap();
+    for name in ["run/notify/99", "run/probe/99", "run/probe/99.3"] {
+        place.write(name, "");
+    }
+    let keeper = place.role(Role::Keeper);
+    processes::signal(keeper, libc::SIGTERM);
+    wait::until(wait::LONG, "its end", || processes::of(place.root()).is_empty().then_some(()));
+    assert_eq!((left("run/notify"), left("run/probe")), (vec![], vec![]));
+}

@@ -99,6 +99,13 @@ impl Manager {
             }
         }
     }
+
+    /// Removes the files of a rehearsal that came to nothing before it was known which it had.
+    pub(in crate::manager) fn discard_stand_ins(&self, id: ServiceId, run: Run) {
+        for place in 0..self.wants(id).len() {
+            self.remove_private(&stand_in_name(run, place));
+        }
+    }
 }
 
 /// Its file's name beside the private listeners.
