@@ -349,6 +349,11 @@ pub const fn inputs_id(id: ServiceId, generation: u32) -> u64 {
     (id.0 as u64) << 32 | generation as u64
 }
 
+/// The generation whose inputs are in this slot.
+pub const fn inputs_of_id(number: u64) -> (ServiceId, u32) {
+    (ServiceId((number >> 32) as u32), number as u32)
+}
+
 impl Manager {
     /// Has the inputs of a generation kept.
     pub(super) fn keep_inputs(&mut self, id: ServiceId, generation: u32) {

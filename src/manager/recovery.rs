@@ -1,9 +1,9 @@
 //! ROOT. Taking up what an earlier manager left: the state, the descriptors, and what happened meanwhile.
 //! Never reads a unit from disk: a crash is no apply. Where there is nothing to take up this does nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::{self, Inputs, inputs_id};
+use super::inputs::{self, Inputs, inputs_id, inputs_of_id};
 use super::listeners::Listener;
 use super::processes::Process;
 use super::turn::Launched;
@@ -195,8 +195,36 @@ impl Manager {
                 }
             }
         }
+        self.drop_left_inputs();
+        self.sweep_groups();
         self.sweep_notify(&living);
         self.sweep_probes(&living);
+    }
+
+    /// Drops the inputs of generations that nothing is of. Of a service that is not known here nobody can tell.
+    fn drop_left_inputs(&mut self) {
+        for number in self.kept.ids(Kind::Inputs) {
+            let (id, generation) = inputs_of_id(number);
+            let old = self.world.get(id).filter(|one| generation != one.newest && !one.needs(generation));
+            if old.is_some() {
+                self.kept.drop(Kind::Inputs, number);
+            }
+        }
+    }
+
+    /// Removes the empty groups of incarnations of which there is no record any longer.
+    fn sweep_groups(&self) {
+        let Some(base) = &self.cgroups else { return };
+        let known: Vec<&String> = self.processes.iter().filter_map(|(_, one)| one.cgroup.as_ref()).collect();
+        let left = self.left_groups.iter().map(|(name, _)| name);
+        let known: BTreeSet<&String> = known.into_iter().chain(left).collect();
+        for name in base.names(&self.group_prefix()).unwrap_or_default() {
+            // An incarnation's ends with its number.
+            let is_one = name.rsplit('.').next().is_some_and(|end| end.parse::<u64>().is_ok());
+            if is_one && !known.contains(&name) {
+                let _ = base.remove(&name); // one that is not empty stays
+            }
+        }
     }
 
     fn take_if_ended(&mut self, run: Run) {
