@@ -23,9 +23,10 @@ use crate::policy::service::{Codes, Kind as For, Readiness, Service, Spec, Strat
 use crate::policy::world::World;
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::link::Link;
-use crate::sys::{cgroup, clock, exec, fds, files, limits, memfd, parent, sockets};
+use crate::sys::{cgroup, clock, exec, fds, files, limits, lock, memfd, parent, sockets};
 use crate::unit::{Severity, Unit, rules};
 use crate::wire::accounts::{Answer, Question};
+use crate::wire::handover::lock_in;
 use crate::wire::keeper::{self, Kind};
 use crate::wire::settings::Settings;
 use crate::wire::state::header;
@@ -141,6 +142,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         parked: super::parked::Parked::default(),
         control: None,
         control_at: None,
+        is_second: false,
         waiting: super::answer::Waiting::default(),
         answered: Vec::new(),
         events: std::collections::VecDeque::new(),
@@ -416,11 +418,15 @@ impl Manager {
     }
 
     /// Opens the control socket, or takes it up again. Without a runtime directory there is none, and without its lock what
-    /// is in there is another's; both have been told at the beginning.
+    /// is in there is another's; both have been told at the beginning, and are tried again.
     fn open_control(&mut self) {
         self.control_at = None;
         if self.kept.fd(Kind::Control, 0).is_none() && self.kept.fd(Kind::Lock, 0).is_none() {
-            return;
+            self.take_lock();
+            if self.kept.fd(Kind::Lock, 0).is_none() {
+                self.control_at = Some(self.now.after(CONTROL_AGAIN_MS));
+                return;
+            }
         }
         if self.kept.fd(Kind::Control, 0).is_none()
             && let Err(error) = self.bind_control()
@@ -441,6 +447,39 @@ impl Manager {
         match control::Control::new(listener, self.user, self.poll.registry(), watch::CONTROL) {
             Ok(control) => self.control = Some(control.within(self.budget)),
             Err(error) => log::error!("the control socket: {}", reason(&error)),
+        }
+    }
+
+    /// Takes the lock of the runtime directory where that was not possible at the beginning.
+    fn take_lock(&mut self) {
+        let directory = &self.settings.runtime_dir;
+        let path = lock_in(directory);
+        let mode = if self.user == 0 { 0o755 } else { 0o700 };
+        match files::make_directory(directory, mode).and_then(|()| files::try_lock(&path)) {
+            Ok(Some(file)) => {
+                // It is the keeper's, who outlives us.
+                if let Err(error) = lock::claim_for(file.as_fd(), self.kept.keeper_pid) {
+                    log::warn!("writing into the lock {}: {}", path.display(), reason(&error));
+                }
+                if let Err(error) = self.kept.put(Kind::Lock, 0, 0, file.into()) {
+                    return log::warn!("keeping the lock {}: {}", path.display(), reason(&error));
+                }
+                self.cgroup_tag = cgroup_tag(&self.settings.runtime_dir, &self.kept);
+            }
+            Ok(None) if !self.is_second => {
+                self.is_second = true;
+                let who = lock::living_holder(&path).map_or_else(
+                    || "somebody else".to_owned(),
+                    |pid| format!("another supervisor (pid {pid})"),
+                );
+                log::warn!(
+                    "{who} has the lock {} by now: this supervisor (pid {}) runs on beside it, without a control \
+                     socket\nhint: where both have the same units, end one of them",
+                    path.display(),
+                    self.kept.keeper_pid
+                );
+            }
+            Ok(None) | Err(_) => {}
         }
     }
 

@@ -118,6 +118,8 @@ struct Manager {
     control: Option<control::Control>,
     /// When it is tried again to have one.
     control_at: Option<Mono>,
+    /// Whether it has been told that somebody else has taken the runtime directory that we could not have.
+    is_second: bool,
     waiting: answer::Waiting,
     answered: Vec<Operation>,
     events: VecDeque<(ServiceId, Event)>,

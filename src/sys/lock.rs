@@ -9,7 +9,11 @@ use crate::wire::handover::Holder;
 
 /// Writes this process into a lock file whose lock is held. Over what is there, which needs no room where there is none.
 pub fn claim(file: BorrowedFd<'_>) -> io::Result<()> {
-    let pid = std::process::id();
+    claim_for(file, std::process::id())
+}
+
+/// The same for another process, which is to hold it.
+pub fn claim_for(file: BorrowedFd<'_>, pid: u32) -> io::Result<()> {
     let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
     let text = Holder { pid, start_time }.encode();
     // SAFETY: the pointer and length describe `text`, which outlives the call.

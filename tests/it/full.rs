@@ -95,6 +95,38 @@ fn root_a_control_socket_without_room_comes_when_there_is_some() {
 }
 
 #[test]
+fn root_a_lock_without_room_is_taken_when_there_is_some_and_nobody_has_it() {
+    let mut place = Place::new(Who::Root);
+    let _mounted = Mounted(place.path("run"));
+    place.unit("web", SLEEP);
+    place.keeper = Some(run_on(&place, "size=64k,nr_inodes=1")); // the directory alone
+    wait::until(wait::LONG, "its service", || (sleepers(&place).len() == 1).then_some(()));
+    assert!(!place.path("run/lock").exists());
+    let more = Command::new("mount").args(["-o", "remount,nr_inodes=100"]).arg(place.path("run")).status();
+    assert!(more.unwrap().success());
+    let keeper = place.keeper.as_ref().unwrap().pid;
+    let other = supervise::sys::files::try_lock(&place.path("run/lock")).unwrap();
+    let said = format!(
+        "somebody else has the lock {} by now: this supervisor (pid {keeper}) runs on beside it",
+        place.path("run/lock").display()
+    );
+    assert!(other.is_some(), "it was quicker than we");
+    wait::until(wait::LONG, "who has it", || place.stderr().contains(&said).then_some(()));
+    assert!(!place.path("run/control").exists());
+    drop(other);
+    wait::until(wait::LONG, "the control socket", || place.try_status());
+    let late = place.spawn().wait();
+    assert_eq!(late.code(), Some(1), "{}", place.stderr());
+    let said = format!("a supervisor (pid {keeper}) already runs in");
+    assert!(place.stderr().contains(&said), "{}", place.stderr());
+    // The next manager has it too.
+    place.kill(Role::Manager);
+    wait::until(wait::LONG, "the next manager", || place.try_status());
+    place.order(&["restart", "web"]);
+    assert_eq!(sleepers(&place).len(), 1);
+}
+
+#[test]
 fn root_a_directory_that_fills_up_keeps_nothing_from_running() {
     let mut place = Place::new(Who::Root);
     let _mounted = Mounted(place.path("run"));
