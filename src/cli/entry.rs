@@ -16,6 +16,7 @@ pub fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         "lookup" => crate::lookup::main,
         "probe" => crate::probe::main,
         "read" => crate::lookup::read_main,
+        "resolve" => crate::lookup::resolve_main,
         "bind" => crate::binder::main,
         "carry" => crate::courier::main,
         _ => return None,

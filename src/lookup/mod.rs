@@ -81,14 +81,26 @@ fn answer(question: &Question) -> Answer {
     answer.unwrap_or_else(|error| Answer::Failed(error.to_string()))
 }
 
+/// Says where a directory really is, by the rights that it was given: the same answer as that of a file whose content
+/// this were. Argument: the directory.
+pub fn resolve_main(arguments: Vec<OsString>) -> ExitCode {
+    let [path] = arguments.as_slice() else { return ExitCode::from(2) };
+    process::end_after(MOST_SECONDS);
+    let real = std::fs::canonicalize(path);
+    say(real.map(|real| real.into_os_string().into_encoded_bytes()))
+}
+
 /// Reads one file with the rights that it was given, and writes to standard output what is in it, or what is wrong.
 /// Arguments: the most bytes, and the file.
 pub fn read_main(arguments: Vec<OsString>) -> ExitCode {
     let [most, path] = arguments.as_slice() else { return ExitCode::from(2) };
     let Some(most) = most.to_str().and_then(|most| most.parse().ok()) else { return ExitCode::from(2) };
     process::end_after(MOST_SECONDS);
-    let read = files::read_steady(Path::new(path), most);
-    let answer = said::file(read.map(|(bytes, ..)| bytes).map_err(|error| errno::reason(&error)));
+    say(files::read_steady(Path::new(path), most).map(|(bytes, ..)| bytes))
+}
+
+fn say(read: std::io::Result<Vec<u8>>) -> ExitCode {
+    let answer = said::file(read.map_err(|error| errno::reason(&error)));
     let mut out = std::io::stdout();
     match out.write_all(&answer).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -389,7 +389,12 @@ impl Manager {
                 continue;
             };
             match known.inputs.resolve(unit, self.user, answers) {
-                Ok(_) if unit.service.environment_files.is_empty() => known.inputs.look_around(unit),
+                Ok(_)
+                    if unit.service.environment_files.is_empty()
+                        && inputs::directory_to_ask(unit, self.user).is_none() =>
+                {
+                    known.inputs.look_around(unit, None);
+                }
                 Ok(_) => known.inputs.unread = Some(inputs::NOT_READ.to_owned()),
                 Err(found) => lacking.push(format!("unit={name} {}", found.words)),
             }

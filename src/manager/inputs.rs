@@ -3,6 +3,7 @@
 
 use crate::sys::errno::reason;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::plan::{self, ExecPlan, Identity, Limit, Resource};
 use crate::policy::backoff::{self, Backoff};
 use crate::policy::service::{Codes, Ended, Health, Incarnation, Kind as For, Readiness, Spec, Strategy};
 use crate::policy::{Run, ServiceId};
-use crate::sys::memfd;
+use crate::sys::{files, memfd};
 use crate::unit::{self, Unit};
 use crate::wire::accounts::{Account, Answer, Question};
 use crate::wire::keeper::Kind;
@@ -67,7 +68,8 @@ impl Lacking {
 }
 
 /// What is said of inputs whose environment files are still to be read.
-pub const NOT_READ: &str = "its environment files have not been read yet";
+pub const NOT_READ: &str =
+    "its environment files have not been read yet, or its directory not been looked at";
 
 impl Inputs {
     /// Parses the unit that the layers make.
@@ -183,9 +185,10 @@ impl Inputs {
         }
     }
 
-    /// Takes what is so now beside the names and the files: the release, and what is passed on.
-    pub fn look_around(&mut self, unit: &Unit) {
-        self.directory = resolved(unit);
+    /// Takes what is so now beside the names and the files: the release, and what is passed on. The directory is told
+    /// where that is not safe to be looked at from here.
+    pub fn look_around(&mut self, unit: &Unit, directory: Option<String>) {
+        self.directory = directory.unwrap_or_else(|| resolved(unit));
         self.pass_environment(unit);
     }
 
@@ -525,6 +528,18 @@ fn passed_beside(unit: &Unit) -> Vec<plan::Passed> {
     (1..=count)
         .map(|place| if place == count { passed("ready", "pipe") } else { passed("null", "/dev/null") })
         .collect()
+}
+
+/// The working directory, where a process with the service's rights is to say where it really is: others can change
+/// the way to it, or it is on a file system that may never answer.
+pub fn directory_to_ask(unit: &Unit, user: u32) -> Option<PathBuf> {
+    let directory = unit.service.directory.as_ref()?;
+    match files::unsafe_or_remote_part(directory, user) {
+        // One that is not there can be looked for here.
+        Ok(None) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Ok(Some(_)) | Err(_) => Some(directory.clone()),
+    }
 }
 
 /// The working directory with its symbolic links resolved; as it is written where that does not work: the

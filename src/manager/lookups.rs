@@ -44,6 +44,8 @@ pub(super) struct ToRead {
     pub key: Key,
     /// Which.
     pub path: PathBuf,
+    /// Whether it is the working directory, of which is asked where it really is.
+    pub is_directory: bool,
     /// By whom; None: by the supervisor's own user.
     pub identity: Option<Identity>,
 }
@@ -214,6 +216,10 @@ impl Manager {
                 argv.extend(names.iter().map(Question::encode));
                 (self.user == 0).then(|| Identity::new(0, 0, &[0]).with_capabilities(0))
             }
+            Sent::File(file) if file.is_directory => {
+                argv.extend(["resolve".to_owned(), file.path.to_string_lossy().into_owned()]);
+                file.identity.clone()
+            }
             Sent::File(file) => {
                 let most = ENVIRONMENT_FILE_BYTES_MAX.to_string();
                 argv.extend(["read".to_owned(), most, file.path.to_string_lossy().into_owned()]);
@@ -350,7 +356,7 @@ impl Manager {
         match one.sent {
             Sent::Names(names) => self.answered(names.into_iter().map(|name| (name, None)).collect()),
             Sent::File(file) => {
-                self.take_file(file.key, whole_file(&one.said).unwrap_or_else(|| Err(why.to_owned())));
+                self.take_file(&file, whole_file(&one.said).unwrap_or_else(|| Err(why.to_owned())));
             }
         }
         self.pump_lookups();
@@ -363,7 +369,7 @@ impl Manager {
                 let failed = |name| (name, Some(Answer::Failed(why.clone())));
                 self.answered(names.into_iter().map(failed).collect());
             }
-            Sent::File(file) => self.take_file(file.key, Err(why)),
+            Sent::File(file) => self.take_file(&file, Err(why)),
         }
     }
 

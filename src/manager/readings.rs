@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::Manager;
-use super::inputs::{Inputs, Lacking, questions};
+use super::inputs::{Inputs, Lacking, directory_to_ask, questions};
 use super::lookups::ToRead;
+use crate::plan::Identity;
 use crate::policy::backoff::unbound_delay;
 use crate::policy::{End, Event, Mono, Operation, Run, ServiceId};
 use crate::sys::errno::reason;
@@ -31,6 +32,8 @@ struct Reading {
     answers: BTreeMap<Question, Answer>,
     /// The variables of those environment files that have been read.
     files: Vec<Vec<(String, String)>>,
+    /// Where the working directory really is, once that is known.
+    directory: Option<String>,
 }
 
 /// Why a service has no inputs yet, and when it is tried again where nothing of it is to start.
@@ -142,6 +145,7 @@ impl Manager {
             open: asked.iter().cloned().collect(),
             answers: BTreeMap::new(),
             files: Vec::new(),
+            directory: None,
             unit,
             inputs,
         };
@@ -169,9 +173,16 @@ impl Manager {
         }
     }
 
-    /// What is in the file that was waited for. The error is the end of a sentence.
-    pub(super) fn take_file(&mut self, key: Key, read: Result<Vec<u8>, String>) {
+    /// What is in the file that was waited for, or where the directory is. The error is the end of a sentence.
+    pub(super) fn take_file(&mut self, asked: &ToRead, read: Result<Vec<u8>, String>) {
+        let key = asked.key;
         let Some(reading) = self.readings.under_way.get_mut(&key) else { return };
+        if asked.is_directory {
+            let real = read.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            // As it is written where nobody can say it: the start then says why.
+            reading.directory = Some(real.unwrap_or_else(|| asked.path.to_string_lossy().into_owned()));
+            return self.go_on_reading(key);
+        }
         let path = reading.unit.service.environment_files.get(reading.files.len());
         let Some(path) = path else { return };
         match variables(path, read) {
@@ -205,10 +216,8 @@ impl Manager {
             // With root's rights only where nobody else could have put something else in its way; otherwise as the
             // service itself would.
             if user != 0 || !matches!(files::unsafe_part(path, 0), Ok(None)) {
-                let account = reading.inputs.account.as_ref();
-                let identity = account.map(|account| reading.inputs.identity(&reading.unit, account));
-                let identity = identity.filter(|_| user == 0);
-                self.ask_file(ToRead { key, path: path.clone(), identity });
+                let identity = reading.reader(user);
+                self.ask_file(ToRead { key, path: path.clone(), is_directory: false, identity });
                 return self.pump_lookups();
             }
             match variables(path, read_as_root(path)) {
@@ -217,8 +226,15 @@ impl Manager {
             }
         }
         let Some(reading) = self.readings.under_way.get_mut(&key) else { return };
+        if reading.directory.is_none()
+            && let Some(path) = directory_to_ask(&reading.unit, user)
+        {
+            let identity = reading.reader(user);
+            self.ask_file(ToRead { key, path, is_directory: true, identity });
+            return self.pump_lookups();
+        }
         let mut inputs = reading.inputs.clone();
-        inputs.look_around(&reading.unit);
+        inputs.look_around(&reading.unit, reading.directory.take());
         (inputs.files, inputs.unread) = (reading.files.concat(), None);
         self.end_reading(key, Ok(inputs));
     }
@@ -281,6 +297,12 @@ impl Manager {
 }
 
 impl Reading {
+    /// By whom something of it is read that a service could have put there; None: by the supervisor's own user.
+    fn reader(&self, user: u32) -> Option<Identity> {
+        let account = self.inputs.account.as_ref().filter(|_| user == 0);
+        account.map(|account| self.inputs.identity(&self.unit, account))
+    }
+
     /// Names to numbers; true where some are those of before, since nobody answers. A name that has become somebody
     /// else's since is refused.
     fn resolve(&mut self, user: u32, first: bool) -> Result<bool, Lacking> {

@@ -7,7 +7,7 @@ use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -32,10 +32,60 @@ pub fn effective_user() -> u32 {
 /// replace what is not theirs, so what is below one counts by itself. What is on a read-only mount is written by
 /// nobody.
 pub fn unsafe_part(path: &Path, user: u32) -> io::Result<Option<PathBuf>> {
+    first_part(path, user, &[])
+}
+
+/// The same, or the first part that is behind a mount on which somebody else decides when it answers: another machine,
+/// or a process. That one is not even looked at.
+pub fn unsafe_or_remote_part(path: &Path, user: u32) -> io::Result<Option<PathBuf>> {
+    first_part(path, user, &remote_mounts(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// Where such mounts are, by proc_pid_mountinfo(5). What the root directory is on cannot be helped.
+fn remote_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    let remote = |line: &str| {
+        let (mount, system) = line.split_once(" - ")?;
+        let kind = system.split(' ').next()?;
+        let point = mount.split(' ').nth(4).filter(|point| *point != "/")?;
+        let is_remote = REMOTE.contains(&kind) || kind == "fuse" || kind.starts_with("fuse.");
+        is_remote.then(|| PathBuf::from(unescaped(point)))
+    };
+    mountinfo.lines().filter_map(remote).collect()
+}
+
+/// File systems that need somebody else for an answer, beside those of processes (fuse).
+const REMOTE: [&str; 12] =
+    ["9p", "afs", "autofs", "ceph", "cifs", "coda", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"];
+
+/// A name as it is, of which some bytes are written as three octal digits.
+fn unescaped(text: &str) -> OsString {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| *first == b'\\');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+fn first_part(path: &Path, user: u32, never: &[PathBuf]) -> io::Result<Option<PathBuf>> {
     let mut rest: Vec<OsString> = parts(&std::path::absolute(path)?);
     let mut at = PathBuf::from("/");
     let mut links = 0;
     loop {
+        if never.iter().any(|mount| at.starts_with(mount)) {
+            return Ok(Some(at));
+        }
         let data = fs::symlink_metadata(&at)?;
         if is_unsafe(&data, user) && !on_read_only(&at) {
             return Ok(Some(at));
@@ -300,6 +350,21 @@ mod tests {
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
         assert_eq!(unsafe_part(&file, me).unwrap(), Some(fs::canonicalize(&file).unwrap()));
+    }
+
+    #[test]
+    fn what_others_are_behind_is_told_by_its_mount() {
+        let text = "22 1 8:1 / / rw - nfs4 host:/ rw\n\
+                    30 22 0:25 / /srv/a\\040b rw,relatime shared:7 - nfs4 host:/a rw\n\
+                    31 22 0:26 / /srv/c rw - tmpfs fuse rw\n\
+                    32 22 0:27 / /srv/d rw - fuse.sshfs host: rw\n";
+        let never = remote_mounts(text);
+        assert_eq!(never, [PathBuf::from("/srv/a b"), PathBuf::from("/srv/d")]);
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/srv/d/x", &link).unwrap();
+        let found = first_part(&link, effective_user(), &[PathBuf::from("/srv")]).unwrap();
+        assert_eq!(found, Some(PathBuf::from("/srv")), "by a link too, and before it is there");
     }
 
     #[test]

@@ -120,6 +120,49 @@ fn root_a_name_that_nobody_answers_holds_up_nobody_else() {
     assert_eq!(uid.unwrap(), late.uid);
 }
 
+/// A file system behind which is a process that never answers.
+struct Silent(std::path::PathBuf, std::process::Child);
+
+impl Silent {
+    fn mount(at: &Path) -> Self {
+        fs::create_dir(at).unwrap();
+        let options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other";
+        let script =
+            format!("exec 3<>/dev/fuse && mount -i -t fuse -o {options} silent \"$1\" && echo up && read go");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &script, "sh"]).arg(at).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let mut said = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+        Self(at.to_owned(), child)
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        drop(self.1.stdin.take()); // whoever waits for it gets an error
+        let _ = self.1.wait();
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn root_a_directory_that_nobody_answers_for_holds_up_nobody_else() {
+    let mut place = Place::new(Who::Root);
+    let silent = Silent::mount(&place.path("silent"));
+    place.unit("web", SLEEP);
+    let directory = place.path("silent/release").display().to_string();
+    place.unit("hung", &format!("directory = \"{directory}\"\nstart = \"manual\"\n{SLEEP}"));
+    place.run();
+    place.reaches("web", "running");
+    let start = place.begin(&["start", "hung"]);
+    meanwhile(&place, "resolve", || falls_and_rises(&place, "web"));
+    place.order(&["restart", "web"]);
+    drop(silent);
+    let said = start.wait();
+    assert!(said.code == Some(1) && said.err.contains(&directory), "{said:?}");
+}
+
 #[test]
 fn root_an_account_that_comes_later_needs_nobodys_command() {
     let mut place = Place::new(Who::Root);
