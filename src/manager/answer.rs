@@ -332,7 +332,7 @@ impl Manager {
         notes: &BTreeMap<ServiceId, String>,
     ) -> Reply {
         let mut failures: Vec<Failure> =
-            outcomes.iter().filter_map(|(id, outcome)| self.failure(*id, *outcome)).collect();
+            outcomes.iter().filter_map(|(id, outcome)| self.told_failure(*id, *outcome)).collect();
         if failures.is_empty() {
             let value = |(id, outcome): &(ServiceId, Outcome)| self.outcome_value(*id, Some(*outcome), notes);
             let services = outcomes.iter().filter_map(value).collect();
@@ -356,6 +356,23 @@ impl Manager {
         let all: Vec<String> = already.into_iter().chain(notes.get(&id).cloned()).chain(changed).collect();
         let note = (!all.is_empty()).then(|| all.join("; "));
         Some(control::Outcome { name: status.name, state: status.state, pid: status.pid, note })
+    }
+
+    /// One failure; of a rehearsal also what it leaves as it is, and what does without.
+    fn told_failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {
+        let mut failure = self.failure(id, outcome)?;
+        if failure.step == REHEARSING {
+            if self.world.get(id)?.incarnations().any(|(_, _, one)| one.is_proven()) {
+                failure.reason.push_str(if failure.reason.contains('\n') { "\n" } else { "; " });
+                failure.reason.push_str("the old generation goes on serving");
+            }
+            let way = format!(
+                "where it cannot be tried on other sockets, `supervise restart --stop-first {}` does without",
+                self.name_of(id)
+            );
+            failure.hint = Some(failure.hint.map_or(way.clone(), |first| format!("{first}; {way}")));
+        }
+        Some(failure.bounded())
     }
 
     fn failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Manager;
 use super::inputs::Which;
-use super::report::{REHEARSING, signal_name, wall};
+use super::report::{signal_name, wall};
 use crate::policy::service::Ended;
 use crate::policy::{End, Exit, Run, ServiceId};
 use crate::servers;
@@ -66,6 +66,8 @@ impl Manager {
             Exit::Unknown => None,
         };
         let of_server = server.zip(ended_as).and_then(|(server, ended)| server.meaning(ended));
+        let late = dismissed && which.rehearsal && !note.out_of_memory && exit == Exit::Signal(libc::SIGKILL);
+        let of_server = if late { Some(LATE_REHEARSAL) } else { of_server };
         let is_task = service.is_some_and(|service| service.kind == Kind::Task);
         Some(control::Exit {
             code: if let Exit::Code(code) = exit { Some(code) } else { None },
@@ -80,7 +82,9 @@ impl Manager {
         let told = |ended: &Ended| {
             let exit = self.exit_of(id, Which::of(ended), ended.end);
             let step = match (ended.end, ended.before) {
-                _ if ended.rehearsal => REHEARSING,
+                _ if ended.passed => "its rehearsal passed",
+                _ if ended.rehearsal && ended.dismissed => "its rehearsal was no longer wanted",
+                _ if ended.rehearsal => "its rehearsal failed",
                 (End::Exited(_), Some(_)) => "preparing it",
                 (End::Exited(_), None) => "running",
                 (End::NotReady, _) => "becoming ready",
@@ -143,6 +147,10 @@ fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Op
         Exit::Unknown => "unknown: its parent had ended, and this kernel does not tell others".to_owned(),
     }
 }
+
+/// KILL came of our own limit.
+const LATE_REHEARSAL: &str =
+    "it had not ended within `stop-timeout`, of which a rehearsal has 5s at the most";
 
 /// What a signal says of a program that nothing particular is known of.
 fn of_signal(signal: i32, note: Note, dismissed: bool) -> Option<&'static str> {

@@ -131,11 +131,10 @@ impl Manager {
         });
         let mut problems =
             self.services.get(&id).map(|known| known.inputs.problems.clone()).unwrap_or_default();
-        if let (Some(ended), false) = (service.last_end(), matches!(state, control::State::Running))
+        if let Some(ended) = service.last_end().filter(|_| comes_of_its_end(service, state))
             && (!matches!(ended.end, End::Exited(_)) || ended.before.is_some() && ended.end != SUCCESS)
         {
-            let step = if ended.rehearsal { format!("{REHEARSING}: ") } else { String::new() };
-            problems.push(format!("{step}{}", self.words_of(id, ended)));
+            problems.push(self.words_of(id, ended));
         }
         if service.last_end().is_none() {
             problems.extend(self.readings.words_of(id).map(str::to_owned));
@@ -242,7 +241,7 @@ impl Manager {
         {
             return Some(format!("rehearsal of generation {} on private sockets", one.generation));
         }
-        let ended = service.last_end().filter(|ended| ended.rehearsal && !ended.dismissed)?;
+        let ended = service.ends.last().filter(|ended| ended.rehearsal && !ended.dismissed)?;
         let words = self.words_of(id, ended);
         Some(format!("generation {} failed its rehearsal on private sockets: {words}", ended.generation))
     }
@@ -415,6 +414,24 @@ fn state(service: &Service, said: Option<&Said>) -> control::State {
         control::State::Stopped if service.waits && service.goal == Goal::Up => control::State::Waiting,
         control::State::Stopped if holds => control::State::Listening,
         state => state,
+    }
+}
+
+/// Whether a service is as it is because of how it ended last.
+fn comes_of_its_end(service: &Service, state: control::State) -> bool {
+    match state {
+        control::State::BackingOff | control::State::Failed => true,
+        // Whether that was a failure; a start that somebody asked for has forgiven all.
+        control::State::Starting => {
+            service.instances.iter().any(|instance| instance.failures > 0 || instance.shortages > 0)
+        }
+        control::State::Stopped
+        | control::State::Listening
+        | control::State::Waiting
+        | control::State::Running
+        | control::State::Reloading
+        | control::State::Stopping
+        | control::State::Done => false,
     }
 }
 

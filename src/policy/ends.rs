@@ -35,8 +35,9 @@ impl Service {
         if self.ends.len() >= MOST_ENDS {
             self.ends.remove(0);
         }
-        let Incarnation { generation, before, rehearsal, dismissed, .. } = one;
-        self.ends.push(Ended { run, instance, generation, before, rehearsal, dismissed, end, at: step.now });
+        let Incarnation { generation, before, rehearsal, passed, dismissed, .. } = one;
+        let at = step.now;
+        self.ends.push(Ended { run, instance, generation, before, rehearsal, passed, dismissed, end, at });
         let prepared = self.count_prepared(&one, end);
         // One that was to be replaced anyway makes room a little earlier.
         let outdated = self.roll.is_none() && one.generation != self.generation;

@@ -61,6 +61,7 @@ impl Service {
         let Some(next) = instance.next.as_mut().filter(|next| next.is_proven()) else { return };
         if next.rehearsal {
             let generation = next.generation;
+            next.passed = true;
             next.dismiss(step);
             if let Some(roll) = self.roll.as_mut().filter(|roll| roll.to == generation) {
                 roll.rehearsed = true;

@@ -90,6 +90,9 @@ pub struct Incarnation {
     /// It tries its generation on sockets of its own: it never becomes current.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rehearsal: bool,
+    /// A rehearsal that has done what it was for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub passed: bool,
     /// Where it is.
     pub phase: Phase,
     /// When the phase began.
@@ -256,6 +259,9 @@ pub struct Ended {
     /// Whether it was a rehearsal.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rehearsal: bool,
+    /// Whether it was one that had done what it was for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub passed: bool,
     /// Whether somebody wanted it to end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dismissed: bool,
@@ -329,6 +335,7 @@ impl Incarnation {
             start: 0,
             before,
             rehearsal: false,
+            passed: false,
             phase: Phase::Cloning,
             since: now,
             up_since: None,
@@ -494,9 +501,9 @@ impl Service {
         self.instances.iter().any(|one| one.current.is_none() && one.next.is_none() && failed(one))
     }
 
-    /// How the incarnation that ended last did.
+    /// How the incarnation that ended last did; a rehearsal says nothing of what serves.
     pub fn last_end(&self) -> Option<&Ended> {
-        self.ends.last()
+        self.ends.iter().rev().find(|ended| !ended.rehearsal)
     }
 
     /// The most consecutive failures of an instance.

@@ -432,7 +432,7 @@ pub const KEYS: &[Key] = rows! {
     Health {
         "http" Shape::UrlPath, Now, Unset r#""/healthz""#,
             "A path that answers 200 to 399 while it is healthy. A restart beside the old generation asks it of the new one on \
-             private sockets first, in one start more.";
+             private sockets first, in one start more. Their addresses are others than this unit and `SERVER_STARTER_PORT` say.";
         "uwsgi" Shape::UrlPath, Now, Unset r#""/healthz""#,
             "The same, asked in the uwsgi protocol.";
         "tcp" Shape::Flag, Now, Is "false",

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use super::load::{Load, Target};
 use super::place::{Place, Who};
 use super::servers::{python_module, serve, socket, with_servers};
@@ -27,8 +29,11 @@ fn story(place: &Place) -> Vec<String> {
 #[track_caller]
 fn refused(place: &Place, said: &Said, why: &str) {
     let log = place.log().join("web/current");
-    let expected =
-        format!("web: rehearsing it on private sockets: {why}\nhint: its output is in `{}`\n", log.display());
+    let expected = format!(
+        "web: rehearsing it on private sockets: {why}; the old generation goes on serving\nhint: its output is in `{}`; where it \
+         cannot be tried on other sockets, `supervise restart --stop-first web` does without\n",
+        log.display()
+    );
     assert_eq!((said.code, said.err.as_str()), (Some(1), expected.as_str()), "{}", place.stderr());
 }
 
@@ -54,9 +59,13 @@ fn root_one_that_answers_wrongly_is_never_heard() {
     refused(&place, &place.ask(&["restart", "web"]), "not healthy: probe said 500");
     assert_eq!(place.pid_of("web"), pid, "what ran was touched");
     let why = place.ask(&["why", "web"]);
-    assert!(why.out.contains("rehearsing it on private sockets: not healthy: probe said 500"), "{why:?}");
+    assert!(why.out.contains("its rehearsal failed: not healthy: probe said 500"), "{why:?}");
+    let web = place.service("web");
+    assert_eq!((&web["exit"], &web["problems"]), (&json!(null), &json!([])), "of what serves: {web:#}");
     place.order(&["restart", "web"]);
     none_failed(load);
+    let why = place.ask(&["why", "web"]);
+    assert!(why.out.contains("its rehearsal passed: success"), "{why:?}");
     assert_eq!(
         story(&place).get(..6).unwrap_or_default(),
         [
