@@ -16,7 +16,7 @@ use super::exit::Exit;
 use super::trouble::{self, Trouble, reason};
 use crate::sys::peer;
 use crate::wire::request::Request;
-use crate::wire::varlink::{Answer, MOST_CALL};
+use crate::wire::varlink::{Answer, MOST_CALL, shape};
 
 /// How long a supervisor that was there may be away, in milliseconds.
 const GIVE_UP_MS: u64 = 10_000;
@@ -90,10 +90,7 @@ pub fn ask_while(
     each: &mut dyn FnMut(Event) -> ControlFlow<()>,
 ) -> Result<Ending, Trouble> {
     let frame = request.call().encode();
-    if frame.len() > MOST_CALL + 1 {
-        let trouble = Trouble::plain(Exit::Usage, "too many names for one call");
-        return Err(trouble.hint("at most 64 KiB of them; a glob names many: `'bagels-*'`"));
-    }
+    check_size(&frame, "names", "a glob names many: `'bagels-*'`")?;
     let failed =
         |error: io::Error| Trouble::plain(Exit::Failed, format!("preparing to wait: {}", reason(&error)));
     let mut question =
@@ -131,6 +128,16 @@ pub fn ask_while(
             return Ok(Ending::Detached);
         }
     }
+}
+
+/// Whether a supervisor takes a call of this size; it would hang up without a word. `what` there is too much of.
+pub fn check_size(frame: &[u8], what: &str, hint: &str) -> Result<(), Trouble> {
+    // The frame's NUL is none of the call.
+    if frame.len() <= MOST_CALL + 1 && shape(frame).is_ok() {
+        return Ok(());
+    }
+    let trouble = Trouble::plain(Exit::Usage, format!("too many {what} for one call"));
+    Err(trouble.hint(format!("at most 64 KiB and some 4000 of them; {hint}")))
 }
 
 /// A fault in the user's words.
@@ -245,6 +252,19 @@ mod tests {
         patience.restore();
         assert!(patience.bears(20_000));
         assert!(!patience.bears(30_000));
+    }
+
+    #[test]
+    fn a_call_that_no_supervisor_takes_is_not_sent() {
+        let of = |argv: Vec<String>| {
+            let request = Request::Exec { name: "web".to_owned(), argv, terminal: None, resume: None };
+            check_size(&request.call().encode(), "arguments", "and so on").map_err(|one| one.rendered())
+        };
+        assert_eq!(of(vec!["x".to_owned(); 4000]), Ok(()));
+        let said = "supervise: too many arguments for one call\nhint: at most 64 KiB and some 4000 of them; and so on\n";
+        assert_eq!(of(vec!["x".to_owned(); 4096]).unwrap_err(), said);
+        assert_eq!(of(vec!["x".repeat(65_536)]).unwrap_err(), said);
+        assert_eq!(of(vec![",".repeat(60_000)]), Ok(()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::ask::explained;
+use super::ask::{check_size, explained};
 use super::connection::{Connection, Fault};
 use super::exit::Exit;
 use super::trouble::{self, Trouble};
@@ -62,12 +62,24 @@ fn executed(
     argv: Vec<String>,
     terminal: Option<Terminal>,
 ) -> Result<(u8, Option<String>), Vec<Trouble>> {
-    let fault = |fault: Fault| vec![explained(control, &fault)];
+    let fault = |fault: Fault| {
+        vec![match fault {
+            // Somebody is there.
+            Fault::Broken => Trouble::plain(
+                Exit::Failed,
+                "the supervisor hung up without an answer: what became of the command is not known",
+            ),
+            fault => explained(control, &fault),
+        }]
+    };
     let on_terminal = terminal.is_some();
-    let mut connection = reach(control).map_err(fault)?;
     let call =
         |terminal, resume| Request::Exec { name: name.clone(), argv: argv.clone(), terminal, resume }.call();
-    connection.send(&call(terminal, None).encode()).map_err(fault)?;
+    let frame = call(terminal, None).encode();
+    let more = "what is more goes to the command by its input or in a file";
+    check_size(&frame, "arguments", more).map_err(|trouble| vec![trouble])?;
+    let mut connection = reach(control).map_err(fault)?;
+    connection.send(&frame).map_err(fault)?;
     let first = answer(&mut connection).map_err(fault)?;
     if first.error.is_some() {
         return Err(trouble::of_answer(&first, Verb::Exec));
@@ -76,9 +88,10 @@ fn executed(
     let pid = ExecReply::of(first).pid.and_then(|pid| u32::try_from(pid).ok());
     let mut last = || match answer(&mut connection) {
         // Input and output are none of the supervisor's, and the command goes on without it.
-        Err(Fault::Broken) => answer_of_another(control, &call(None, pid).encode()),
+        Err(Fault::Broken) => answer_of_another(control, &call(None, pid).encode(), PATIENCE),
         answer => answer,
     };
+    let mut unwritten = None;
     let last = if on_terminal {
         // Before the answer is looked at, so that the terminal is put back whatever that is.
         let joined = on_a_terminal(passed)?;
@@ -90,7 +103,11 @@ fn executed(
         let last = last();
         // What it has written comes to its end with it.
         for carrier in output {
-            let _ = carrier.join();
+            if let Ok(Err(error)) = carrier.join()
+                && error.kind() != io::ErrorKind::BrokenPipe
+            {
+                unwritten = Some(not_written(&error));
+            }
         }
         last
     };
@@ -99,7 +116,15 @@ fn executed(
         return Err(trouble::of_answer(&last, Verb::Exec));
     }
     let reply = ExecReply::of(last);
-    Ok((status(&reply.exit.unwrap_or_default()), reply.problem))
+    Ok(match unwritten {
+        Some(words) => (OURS, reply.problem.or(Some(words))),
+        None => (status(&reply.exit.unwrap_or_default()), reply.problem),
+    })
+}
+
+/// Why the command's output is not where it was to go.
+fn not_written(error: &io::Error) -> String {
+    format!("writing the command's output: {}", trouble::reason(error))
 }
 
 fn on_a_terminal(passed: Vec<OwnedFd>) -> Result<Joined, Vec<Trouble>> {
@@ -114,8 +139,11 @@ fn nothing_came(what: &str) -> Vec<Trouble> {
     vec![Trouble::plain(Exit::Failed, format!("the supervisor sent {what} for the command"))]
 }
 
+/// What carries one of the command's outputs, until that ends or cannot be written.
+type Carrier = JoinHandle<io::Result<()>>;
+
 /// Begins to carry input and output; the two that end with the command's output.
-fn on_pipes(mut passed: Vec<OwnedFd>) -> Result<[JoinHandle<()>; 2], Vec<Trouble>> {
+fn on_pipes(mut passed: Vec<OwnedFd>) -> Result<[Carrier; 2], Vec<Trouble>> {
     // It has none where the supervisor had no descriptor left.
     let pidfd = (passed.len() > ENDS).then(|| passed.remove(ENDS));
     let ends: Result<[OwnedFd; ENDS], _> = passed.try_into();
@@ -144,22 +172,26 @@ fn reach(control: &Path) -> Result<Connection, Fault> {
     }
 }
 
-/// The last answer, of the supervisor that has come in place of the one that was asked.
-fn answer_of_another(control: &Path, call: &[u8]) -> Result<Answer, Fault> {
-    let began = Instant::now();
-    let ask = || -> Result<Answer, Fault> {
+/// The last answer, of the supervisor that has come in place of the one that was asked. That one can be lost as well:
+/// `patience` counts from the first failure since there was an answer.
+fn answer_of_another(control: &Path, call: &[u8], patience: Duration) -> Result<Answer, Fault> {
+    let mut failing: Option<Instant> = None;
+    let ask = |failing: &mut Option<Instant>| -> Result<Answer, Fault> {
         let mut connection = Connection::open(control, peer::own_uid())?;
         connection.send(call)?;
         loop {
             let answer = answer(&mut connection)?;
+            *failing = None;
             if !answer.continues {
                 return Ok(answer);
             }
         }
     };
     loop {
-        match ask() {
-            Err(Fault::Broken | Fault::Busy | Fault::Absent(_)) if began.elapsed() < PATIENCE => {
+        match ask(&mut failing) {
+            Err(Fault::Broken | Fault::Busy | Fault::Absent(_))
+                if failing.get_or_insert_with(Instant::now).elapsed() < patience =>
+            {
                 thread::park_timeout(PAUSE);
             }
             answer => return answer,
@@ -218,21 +250,52 @@ fn status(exit: &crate::wire::control::Exit) -> u8 {
     u8::try_from(code & 0xff).unwrap_or(OURS)
 }
 
-/// Until one side ends; a reader that has gone ends the writer.
-fn carry(from: &mut impl io::Read, to: &mut impl Write) {
+/// Until one side ends; a reader that has gone ends the writer. Errors: those of the writing.
+fn carry(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<()> {
     let mut bytes = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let part = bytes.get(..count).unwrap_or_default();
-        if to.write_all(part).and_then(|()| to.flush()).is_err() {
-            return;
-        }
+        to.write_all(part).and_then(|()| to.flush())?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+
     use super::*;
     use crate::wire::control;
+
+    #[test]
+    fn each_supervisor_that_answers_may_be_lost_after_any_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("control");
+        let listener = UnixListener::bind(&control).unwrap();
+        let patience = Duration::from_millis(200);
+        let supervisors = thread::spawn(move || {
+            let replies = [
+                &b"{\"parameters\":{\"pid\":1},\"continues\":true}\0"[..],
+                &b"{\"parameters\":{\"pid\":1},\"continues\":true}\0"[..],
+                &b"{\"parameters\":{\"exit\":{\"code\":7}}}\0"[..],
+            ];
+            for reply in replies {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut bytes = [0; 64];
+                let _ = stream.read(&mut bytes).unwrap();
+                stream.write_all(reply).unwrap();
+                // It lives for longer than the next may be away.
+                let until = Instant::now() + patience * 2;
+                while Instant::now() < until {
+                    thread::park_timeout(patience);
+                }
+            }
+        });
+        let last = answer_of_another(&control, b"{}\0", patience).unwrap();
+        assert_eq!(ExecReply::of(last).exit.and_then(|exit| exit.code), Some(7));
+        supervisors.join().unwrap();
+    }
 
     #[test]
     fn the_command_decides_the_status() {

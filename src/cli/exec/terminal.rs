@@ -214,8 +214,17 @@ fn show(master: &File, shown: &AtomicU64) {
     let mut output = io::stdout().lock();
     while let Ok(count @ 1..) = master.read(&mut bytes) {
         let part = bytes.get(..count).unwrap_or_default();
-        if output.write_all(part).and_then(|()| output.flush()).is_err() {
-            leave(libc::SIGHUP);
+        match output.write_all(part).and_then(|()| output.flush()) {
+            Ok(()) => {}
+            // Who was to see it has gone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EIO)) => {
+                leave(libc::SIGHUP)
+            }
+            Err(error) => {
+                put_back(Own::Done);
+                eprintln!("supervise: {}", super::not_written(&error));
+                std::process::exit(super::OURS.into());
+            }
         }
         shown.fetch_add(count as u64, Ordering::Relaxed);
     }
