@@ -154,30 +154,35 @@ impl Manager {
         let [id] = chosen.as_slice() else {
             return self.not_executed(session, name, "it is more than one service", None);
         };
-        if !self.may_execute(*id, caller) {
+        let (number, plan) = match self.context_of(*id) {
+            Ok(planned) => planned,
+            Err(words) => return self.not_executed_as(session, name, &words),
+        };
+        if !may_execute(&plan, caller) {
             return self.refuse(session, Refusal::NotPermitted(Right::Everything));
         }
         if let Err((why, hint)) = self.execs.has_room(caller) {
             return self.not_executed(session, name, why, Some(hint.to_owned()));
         }
-        match self.ask_for_command(asker, *id, wanted) {
-            Ok(()) => {}
-            Err(words) => {
-                let (said, hint) = words.split_once("\nhint: ").unwrap_or((&words, ""));
-                let hint = (!hint.is_empty()).then(|| hint.to_owned());
-                self.not_executed(session, name, said, hint);
-            }
+        if let Err(words) = self.ask_for_command(asker, *id, (number, plan), wanted) {
+            self.not_executed_as(session, name, &words);
         }
     }
 
-    /// Root and ours may, and who has all that the service has: its user, its groups, and no capability. Nobody is to
-    /// gain anything by it, neither by `[access]` nor as another service of the same user.
-    fn may_execute(&self, id: ServiceId, caller: &Caller) -> bool {
-        let Some(known) = self.services.get(&id) else { return false };
-        let (Some(unit), Some(account)) = (&known.unit, &known.inputs.account) else { return caller.is_ours };
-        let has = known.inputs.identity(unit, account);
-        let gains = has.ambient != 0 || !has.groups.iter().all(|group| caller.groups.contains(group));
-        caller.is_ours || has.uid == caller.uid && !gains
+    /// The number of a command, and the plan of the generation that is in force, with the unit's own command still in it.
+    fn context_of(&mut self, id: ServiceId) -> Result<(u64, ExecPlan), String> {
+        let generation = self.world.get(id).map_or(1, |service| service.generation);
+        let which = Which { run: Run(0), instance: 1, generation, before: None, rehearsal: false };
+        self.execs.last += 1;
+        let number = FIRST + self.execs.last;
+        self.exec_plan(id, which, &self.new_invocation(Run(number))).map(|plan| (number, plan))
+    }
+
+    /// The same as [`Manager::not_executed`] with words that may end with a hint.
+    fn not_executed_as(&mut self, session: SessionId, name: &str, words: &str) {
+        let (said, hint) = words.split_once("\nhint: ").unwrap_or((words, ""));
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        self.not_executed(session, name, said, hint);
     }
 
     fn not_executed(&mut self, session: SessionId, name: &str, why: &str, hint: Option<String>) {
@@ -198,14 +203,15 @@ impl Manager {
         }
     }
 
-    fn ask_for_command(&mut self, asker: Asker<'_>, id: ServiceId, wanted: Wanted<'_>) -> Result<(), String> {
+    fn ask_for_command(
+        &mut self,
+        asker: Asker<'_>,
+        id: ServiceId,
+        (number, mut plan): (u64, ExecPlan),
+        wanted: Wanted<'_>,
+    ) -> Result<(), String> {
         let Wanted { argv, terminal, .. } = wanted;
         self.make_directories(id)?;
-        let generation = self.world.get(id).map_or(1, |service| service.generation);
-        let which = Which { run: Run(0), instance: 1, generation, before: None, rehearsal: false };
-        self.execs.last += 1;
-        let number = FIRST + self.execs.last;
-        let mut plan = self.exec_plan(id, which, &self.new_invocation(Run(number)))?;
         plan.env.retain(|pair| !ONLY_MAIN.iter().any(|name| pair.starts_with(name)));
         plan.pid_variables.clear();
         plan.sockets.clear();
@@ -269,8 +275,22 @@ impl Manager {
     }
 
     /// Takes the zygote's answer; gives the descriptor back where it is to somebody else's request.
-    pub(super) fn exec_spawned(&mut self, request: u64, pid: u32, pidfd: OwnedFd) -> Result<(), OwnedFd> {
+    pub(super) fn exec_spawned(
+        &mut self,
+        request: u64,
+        pid: u32,
+        cgroup_errno: u16,
+        pidfd: OwnedFd,
+    ) -> Result<(), OwnedFd> {
         let Some(mut command) = self.execs.asked.remove(&request) else { return Err(pidfd) };
+        if cgroup_errno != 0
+            && let Some((group, _)) = command.group.take()
+        {
+            // From here on its session says what is its own.
+            self.remove_exec_group(&group);
+            let error = io::Error::from_raw_os_error(cgroup_errno.into());
+            log::warn!("service={} a command enters its cgroup: {}", command.name, reason(&error));
+        }
         // The keeper keeps the status of those alone that it is told of before their gate opens.
         if let Err(error) = self.kept.put(Kind::Process, command.number, pid, pidfd) {
             self.not_executed_of(&command, &reason(&error));
@@ -320,6 +340,15 @@ impl Manager {
             self.exec_refused(request, libc::EPIPE);
         }
     }
+}
+
+/// Root and ours may, and who has all that the command would have: its user, its groups, and no capability. Nobody is to
+/// gain anything by it, neither by `[access]` nor as another service of the same user. Judged is the very plan that runs:
+/// after a restart that failed what was read last is not what the service has.
+fn may_execute(plan: &ExecPlan, caller: &Caller) -> bool {
+    let Some(has) = &plan.identity else { return caller.is_ours };
+    let gains = has.ambient != 0 || !has.groups.iter().all(|group| caller.groups.contains(group));
+    caller.is_ours || has.uid == caller.uid && !gains
 }
 
 /// Pipes for a command and its client.

@@ -397,7 +397,7 @@ impl Manager {
     fn spawned(&mut self, request: u64, pid: u32, cgroup_errno: u16, pidfd: OwnedFd) {
         let Err(pidfd) = self.probe_spawned(request, pidfd) else { return };
         let Err(pidfd) = self.courier_spawned(request, pidfd) else { return };
-        let Err(pidfd) = self.exec_spawned(request, pid, pidfd) else { return };
+        let Err(pidfd) = self.exec_spawned(request, pid, cgroup_errno, pidfd) else { return };
         let Err(pidfd) = self.lookup_spawned(request, pidfd) else { return };
         // An answer to a manager that has died: its child ends at its gate, unregistered.
         let Some((run, prepared)) = self.starts.asked.remove(&request) else { return };

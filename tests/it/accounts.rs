@@ -66,6 +66,14 @@ impl Account {
         account
     }
 
+    /// Makes it a member of another's group, or no longer one.
+    pub fn joins(&self, other: &Self, joins: bool) {
+        let _alone = alone();
+        let how = if joins { "--add" } else { "--delete" };
+        let done = tool("gpasswd").args([how, &self.name, &other.name]).output().unwrap();
+        assert!(done.status.success(), "gpasswd {how}: {done:?}");
+    }
+
     /// That of this process.
     pub fn own() -> Self {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use super::accounts::Account;
@@ -219,4 +220,73 @@ fn root_nobody_takes_all_places_for_commands() {
     for client in clients {
         client.wait_with_output().unwrap();
     }
+}
+
+#[test]
+fn root_a_restart_that_failed_gives_nobody_a_group_that_was_taken_from_him() {
+    let mut place = Place::new(Who::Root);
+    let group = Account::make();
+    place.account.joins(&group, true);
+    place.write("flag", "ok");
+    let script = format!("grep -q ok {} && exec sleep 1000; exit 3", place.path("flag").display());
+    place.unit(
+        "web",
+        &format!(
+            "command = [\"/bin/sh\", \"-c\", \"{script}\"]\nsettle = \"10ms\"\n[socket.http]\nlisten = \"{}\"\n",
+            place.address()
+        ),
+    );
+    place.run();
+    place.reaches("web", "running");
+    let exec = |groups: &[u32]| {
+        let mut client = place.command_as(place.account.uid, place.account.gid, groups, &place.binary());
+        client.arg("--runtime-dir").arg(place.path("run")).args(["exec", "web", "--", "id", "-G"]);
+        let output = client.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    assert!(exec(&[group.gid]).1.contains(&group.gid.to_string()));
+    assert_eq!(exec(&[]).0, Some(125));
+    // What was read last has no such group, and what runs, and so would a command, has it still.
+    place.account.joins(&group, false);
+    place.write("flag", "bad");
+    let said = place.ask(&["restart", "web"]);
+    assert_ne!(said.code, Some(0), "{said:?}");
+    assert_eq!(place.service("web")["restarts"], 0);
+    let (code, said) = exec(&[]);
+    assert!(code == Some(125) && said.contains("not permitted to `exec`"), "{said}");
+}
+
+#[test]
+fn user_a_client_says_what_it_could_not_do() {
+    let mut place = Place::new(Who::User);
+    place.unit("web", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n");
+    place.run();
+    place.reaches("web", "running");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut client = place.command(&place.binary());
+    client.arg("--runtime-dir").arg(place.path("run")).args(["exec", "web", "--", "echo", "x"]);
+    let output = client.stdin(Stdio::null()).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("writing the command's output: no space left on device"), "{said}");
+    // A call that no supervisor takes is not made.
+    let words = vec!["x"; 5000];
+    let said = place.ask(&[&["exec", "web", "--", "echo"][..], &words].concat());
+    assert!(said.code == Some(125) && said.err.contains("too many arguments for one call"), "{said:?}");
+    // Somebody is there, and hangs up.
+    let there = place.path("there");
+    fs::create_dir(&there).unwrap();
+    let listener = UnixListener::bind(there.join("control")).unwrap();
+    fs::set_permissions(there.join("control"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let rude = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+    });
+    let mut client = place.command(&place.binary());
+    client.arg("--runtime-dir").arg(&there).args(["exec", "web", "--", "true"]);
+    let output = client.stdin(Stdio::null()).output().unwrap();
+    rude.join().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("hung up without an answer") && !said.contains("no supervisor there"), "{said}");
 }

@@ -258,3 +258,34 @@ fn root_a_crowd_of_clients_takes_no_descriptors_from_services_and_from_root() {
         one.wait().unwrap();
     }
 }
+
+#[test]
+fn user_commands_whose_clients_died_with_a_manager_keep_no_place() {
+    let mut place = Place::new(Who::User);
+    place.unit("web", SLEEP);
+    // So few descriptors that there are eight places for commands.
+    place.run_below(&["prlimit", "--nofile=256:256"]);
+    place.reaches("web", "running");
+    let mut clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = place.command(&place.binary());
+            client.arg("--runtime-dir").arg(place.path("run"));
+            client.args(["exec", "web", "--", "sh", "-c", "echo runs; exec sleep 1000"]);
+            let mut client = client.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+            std::io::Read::read_exact(client.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+            client
+        })
+        .collect();
+    let said = place.ask(&["exec", "web", "--", "true"]);
+    assert!(said.err.contains("too many commands run already"), "{said:?}");
+    // None of them comes back.
+    clients.iter().for_each(|client| processes::signal(client.id(), libc::SIGSTOP));
+    place.kill(super::supervisor::Role::Manager);
+    for client in &mut clients {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    wait::until(wait::LONG, "a place", || {
+        (place.ask(&["exec", "web", "--", "true"]).code == Some(0)).then_some(())
+    });
+}

@@ -45,7 +45,9 @@ impl Manager {
             }
             None => {
                 self.bury(&command);
+                // Its client has as long to come back as that of one which runs.
                 (command.ended, command.group) = (Some(exit), None);
+                command.kill_at = Some(self.now.after(GRACE_MS));
                 command.process = command.process.or(pid.map(|pid| (pid, 0)));
                 self.execs.running.insert(number, command);
             }
