@@ -222,7 +222,7 @@ fn show(master: &File, shown: &AtomicU64) {
             }
             Err(error) => {
                 put_back(Own::Done);
-                eprintln!("supervise: {}", super::not_written(&error));
+                crate::cli::trouble::say(&format!("supervise: {}", super::not_written(&error)));
                 std::process::exit(super::OURS.into());
             }
         }
