@@ -60,6 +60,8 @@ pub struct Said {
     pub access: Option<notify::Access>,
     /// What the last probe said of it.
     pub health: Option<Health>,
+    /// Why the last probe did not ask it, where that was not its own fault.
+    pub unasked: Option<String>,
     /// What is wrong with where its processes listen.
     pub wrong: Option<String>,
 }

@@ -19,7 +19,7 @@ use crate::launch::words;
 use crate::plan::{ExecPlan, FIXED_PATH, Passed};
 use crate::policy::service::{Incarnation, Phase};
 use crate::policy::{Event, Mono, Run, ServiceId};
-use crate::sys::errno::reason;
+use crate::sys::errno::{is_shortage, reason};
 use crate::sys::{fds, memfd, process};
 use crate::unit::{self, Gate, Unit};
 use crate::wire::keeper::Kind;
@@ -44,6 +44,9 @@ const LOOK_AGAIN_MS: [u64; 3] = [3_000, 10_000, 30_000];
 
 /// What is said where no connection came to the incarnation that is asked.
 const OTHERS: &str = "only another incarnation of it answers";
+
+/// What is said where the machine or the supervisor was short of what a probe takes.
+const NO_PROBE: &str = "no probe could be started";
 
 /// What the last probe said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,9 +228,7 @@ impl Manager {
         let over: Vec<u64> = over.map(|(request, _)| *request).collect();
         for request in over {
             match self.land(request) {
-                Some(one) if one.what == For::Health => {
-                    self.heed_health(one.service, one.run, false, "the probe did not end in time".to_owned());
-                }
+                Some(one) if one.what == For::Health => self.heed_late(&one),
                 Some(one) if one.what == For::Reload => {
                     let words = "its `reload` command did not end in time".to_owned();
                     self.heed_reload(one.service, one.run, Err(words));
@@ -262,7 +263,7 @@ impl Manager {
                 }
                 Err(error) => {
                     log::warn!("service={} starting a probe: {}", self.name_of(id), reason(&error));
-                    self.came_to_nothing(id, run, what);
+                    self.came_to_nothing(id, run, what, format!("{NO_PROBE}: {}", reason(&error)));
                 }
             }
         }
@@ -272,8 +273,9 @@ impl Manager {
         let connections = match self.connections(id, task) {
             Ok(connections) => connections,
             Err(error) => {
-                // As if the probe itself had not got through.
-                self.heed_probe(id, run, what, Finding::Unhealthy(reason(&error).to_lowercase()));
+                // As if the probe itself had not got through, or had not been able to ask.
+                let words = reason(&error).to_lowercase();
+                self.heed_probe(id, run, what, Finding::without_answer(words, is_shortage(&error)));
                 return Ok(());
             }
         };
@@ -340,7 +342,7 @@ impl Manager {
     /// The zygote has made none.
     pub(super) fn probe_refused(&mut self, request: u64) {
         if let Some(one) = self.land(request) {
-            self.came_to_nothing(one.service, one.run, one.what);
+            self.came_to_nothing(one.service, one.run, one.what, NO_PROBE.to_owned());
         }
     }
 
@@ -353,11 +355,12 @@ impl Manager {
         }
     }
 
-    fn came_to_nothing(&mut self, id: ServiceId, run: Run, what: For) {
+    /// Nobody was asked anything. That is our own want, and says nothing of the service.
+    fn came_to_nothing(&mut self, id: ServiceId, run: Run, what: For, words: String) {
         match what {
             For::Ready => drop(self.probes.again.insert(run, self.now.after(AGAIN_MS))),
             For::Look => drop(self.probes.looks.insert(run, self.now.after(AGAIN_MS))),
-            For::Health => self.heed_health(id, run, false, "no probe could be started".to_owned()),
+            For::Health => self.heed_unasked(id, run, words),
             For::Reload => {
                 self.heed_reload(id, run, Err("its `reload` command could not be started".to_owned()));
             }
@@ -434,8 +437,9 @@ impl Manager {
         }
         // It has ended without saying all.
         if let Some(one) = self.land(request) {
-            log::warn!("service={} {}", self.name_of(one.service), self.words_of_probe(&one));
-            self.came_to_nothing(one.service, one.run, one.what);
+            let words = self.words_of_probe(&one);
+            log::warn!("service={} {words}", self.name_of(one.service));
+            self.came_to_nothing(one.service, one.run, one.what, words);
         }
         self.pump_probes();
     }
@@ -458,8 +462,11 @@ impl Manager {
         // One that asks again and again goes on.
         let goes_on = what == For::Ready && one.until.is_none();
         match finding {
-            Finding::Unhealthy(words) if goes_on => return self.note_health(run, false, words),
+            Finding::Unhealthy(words) | Finding::Silent(words) if goes_on => {
+                return self.note_health(run, false, words);
+            }
             Finding::Others if goes_on => return self.note_others(run),
+            Finding::Unasked(words) if goes_on => return self.note_unasked(run, words),
             _ => {}
         }
         drop(self.land(request));
@@ -473,7 +480,7 @@ impl Manager {
                 self.note_health(run, true, words);
                 self.is_ready(id, run);
             }
-            (For::Ready, Finding::Unhealthy(words)) => {
+            (For::Ready, Finding::Unhealthy(words) | Finding::Silent(words)) => {
                 self.note_health(run, false, words);
                 self.probes.again.insert(run, self.now.after(AGAIN_MS));
             }
@@ -481,21 +488,29 @@ impl Manager {
                 self.note_others(run);
                 self.probes.again.insert(run, self.now.after(AGAIN_MS));
             }
+            (For::Ready, Finding::Unasked(words)) => {
+                self.note_unasked(run, words);
+                self.probes.again.insert(run, self.now.after(AGAIN_MS));
+            }
+            (For::Health, Finding::Unasked(words)) => self.heed_unasked(id, run, words),
             (For::Health, Finding::Others) => {
                 self.note_others(run);
                 self.feed(id, Event::Unasked(run));
                 self.run_events();
             }
-            (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, true, words),
-            (For::Health, Finding::Unhealthy(words)) => self.heed_health(id, run, false, words),
+            (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, Event::Healthy(run), words),
+            (For::Health, Finding::Unhealthy(words)) => {
+                self.heed_health(id, run, Event::Unhealthy(run), words)
+            }
+            (For::Health, Finding::Silent(words)) => self.heed_health(id, run, Event::Unanswered(run), words),
             (For::Look, Finding::Seen { held, waits, other }) => self.judge(id, run, held, waits, other),
             (For::Reload, Finding::Healthy(_)) => self.heed_reload(id, run, Ok(())),
-            (For::Reload, Finding::Unhealthy(words)) => {
+            (For::Reload, Finding::Unhealthy(words) | Finding::Unasked(words)) => {
                 self.heed_reload(id, run, Err(format!("its `reload` command: {words}")));
             }
             // Nothing that it was sent for.
             (what @ (For::Ready | For::Health | For::Look | For::Reload), _) => {
-                self.came_to_nothing(id, run, what)
+                self.came_to_nothing(id, run, what, "its probe said something else".to_owned())
             }
         }
     }
@@ -508,10 +523,27 @@ impl Manager {
         self.run_events();
     }
 
-    fn heed_health(&mut self, id: ServiceId, run: Run, healthy: bool, words: String) {
-        self.note_health(run, healthy, words);
-        self.feed(id, if healthy { Event::Healthy(run) } else { Event::Unhealthy(run) });
+    fn heed_health(&mut self, id: ServiceId, run: Run, found: Event, words: String) {
+        self.note_health(run, matches!(found, Event::Healthy(_)), words);
+        self.feed(id, found);
         self.run_events();
+    }
+
+    /// It was not asked. It is again when the next look is due, as after an answer.
+    fn heed_unasked(&mut self, id: ServiceId, run: Run, words: String) {
+        self.note_unasked(run, words);
+        self.feed(id, Event::Unasked(run));
+        self.run_events();
+    }
+
+    /// A probe of its health did not end in time. Whether that is the service's doing depends on whether it ran.
+    fn heed_late(&mut self, one: &Flying) {
+        if one.pidfd.is_some() && matches!(launches::read(one.report.as_fd()), Told::Executed) {
+            let words = "the probe did not end in time".to_owned();
+            self.heed_health(one.service, one.run, Event::Unanswered(one.run), words);
+        } else {
+            self.heed_unasked(one.service, one.run, "the probe did not begin in time".to_owned());
+        }
     }
 
     fn heed_reload(&mut self, id: ServiceId, run: Run, done: Result<(), String>) {
@@ -527,7 +559,15 @@ impl Manager {
     }
 
     fn note_health(&mut self, run: Run, healthy: bool, words: String) {
-        self.change_said(run, |said| said.health = Some(Health { healthy, words }));
+        self.change_said(run, |said| {
+            said.health = Some(Health { healthy, words });
+            said.unasked = None;
+        });
+    }
+
+    /// What was found of it before is not known to be otherwise now, and stays.
+    fn note_unasked(&mut self, run: Run, words: String) {
+        self.change_said(run, |said| said.unasked = Some(words));
     }
 
     /// It could not be asked. What it has said itself says more than that, and stays.

@@ -71,9 +71,11 @@ impl Manager {
             }
             End::NotReady => self.unready_words(id, which.run),
             End::Unhealthy => {
-                let said = self.notices.of_last(id, which.run).and_then(|said| said.health.as_ref());
-                let said = said.map_or_else(String::new, |health| format!(": {}", health.words));
-                format!("not healthy{said}")
+                let said = self.notices.of_last(id, which.run);
+                let health = said.and_then(|said| said.health.as_ref()).map(|health| &health.words);
+                let words = health.or_else(|| said.and_then(|said| said.unasked.as_ref()));
+                let words = words.map_or_else(String::new, |words| format!(": {words}"));
+                format!("not healthy{words}")
             }
             End::Watchdog => {
                 let within = self.unit_of(id).and_then(|unit| unit.service.watchdog_ms);
@@ -95,7 +97,10 @@ impl Manager {
             Gate::Listens => "none of its processes waits for connections".to_owned(),
             Gate::Health => match said.and_then(|said| said.health.as_ref()) {
                 Some(health) => format!("not healthy: {}", health.words),
-                None => "no probe found it healthy".to_owned(),
+                None => said.and_then(|said| said.unasked.as_ref()).map_or_else(
+                    || "no probe found it healthy".to_owned(),
+                    |words| format!("it was not asked: {words}"),
+                ),
             },
             Gate::Success | Gate::Started => return format!("not ready within {within}"),
         };
@@ -148,6 +153,9 @@ impl Manager {
         let health = said.and_then(|said| said.health.as_ref());
         if let Some(health) = health.filter(|health| !health.healthy) {
             problems.push(format!("not healthy: {}", health.words));
+        }
+        if let Some(words) = said.and_then(|said| said.unasked.as_ref()) {
+            problems.push(format!("it was not asked how it is: {words}; that counts for nothing"));
         }
         let gate = self.gate_text(id, service);
         let (memory_bytes, cpu_seconds) = self.usage(service);
@@ -324,6 +332,7 @@ impl Manager {
             | Event::Watched(..)
             | Event::Healthy(_)
             | Event::Unhealthy(_)
+            | Event::Unanswered(_)
             | Event::Unasked(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)

@@ -141,7 +141,10 @@ pub enum Event {
     Healthy(Run),
     /// A probe found that it does not.
     Unhealthy(Run),
-    /// A probe did not get through to it: another that shares its sockets took the connection.
+    /// A probe had no answer from it.
+    Unanswered(Run),
+    /// A probe did not get through to it, for want of something of ours or because another that shares its
+    /// sockets took the connection.
     Unasked(Run),
     /// It has read its configuration anew.
     Reloaded(Run),

@@ -104,8 +104,7 @@ impl Service {
             }
             Event::Cloned(run) => self.with(run, |one| one.cloned(step)),
             Event::NotCloned(run, end) => {
-                let cloning = self.find(run).is_some_and(|(_, _, one)| matches!(one.phase, Phase::Cloning));
-                if cloning {
+                if self.find(run).is_some_and(|(_, _, one)| matches!(one.phase, Phase::Cloning)) {
                     self.ended(run, end, step);
                 }
             }
@@ -120,6 +119,7 @@ impl Service {
             Event::Watched(run, ms) => self.with(run, |one| one.watched(ms, step)),
             Event::Healthy(run) => self.with(run, |one| one.looked_at(Some(true), step)),
             Event::Unhealthy(run) => self.with(run, |one| one.looked_at(Some(false), step)),
+            Event::Unanswered(run) => self.with(run, |one| one.unanswered(step)),
             Event::Unasked(run) => self.with(run, |one| one.looked_at(None, step)),
             Event::Reloaded(run) => self.with(run, |one| one.reload_until = None),
             Event::NotReloaded(run) => {

@@ -101,6 +101,13 @@ impl Incarnation {
         }
     }
 
+    /// A probe had no answer from it. Clients would wait for that too, but for a rehearsal nobody waits: it has until
+    /// `start-timeout`.
+    pub(super) fn unanswered(&mut self, step: &mut Step<'_>) {
+        let found = if self.rehearsal { None } else { Some(false) };
+        self.looked_at(found, step);
+    }
+
     /// Whether so many probes found it ill that it is to be replaced.
     pub(super) fn is_ill(&self, step: &Step<'_>) -> bool {
         step.spec.health.is_some_and(|health| self.ill >= health.failures)

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{is_alone, pause, readable, see};
-use crate::sys::errno::reason;
+use crate::sys::errno::{is_shortage, reason};
 use crate::sys::{clock, fds, sockets};
 use crate::wire::probe::{Ask, At, Finding};
 
@@ -175,9 +175,9 @@ pub fn health(at: &At, ask: &Ask, only: Option<u32>, timeout_ms: u64) -> Finding
                 if error.kind() == ErrorKind::WouldBlock && left > AGAIN_MS && pause(AGAIN_MS) {
                     continue; // its queue is full
                 }
-                return Finding::Unhealthy(late());
+                return Finding::Silent(late());
             }
-            Err(error) => return Finding::Unhealthy(reason(&error).to_lowercase()),
+            Err(error) => return not_answered(&error),
         };
         if let Some(main) = only {
             let accepted = match &stream {
@@ -189,17 +189,22 @@ pub fn health(at: &At, ask: &Ask, only: Option<u32>, timeout_ms: u64) -> Finding
                 // Another incarnation took it.
                 Some(false) if clock::monotonic_ms() < until => continue,
                 Some(false) => return Finding::Others,
-                None => return Finding::Unhealthy(late()),
+                None => return Finding::Silent(late()),
             }
         }
         return match answer(&mut stream, ask, until) {
             Ok(found) => found,
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                Finding::Unhealthy(late())
+                Finding::Silent(late())
             }
-            Err(error) => Finding::Unhealthy(reason(&error).to_lowercase()),
+            Err(error) => not_answered(&error),
         };
     }
+}
+
+/// What an error on the way to an answer says of whoever was asked.
+fn not_answered(error: &std::io::Error) -> Finding {
+    Finding::without_answer(reason(error).to_lowercase(), is_shortage(error))
 }
 
 fn answer(stream: &mut Stream, ask: &Ask, until: u64) -> std::io::Result<Finding> {
@@ -218,7 +223,7 @@ fn answer(stream: &mut Stream, ask: &Ask, until: u64) -> std::io::Result<Finding
         }
         match stream.receive(bytes.get_mut(have..).unwrap_or_default())? {
             0 if have == 0 => {
-                return Ok(Finding::Unhealthy("it closed the connection without an answer".to_owned()));
+                return Ok(Finding::Silent("it closed the connection without an answer".to_owned()));
             }
             0 => break,
             count => have += count,
@@ -261,6 +266,13 @@ mod tests {
         ] {
             assert_eq!(judged(text.as_bytes()), words, "{text}");
         }
+    }
+
+    #[test]
+    fn what_we_are_short_of_is_not_its_answer() {
+        let of = |errno| not_answered(&std::io::Error::from_raw_os_error(errno));
+        assert_eq!(of(libc::EMFILE), Finding::Unasked("too many open files".into()));
+        assert_eq!(of(libc::ECONNREFUSED), Finding::Silent("connection refused".into()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::ask::duration;
 use super::{is_alone, readable};
-use crate::sys::errno::reason;
+use crate::sys::errno::{EAGAIN, is_shortage, reason};
 use crate::sys::{clock, fds, process};
 use crate::wire::probe::Finding;
 
@@ -24,7 +24,7 @@ pub fn health(argv: &[String], timeout_ms: u64) -> Finding {
     command.args(arguments).stdin(Stdio::null()).process_group(0);
     let (mut output, ours) = match std::io::pipe() {
         Ok(pipe) => pipe,
-        Err(error) => return Finding::Unhealthy(reason(&error)),
+        Err(error) => return Finding::Unasked(reason(&error)),
     };
     let theirs = ours.try_clone().map(Stdio::from);
     command.stderr(ours);
@@ -33,7 +33,12 @@ pub fn health(argv: &[String], timeout_ms: u64) -> Finding {
     }
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return Finding::Unhealthy(format!("executing `{program}`: {}", reason(&error))),
+        Err(error) => {
+            let words = format!("executing `{program}`: {}", reason(&error));
+            // No process now: `nproc` of its user, or `pids.max`.
+            let ours = is_shortage(&error) || error.raw_os_error() == Some(EAGAIN);
+            return if ours { Finding::Unasked(words) } else { Finding::Unhealthy(words) };
+        }
     };
     drop(command); // with its ends of the pipe
     let mut tail = Vec::new();

@@ -71,7 +71,7 @@ fn until_healthy(again_ms: Option<u64>, mut ask: impl FnMut() -> Finding) -> Opt
     loop {
         let found = ask();
         match again_ms {
-            Some(again_ms) if matches!(found, Finding::Unhealthy(_) | Finding::Others) => {
+            Some(again_ms) if !matches!(found, Finding::Healthy(_)) => {
                 if said.as_ref() != Some(&found) && !say(&found) {
                     return None;
                 }

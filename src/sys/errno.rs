@@ -1,4 +1,4 @@
-//! ROOT. Error numbers and their words. Never an opinion about one.
+//! ROOT. Error numbers, their words, and whose want they tell of. Never more of an opinion about one.
 
 pub use libc::{
     E2BIG, EACCES, EAGAIN, EBADF, EBADMSG, EBUSY, EDQUOT, EINVAL, EIO, EMFILE, EMSGSIZE, ENOBUFS, ENODEV,
@@ -29,9 +29,26 @@ pub fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), words)
 }
 
+/// Whether it tells of what this process or the machine is short of, and so of nothing that was asked.
+pub fn is_shortage(error: &io::Error) -> bool {
+    const SHORT: [i32; 5] = [EMFILE, libc::ENFILE, ENOMEM, ENOBUFS, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|errno| SHORT.contains(&errno))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_does_is_no_shortage_of_ours() {
+        for errno in [EMFILE, libc::ENFILE, ENOMEM, ENOBUFS, libc::EADDRNOTAVAIL] {
+            assert!(is_shortage(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [libc::ECONNREFUSED, libc::ECONNRESET, EAGAIN, ETIMEDOUT, ENOENT, EACCES] {
+            assert!(!is_shortage(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        assert!(!is_shortage(&io::Error::other("another can write its directory")));
+    }
 
     #[test]
     fn words_are_lower_case_and_abbreviations_stay() {

@@ -121,8 +121,12 @@ pub enum Finding {
     Healthy(String),
     /// It is not, in words.
     Unhealthy(String),
+    /// It gave no answer, in words.
+    Silent(String),
     /// It could not be asked: every connection went to another incarnation.
     Others,
+    /// It was not asked, for want of something that is not its own; in words.
+    Unasked(String),
     /// Who listens where.
     Seen {
         /// Whether anybody of the tree holds one of the sockets.
@@ -135,6 +139,11 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// There was no answer: for want of something of `ours`, or it gave none.
+    pub const fn without_answer(words: String, ours: bool) -> Self {
+        if ours { Self::Unasked(words) } else { Self::Silent(words) }
+    }
+
     /// As a line.
     pub fn encode(&self) -> String {
         let plain = |text: &str| {
@@ -150,6 +159,8 @@ impl Finding {
             Self::Healthy(words) => format!("healthy {}\n", plain(words)),
             Self::Others => "others\n".to_owned(),
             Self::Unhealthy(words) => format!("unhealthy {}\n", plain(words)),
+            Self::Silent(words) => format!("silent {}\n", plain(words)),
+            Self::Unasked(words) => format!("unasked {}\n", plain(words)),
             Self::Seen { held, waits, other } => {
                 let other =
                     other.as_ref().map(|(pid, at)| format!(" {pid} {}", plain(at))).unwrap_or_default();
@@ -167,6 +178,8 @@ impl Finding {
             "others" if text.is_empty() => Some(Self::Others),
             "healthy" => Some(Self::Healthy(text.to_owned())),
             "unhealthy" => Some(Self::Unhealthy(text.to_owned())),
+            "silent" => Some(Self::Silent(text.to_owned())),
+            "unasked" => Some(Self::Unasked(text.to_owned())),
             "seen" => {
                 let mut words = text.splitn(4, ' ');
                 let (held, waits) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -194,6 +207,8 @@ mod tests {
             Finding::Others,
             Finding::Healthy("answered 200".into()),
             Finding::Unhealthy(String::new()),
+            Finding::Silent("no answer within 5s".into()),
+            Finding::Unasked("too many open files".into()),
             Finding::Seen { held: true, waits: false, other: None },
             Finding::Seen { held: false, waits: true, other },
         ] {

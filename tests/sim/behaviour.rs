@@ -40,7 +40,7 @@ pub struct Behaviour {
     pub fails: Option<End>,
     /// Milliseconds in the command until it says that it is ready; None: it never does.
     pub ready_ms: Option<u64>,
-    /// Milliseconds in the command until probes find it healthy.
+    /// Milliseconds in the command until it answers probes.
     pub healthy_ms: u64,
     /// Milliseconds in the command until they get through to it.
     pub heard_ms: u64,

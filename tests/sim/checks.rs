@@ -79,6 +79,7 @@ impl Sim {
             | Event::Watched(..)
             | Event::Healthy(_)
             | Event::Unhealthy(_)
+            | Event::Unanswered(_)
             | Event::Unasked(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
@@ -221,6 +222,10 @@ impl Sim {
         others.map(|(other, _)| *other).filter(|other| place(other) == ours).collect()
     }
 
+    fn is_rehearsal(&self, run: Run) -> bool {
+        self.oracle.made.get(&run).is_some_and(|made| made.rehearsal)
+    }
+
     /// What may be beside an incarnation that begins: what it is to replace, or what another has replaced.
     fn check_beside(&self, id: ServiceId, run: Run) -> Ran {
         let Some(service) = self.service(id) else { return wrong("a service is lost") };
@@ -234,8 +239,8 @@ impl Sim {
             match (role, is) {
                 (Role::Next, Some(Role::Current | Role::Draining))
                 | (Role::Current, Some(Role::Draining)) => {}
-                // Its successor was asked for before it had begun.
-                (Role::Current, Some(Role::Next)) if run < other => {}
+                // Its successor was asked for before it had begun, or is none.
+                (Role::Current, Some(Role::Next)) if run < other || self.is_rehearsal(other) => {}
                 _ => return wrong(format!("{run:?} beside {other:?}, which is {is:?}")),
             }
         }

@@ -59,6 +59,17 @@ impl Process {
     }
 }
 
+/// What a probe finds.
+#[derive(Clone, Copy, Debug)]
+pub enum Finding {
+    Well,
+    Ill,
+    /// There was no answer.
+    Silent,
+    /// It did not get through.
+    Unheard,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Happening {
     CloneOver(Run),
@@ -105,8 +116,8 @@ pub struct Kernel {
     requests: BTreeMap<Run, Request>,
     /// The zygote's reports that nobody has read.
     pub reports: Vec<Report>,
-    /// What probes found, for the manager that lives now; None where they did not get through.
-    pub findings: Vec<(Run, Option<bool>)>,
+    /// What probes found, for the manager that lives now.
+    pub findings: Vec<(Run, Finding)>,
     /// The zygote has ended and the manager does not know yet.
     pub zygote_ended: bool,
     /// Every incarnation that was ever asked for.
@@ -185,9 +196,7 @@ impl Kernel {
             Happening::SignOver(run) => self.sign_over(run),
             Happening::ProbeOver(run, epoch) => {
                 if epoch == self.epoch {
-                    let unheard = self.behaviour(run).is_some_and(|one| self.age(run) < one.heard_ms);
-                    let found = (!unheard).then(|| self.is_healthy(run));
-                    self.findings.push((run, found));
+                    self.findings.push((run, self.found(run)));
                 }
             }
             Happening::AbortOver(run) => {
@@ -228,11 +237,20 @@ impl Kernel {
     }
 
     /// What a probe finds.
-    pub fn is_healthy(&self, run: Run) -> bool {
-        let Some(behaviour) = self.behaviour(run) else { return false };
+    fn found(&self, run: Run) -> Finding {
+        let Some(behaviour) = self.behaviour(run) else { return Finding::Silent };
         let age = self.age(run);
-        let ill = behaviour.ill_ms.is_some_and(|ms| age >= ms);
-        self.place(run) == Some(Place::Executing) && age >= behaviour.healthy_ms && !ill
+        if age < behaviour.heard_ms {
+            Finding::Unheard
+        } else if self.place(run) != Some(Place::Executing) {
+            Finding::Silent
+        } else if behaviour.ill_ms.is_some_and(|ms| age >= ms) {
+            Finding::Ill
+        } else if age < behaviour.healthy_ms {
+            Finding::Silent
+        } else {
+            Finding::Well
+        }
     }
 
     /// A probe, for the manager that lives now.

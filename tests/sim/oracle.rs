@@ -52,6 +52,7 @@ impl Sim {
             | Event::Trigger(_)
             | Event::Watched(..)
             | Event::Unhealthy(_)
+            | Event::Unanswered(_)
             | Event::Unasked(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)

@@ -8,7 +8,7 @@ use supervise::policy::service::{Incarnation, Kind, Service};
 use supervise::policy::world::World;
 use supervise::policy::{Action, End, Event, Exit, Run, ServiceId};
 
-use super::kernel::Place;
+use super::kernel::{Finding, Place};
 use super::sim::{Made, Manager, Ran, Sim, Stop, wrong};
 
 /// The far end is gone, as write(2) puts it.
@@ -203,12 +203,13 @@ impl Sim {
                 process.signs = 0;
             }
         }
-        for (run, healthy) in std::mem::take(&mut self.kernel.findings) {
+        for (run, found) in std::mem::take(&mut self.kernel.findings) {
             let Some(id) = self.store.processes.get(&run).copied() else { continue };
-            let event = match healthy {
-                Some(true) => Event::Healthy(run),
-                Some(false) => Event::Unhealthy(run),
-                None => Event::Unasked(run),
+            let event = match found {
+                Finding::Well => Event::Healthy(run),
+                Finding::Ill => Event::Unhealthy(run),
+                Finding::Silent => Event::Unanswered(run),
+                Finding::Unheard => Event::Unasked(run),
             };
             self.feed(id, event)?;
         }
@@ -424,6 +425,7 @@ impl Sim {
                 | Event::Watched(..)
                 | Event::Healthy(_)
                 | Event::Unhealthy(_)
+                | Event::Unanswered(_)
                 | Event::Unasked(_)
                 | Event::Reloaded(_)
                 | Event::NotReloaded(_)

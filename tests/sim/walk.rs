@@ -160,6 +160,7 @@ impl Walk {
             Event::Watched(run, 5_000),
             Event::Healthy(run),
             Event::Unhealthy(run),
+            Event::Unanswered(run),
             Event::Unasked(run),
             Event::Reloaded(run),
             Event::NotReloaded(run),
