@@ -62,6 +62,7 @@ impl Manager {
             | Event::Trigger(_)
             | Event::Watched(..)
             | Event::Unhealthy(_)
+            | Event::Unanswered(_)
             | Event::Unasked(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)

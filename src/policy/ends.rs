@@ -92,7 +92,7 @@ impl Service {
         }
         self.fail_waiting(end, one.generation, step);
         let Some(instance) = self.instances.get_mut(index) else { return };
-        if instance.next.is_some() {
+        if instance.next.as_ref().is_some_and(|next| !next.rehearsal) {
             instance.lie_down(Rest::Waiting, step.now); // its successor is on its way already
             return;
         }

@@ -6,14 +6,15 @@
 //! With `stop-first` the old one ends before. One instance at a time is replaced: the first that is not there yet.
 //!
 //! A roll that is to be rehearsed begins with that, in the place of the first next one. It is beside the current one as
-//! that would be, so there are never more than two; nobody is served by it, so it is never promoted, and where nobody
-//! is served any longer it makes way: whoever waits then waits for one start, not for two.
+//! that would be, so there are never more than two; nobody is served by it, so it is never promoted and is nobody's
+//! successor. Where the current one ends meanwhile, the old generation is started again as after any crash, for that
+//! is the one that has proven itself, and the rehearsal goes on beside it.
 //!
 //! While a *roll* goes on the old generation is the good one: any end of an incarnation of the new one gives it
 //! up, and what has moved goes back through the same gate.
 
 use super::service::Step;
-use super::state::{Goal, Incarnation, Instance, Phase, Rest, Role, Service, Strategy};
+use super::state::{Goal, Incarnation, Instance, Phase, Rest, Role, Roll, Service, Strategy};
 use super::{Action, End, Run};
 
 impl Service {
@@ -123,9 +124,17 @@ impl Service {
         if self.tend_next(index, step) {
             return;
         }
+        let rehearses = rolling.is_some_and(|roll| self.is_due_to_rehearse(roll, step));
         let Some(instance) = self.instances.get_mut(index) else { return };
         let Some(current) = &mut instance.current else {
-            self.fill(index, rolling.map(|roll| roll.to), others_next, step);
+            // What is rehearsed beside it comes later, if it comes, and is not waited for.
+            let waits = matches!(instance.rest, Rest::Stopped | Rest::Waiting);
+            let comes = rolling.filter(|_| instance.next.is_none() && !(rehearses && waits));
+            self.fill(index, comes.map(|roll| roll.to), others_next, step);
+            let filled = self.instances.get(index).is_some_and(|instance| instance.current.is_some());
+            if rehearses && filled {
+                self.advance_one(index, its_turn, step); // and the rehearsal begins beside it
+            }
             return;
         };
         let wanted = rolling.map_or(generation, |roll| roll.to);
@@ -135,8 +144,8 @@ impl Service {
             return;
         }
         if !outdated {
-            // In a roll its turn comes anyway.
-            if roll_to.is_none() && current.is_ill(step) {
+            // In a roll its turn comes anyway, and one in its gate has until `start-timeout`.
+            if roll_to.is_none() && current.is_proven() && current.is_ill(step) {
                 self.replace_ill(index, others_next, step);
             }
             return;
@@ -152,24 +161,21 @@ impl Service {
         }
     }
 
-    /// Looks whether the next one of an instance is still wanted. True where there is one to wait for.
+    /// Looks whether the next one of an instance is still wanted. True where there is one to wait for: who lacks a
+    /// current one does not wait for a rehearsal.
     fn tend_next(&mut self, index: usize, step: &mut Step<'_>) -> bool {
-        let (wanted, serving) = (self.roll.map_or(self.generation, |roll| roll.to), self.is_serving());
+        let wanted = self.roll.map_or(self.generation, |roll| roll.to);
         // Where nobody else serves, and there is nothing good to go back to, it has until `start-timeout`.
         let rolling = self.roll.is_some();
         let Some(instance) = self.instances.get_mut(index) else { return false };
         let Some(next) = &mut instance.next else { return false };
-        let in_vain = next.rehearsal && !serving;
-        if !next.dismissed && (in_vain || next.generation != wanted) {
+        let rehearsal = next.rehearsal;
+        if !next.dismissed && next.generation != wanted {
             next.dismiss(step);
         } else if next.is_ill(step) && !next.is_ending() && (rolling || instance.current.is_some()) {
             next.end_of_illness(step);
         }
-        if !in_vain || instance.current.is_some() || instance.draining.is_some() {
-            return true;
-        }
-        instance.draining = instance.next.take(); // what takes its place does not wait for its end
-        false
+        !rehearsal || instance.current.is_some()
     }
 
     /// Probes have found it ill. What takes its place is of the same generation.
@@ -193,6 +199,7 @@ impl Service {
         let generation = rolling.unwrap_or(self.generation);
         let unprepared = self.prepared_of(generation) < step.spec.before;
         let gave_up = self.instances.first().is_some_and(Instance::has_given_up);
+        let rehearses = self.roll.is_some_and(|roll| self.is_due_to_rehearse(roll, step));
         let Some(instance) = self.instances.get_mut(index) else { return };
         match instance.rest {
             Rest::Stopped | Rest::Waiting => {}
@@ -200,7 +207,8 @@ impl Service {
             Rest::BackingOff { .. } | Rest::Done | Rest::Failed if rolling.is_some() => {}
             Rest::BackingOff { .. } | Rest::Done | Rest::Failed => return,
         }
-        if !matches!(instance.rest, Rest::Waiting) {
+        // The old generation is back when its time has come, whatever is rehearsed beside it.
+        if !matches!(instance.rest, Rest::Waiting) && !rehearses {
             instance.lie_down(Rest::Waiting, step.now);
         }
         if instance.retry_at.is_some() {
@@ -241,6 +249,11 @@ impl Service {
         *instance.place(role) =
             Some(Incarnation { start, rehearsal, ..Incarnation::new(run, generation, before, step.now) });
         step.out.push(Action::Spawn(run));
+    }
+
+    /// Whether the next that comes of a roll is its rehearsal.
+    fn is_due_to_rehearse(&self, roll: Roll, step: &Step<'_>) -> bool {
+        step.spec.rehearse && !roll.rehearsed && roll.prepared >= step.spec.before && self.is_serving()
     }
 
     /// Whether what comes now is the rehearsal of its generation. Without anybody who serves there is none, and none

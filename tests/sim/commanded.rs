@@ -46,7 +46,12 @@ pub fn rehearsing() -> Vec<Life> {
         rehearsed(life("a rehearsal that is slow to go", &[GOOD, stays, GOOD], &[ms, RESTART, ms], up(0))),
         later(rehearsed(life("a deaf rehearsal", &[GOOD, deaf, GOOD], &[ms, RESTART, ms, ms], up(0)))),
         rehearsed(life("the old one ends meanwhile", &[dies, slow, GOOD], &[ms, RESTART, ms, ms], up(0))),
-        rehearsed(life("and the new one is bad", &[dies, slow, bad, GOOD], &[ms, RESTART, ms, ms], up(1))),
+        rehearsed(life(
+            "and the new one is bad",
+            &[dies, slow, GOOD, bad, GOOD],
+            &[ms, RESTART, ms, ms],
+            up(1),
+        )),
         rehearsed(life("two restarts at once", good, &[ms, RESTART, RESTART, ms], up(0))),
         rehearsed(life("another restart", &[GOOD, slow, GOOD], &[ms, RESTART, soon, RESTART, ms], up(0))),
         rehearsed(life("a stop meanwhile", &[GOOD, slow], &[ms, RESTART, soon, STOP, ms], DOWN)),

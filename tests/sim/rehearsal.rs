@@ -1,7 +1,8 @@
 //! PURE. What a rehearsal may do and what it may not, asked after every event; and what comes of restarts with one.
 //! Never knows how policy decides.
 
-use supervise::policy::service::{Health, Readiness, Role, Service, Spec, Strategy};
+use supervise::policy::backoff::{Backoff, Policy};
+use supervise::policy::service::{Goal, Health, Readiness, Rest, Role, Service, Spec, Strategy};
 use supervise::policy::{End, Exit, Outcome, Run, ServiceId};
 
 use super::behaviour::{Behaviour, Commands, GOOD, LOOKED_AT, PLAIN, STEP_FAILED};
@@ -35,15 +36,19 @@ impl Sim {
             }
             match role {
                 Role::Current => return wrong(format!("{:?} serves, and has no socket to do so", one.run)),
-                Role::Draining if !one.dismissed => {
-                    return wrong(format!("{:?} has never served, and drains", one.run));
-                }
-                Role::Draining => {}
-                // A service that goes down waits for others, and nothing of it changes meanwhile.
-                Role::Next if !one.is_ending() && !Self::serves(service) && !service.waits => {
-                    return wrong(format!("{:?} is rehearsed while clients wait", one.run));
-                }
+                Role::Draining => return wrong(format!("{:?} has never served, and drains", one.run)),
                 Role::Next => {}
+            }
+        }
+        // A service that goes down waits for others, and nothing of it changes meanwhile.
+        let goes_on = service.goal == Goal::Up && !service.waits && !self.store.closing;
+        for instance in service.instances.iter().filter(|_| goes_on) {
+            let rehearsal = instance.next.as_ref().filter(|next| next.rehearsal);
+            if let Some(one) = rehearsal
+                && instance.current.is_none()
+                && instance.rest == Rest::Waiting
+            {
+                return wrong(format!("clients wait for {:?}, which is a rehearsal", one.run));
             }
         }
         let rehearsals = service.incarnations().filter(|(_, _, one)| one.rehearsal && !one.is_ending());
@@ -197,6 +202,14 @@ fn what_is_bad_in_its_rehearsal_never_comes() {
 }
 
 #[test]
+fn in_a_rehearsal_it_may_take_its_time_to_the_first_answer() {
+    let late = Behaviour { healthy_ms: 20_000, ..GOOD };
+    let came = came(REHEARSING, &[GOOD, late, GOOD], &[RESTART, Do::Pass(25_000)]);
+    assert_eq!((came.serves, came.outcomes), (Some((2, Run(3))), vec![DONE]));
+    assert_eq!(came.rehearsals, [false, true, false]);
+}
+
+#[test]
 fn one_that_probes_did_not_get_through_to_is_not_ill() {
     let behind = Behaviour { heard_ms: 5_000, ..GOOD };
     let came = came(REHEARSING, &[GOOD, GOOD, behind], &[RESTART, Do::Pass(9_000)]);
@@ -222,42 +235,55 @@ fn a_rehearsal_that_does_not_end_is_killed_soon() {
 }
 
 #[test]
-fn nobody_waits_for_a_rehearsal_when_nobody_serves() {
-    let acts = || [RESTART, Do::Pass(500), Do::Murder(1), Do::Pass(9_000)];
-    // The real one begins at once, beside what is left of its rehearsal.
-    let stays = Behaviour { term_ms: Some(3_000), ..SLOW };
-    let good = came(REHEARSING, &[GOOD, stays, GOOD], &acts());
-    let rehearsals = vec![false, true, false];
-    let serves = Some((2, Run(3)));
-    assert_eq!(good, Came { serves, outcomes: vec![DONE], rehearsals, starts: 2, failures: 0 });
-    // Where it is bad the old generation is back.
-    let bad = came(REHEARSING, &[GOOD, stays, BAD, GOOD], &acts());
-    assert_eq!((bad.serves, bad.outcomes), (Some((1, Run(4))), vec![ended(End::Unhealthy)]));
-    // Where it has just ended by itself, the same.
-    let drains = came(
-        REHEARSING,
-        &[GOOD, Behaviour { term_ms: Some(3_000), ..GOOD }, GOOD],
-        &[RESTART, Do::Pass(100), Do::Murder(1), Do::Pass(1_500)],
-    );
-    assert_eq!((drains.serves, drains.outcomes), (Some((2, Run(3))), vec![DONE]));
+fn where_the_old_one_falls_it_is_the_old_generation_that_comes_back() {
+    let fall = |lives: &[Behaviour], ms| {
+        came(REHEARSING, lives, &[RESTART, Do::Pass(500), Do::Murder(1), Do::Pass(ms)])
+    };
+    // The rehearsal hangs, and nobody waits for it.
+    let silent = Behaviour { ready_ms: None, ..GOOD };
+    let hangs = fall(&[GOOD, silent, GOOD], 2_000);
+    assert_eq!((hangs.serves, hangs.outcomes), (Some((1, Run(3))), vec![None]));
+    assert_eq!(hangs.rehearsals, [false, true, false]);
+    // When it has been found good the real one comes.
+    let good = fall(&[GOOD, SLOW, GOOD], 9_000);
+    let serves = Some((2, Run(4)));
+    let rehearsals = vec![false, true, false, false];
+    assert_eq!(good, Came { serves, outcomes: vec![DONE], rehearsals, starts: 3, failures: 0 });
+    // Where it is bad the old one goes on.
+    let bad = fall(&[GOOD, Behaviour { ill_ms: Some(0), ..SLOW }, GOOD], 9_000);
+    let (serves, outcomes) = (Some((1, Run(3))), vec![ended(End::Unhealthy)]);
+    assert_eq!(bad, Came { serves, outcomes, rehearsals: vec![false, true, false], starts: 2, failures: 1 });
+    // Neither does anybody wait until one that was good has ended.
+    let stays = Behaviour { term_ms: Some(3_000), ..GOOD };
+    let drains = fall(&[GOOD, stays, GOOD], 2_000);
+    assert_eq!((drains.serves, drains.outcomes), (Some((1, Run(3))), vec![None]));
 }
 
 #[test]
-fn others_serve_while_it_is_rehearsed_in_the_place_of_one_that_fell() {
+fn one_that_does_not_come_back_makes_room_for_what_was_rehearsed() {
+    let never = Backoff { policy: Policy::Never, ..REHEARSING.backoff };
+    let spec = Spec { backoff: never, ..REHEARSING };
+    let came = came(spec, &[GOOD, SLOW, GOOD], &[RESTART, Do::Pass(500), Do::Murder(1), Do::Pass(9_000)]);
+    assert_eq!((came.serves, came.outcomes), (Some((2, Run(3))), vec![DONE]));
+    assert_eq!(came.rehearsals, [false, true, false]);
+}
+
+#[test]
+fn one_that_falls_beside_others_comes_back_too() {
     let spec = Spec { instances: 2, ..REHEARSING };
     let came =
         came(spec, &[GOOD, GOOD, SLOW, GOOD], &[RESTART, Do::Pass(500), Do::Murder(1), Do::Pass(9_000)]);
-    assert_eq!(came.rehearsals, [false, false, true, false, false]);
+    assert_eq!(came.rehearsals, [false, false, true, false, false, false]);
     assert_eq!(came.outcomes, [DONE]);
 }
 
 #[test]
-fn what_came_while_nobody_served_is_not_rehearsed_afterwards() {
+fn whoever_falls_there_is_one_rehearsal() {
     let spec = Spec { instances: 2, ..REHEARSING };
     let murder = [Do::Murder(1), Do::Murder(2)];
     let acts = [RESTART, Do::Pass(500)].into_iter().chain(murder).chain([Do::Pass(9_000)]);
     let came = came(spec, &[GOOD, GOOD, SLOW, GOOD], &acts.collect::<Vec<_>>());
-    assert_eq!(came.rehearsals.iter().filter(|one| **one).count(), 1, "{came:?}");
+    assert_eq!(came.rehearsals, [false, false, true, false, false, false, false], "{came:?}");
     assert_eq!(came.outcomes, [DONE]);
 }
 

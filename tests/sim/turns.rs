@@ -6,7 +6,7 @@ use supervise::policy::service::{Phase, Service, Spec, Strategy};
 use supervise::policy::world::World;
 use supervise::policy::{Action, Event, Exit, Mono, Operation, Run, ServiceId};
 
-use super::behaviour::{EAGAIN, PLAIN};
+use super::behaviour::{EAGAIN, LOOKED_AT, PLAIN};
 use super::rehearsal::REHEARSING;
 
 const ONE: ServiceId = ServiceId(0);
@@ -159,6 +159,29 @@ fn where_there_is_nothing_to_rehearse_on_the_roll_goes_on_without() {
     assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
     hand.prove(Run(2));
     assert_eq!(hand.feed(Event::Unrehearsed(Run(2))), []);
+}
+
+#[test]
+fn a_first_start_has_until_its_limit_to_be_well_and_gets_nobody_beside_it() {
+    for strategy in [Strategy::StartFirst, Strategy::StopFirst] {
+        let mut hand = Hand::new(Spec { strategy, health: Some(LOOKED_AT), ..PLAIN });
+        for _ in 0..20 {
+            assert_eq!(hand.actions(Event::Unhealthy(Run(1))), []);
+            assert_eq!(hand.pass(1_000), [Action::Probe(Run(1))], "{strategy:?}");
+        }
+        hand.feed(Event::Healthy(Run(1)));
+        // From here on it has something to lose.
+        for _ in 0..LOOKED_AT.failures {
+            assert_eq!(hand.pass(2_000), [Action::Probe(Run(1))]);
+            let ill = hand.actions(Event::Unhealthy(Run(1)));
+            let last = hand.world.incarnation(ONE, Run(1)).is_some_and(|one| one.ill == LOOKED_AT.failures);
+            assert_eq!(ill.is_empty(), !last, "{ill:?}");
+        }
+    }
+    let mut hand = Hand::new(Spec { health: Some(LOOKED_AT), ..PLAIN });
+    assert_eq!(hand.pass(PLAIN.settle_ms), []);
+    assert_eq!(hand.actions(Event::Unhealthy(Run(1))), []);
+    assert_eq!(hand.pass(60_000), [Action::Terminate(Run(1))], "it has for ever");
 }
 
 #[test]
