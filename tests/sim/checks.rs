@@ -446,7 +446,7 @@ impl Sim {
             .any(|process| process.service == client.service && process.matters());
         let task = self.is_task(client.service);
         let succeeded = task && self.has_ended_well(client.service, service);
-        let last = service.last_end();
+        let last = service.ends.last(); // a restart may have ended with its rehearsal
         let holds = match (client.verb, outcome) {
             (Verb::Start, Outcome::Done) if task => succeeded,
             (Verb::Start, Outcome::Already) if task => false,
