@@ -35,6 +35,8 @@ const TURN_MS: u64 = 1_000;
 const MOST_LINES: u32 = 64;
 /// Milliseconds until a probe that came to nothing is tried again.
 const AGAIN_MS: u64 = 1_000;
+/// The same where another has taken its connections: who wakes first takes them all, so it is a matter of tries.
+const OTHERS_AGAIN_MS: u64 = 100;
 /// Milliseconds that a probe has beyond its own time to say that it is over.
 const GRACE_MS: u64 = 2_000;
 /// Milliseconds after it is ready, and after its start where it is not, at which an incarnation is looked at.
@@ -486,7 +488,7 @@ impl Manager {
             }
             (For::Ready, Finding::Others) => {
                 self.note_others(run);
-                self.probes.again.insert(run, self.now.after(AGAIN_MS));
+                self.probes.again.insert(run, self.now.after(OTHERS_AGAIN_MS));
             }
             (For::Ready, Finding::Unasked(words)) => {
                 self.note_unasked(run, words);
@@ -499,9 +501,7 @@ impl Manager {
                 self.run_events();
             }
             (For::Health, Finding::Healthy(words)) => self.heed_health(id, run, Event::Healthy(run), words),
-            (For::Health, Finding::Unhealthy(words)) => {
-                self.heed_health(id, run, Event::Unhealthy(run), words)
-            }
+            (For::Health, Finding::Unhealthy(said)) => self.heed_health(id, run, Event::Unhealthy(run), said),
             (For::Health, Finding::Silent(words)) => self.heed_health(id, run, Event::Unanswered(run), words),
             (For::Look, Finding::Seen { held, waits, other }) => self.judge(id, run, held, waits, other),
             (For::Reload, Finding::Healthy(_)) => self.heed_reload(id, run, Ok(())),

@@ -72,7 +72,10 @@ fn root_a_command_decides_with_the_services_rights() {
     serve(&place, &python_module("gunicorn", "app:app --no-control-socket"), &rest);
     let gate = "health: its command succeeds, then alive for 0s";
     is_ready_when_it_is_well(&mut place, gate, "its command said 1: it is 503 Busy");
-    let uid = std::fs::read_to_string(place.path("work/uid")).unwrap();
+    // Another look may be writing it anew.
+    let uid = wait::until(wait::LONG, "the command's uid", || {
+        std::fs::read_to_string(place.path("work/uid")).ok().filter(|uid| uid.ends_with('\n'))
+    });
     assert_eq!(uid.trim(), place.account.uid.to_string());
 }
 
