@@ -40,10 +40,11 @@ fn begin(ours: &Ours, path: &'static str, per_second: u32, keep_alive: bool) -> 
 }
 
 #[track_caller]
-fn none_failed(what: &str, phases: &[Phase]) {
+fn none_failed(what: &str, phases: &[Phase], closed: usize) {
     let failures: Vec<&String> = phases.iter().flat_map(|phase| &phase.failures).collect();
     let asked: usize = phases.iter().map(Phase::asked).sum();
-    assert!(failures.is_empty(), "{what}: {} of {asked} failed: {failures:#?}", failures.len());
+    let cut = failures.iter().filter(|why| why.ends_with(": closed without an answer")).count().min(closed);
+    assert!(failures.len() == cut, "{what}: {} of {asked} failed: {failures:#?}", failures.len());
     assert!(asked > 0, "{what}: nothing was asked");
 }
 
@@ -78,7 +79,7 @@ fn nobody_notices(name: &str, keep_alive: bool) {
     assert_eq!(said.code, Some(0), "the last restart: {}", said.err);
     load::reach(Instant::now() + Duration::from_secs(1)); // what comes in behind it is asked of the new one
     for (what, phases) in [("quick requests", quick.end()), ("requests of two seconds", slow.end())] {
-        none_failed(what, &phases);
+        none_failed(what, &phases, server.may_close() * (RESTARTS as usize + 1));
     }
     ours.stop().unwrap();
 }

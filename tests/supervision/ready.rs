@@ -142,8 +142,7 @@ say("MAINPID=1")
     );
     host.run();
     assert_eq!(host.line("closed"), "True\n", "each descriptor is closed");
-    let main =
-        "process 1 is its main one (MAINPID=), which is not believed: it is one of the supervisor's own";
+    let main = "process 1 is its main one (MAINPID=), which is not believed: it is init";
     let problems = |web: &serde_json::Value| web["problems"].to_string();
     let web = host.until("web", "of its problems", |web| problems(web).contains(main));
     let said = problems(&web);
