@@ -118,13 +118,6 @@ if MODE == "wrong-port" and os.environ.get("LISTEN_PID") == str(os.getpid()):
 pub const BROKEN: [&str; 5] = ["import-error", "exits", "answers-500", "wrong-port", "hang"];
 
 impl Server {
-    /// Connections that a graceful stop of it may close although a client has just sent something there. When uvicorn is
-    /// told to stop it closes what it has accepted and not yet read from; a busy machine makes that moment long enough
-    /// to be hit now and then.
-    pub fn may_close(&self) -> usize {
-        usize::from(self.name == "uvicorn")
-    }
-
     /// Whether this way of being broken can be had of it.
     pub fn can_be(&self, broken: &str) -> bool {
         self.is_python || broken != "wrong-port" // nothing of ours runs early enough to listen elsewhere

@@ -48,6 +48,13 @@ fn none_failed(what: &str, phases: &[Phase], closed: usize) {
     assert!(asked > 0, "{what}: nothing was asked");
 }
 
+/// Connections that good restarts of a server may close although a client has just sent something there. When uvicorn is
+/// told to stop it closes what it has accepted and not yet read from; a busy machine makes that moment long enough to be
+/// hit now and then.
+fn may_close(name: &str) -> usize {
+    if name == "uvicorn" { RESTARTS as usize + 1 } else { 0 }
+}
+
 fn nobody_notices(name: &str, keep_alive: bool) {
     assert!(nix::unistd::geteuid().is_root(), "needs root: the services change their user");
     let server = SERVERS.iter().find(|server| server.name == name).unwrap();
@@ -79,7 +86,7 @@ fn nobody_notices(name: &str, keep_alive: bool) {
     assert_eq!(said.code, Some(0), "the last restart: {}", said.err);
     load::reach(Instant::now() + Duration::from_secs(1)); // what comes in behind it is asked of the new one
     for (what, phases) in [("quick requests", quick.end()), ("requests of two seconds", slow.end())] {
-        none_failed(what, &phases, server.may_close() * (RESTARTS as usize + 1));
+        none_failed(what, &phases, may_close(name));
     }
     ours.stop().unwrap();
 }
