@@ -7,18 +7,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::Manager;
 use super::heirs::Claim;
-use crate::plan::{ExecPlan, FIXED_PATH, Identity, Passed};
+use super::own::Own;
+use crate::plan::{Identity, Passed};
 use crate::policy::{Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::link::Link;
-use crate::sys::{clock, fds, memfd, objects, parent, process, sockets};
+use crate::sys::{clock, fds, objects, parent, process, sockets};
 use crate::wire::courier::{MOST, Word};
 use crate::wire::keeper::Kind;
-use crate::wire::zygote::Spawn;
 
 /// Milliseconds that one has.
 const WITHIN_MS: u64 = 5_000;
@@ -125,42 +125,16 @@ impl Manager {
             self.kept.fd(Kind::Notify, run.0).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
         let socket = fds::duplicate(socket)?;
         let passed = Passed { name: "notify".to_owned(), address: "socket".to_owned() };
-        let plan = ExecPlan {
-            argv: vec!["supervise".to_owned(), "carry".to_owned(), most.to_string()],
-            // In a clone of the zygote this is our own binary, whatever has become of the file.
-            candidates: vec!["/proc/self/exe".to_owned()],
-            env: vec![format!("PATH={FIXED_PATH}"), "LANG=C.UTF-8".to_owned()],
-            pid_variables: Vec::new(),
-            directory: "/".to_owned(),
+        let (ours, theirs) = Link::pair()?;
+        let own = Own {
+            argv: vec!["carry".to_owned(), most.to_string()],
             // Not the service's user, who could make it say what he likes; and without a capability.
             identity: (self.user == 0).then(|| Identity::new(0, 0, &[0]).with_capabilities(0)),
             umask: 0o077,
-            limits: Vec::new(),
-            nice: None,
-            oom_score_adj: None,
-            cpus: Vec::new(),
-            sockets: vec![passed],
-            terminal: false,
+            output: theirs.as_fd(),
+            passed: Some((passed, socket.as_fd())),
         };
-        let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
-        let plan = memfd::sealed(c"supervise-carry", &plan)?;
-        let (gate_read, gate) = fds::pipe(0)?;
-        fds::write(gate.as_fd(), b"1")?; // nobody has to know of it before it runs
-        let (_report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
-        let (ours, theirs) = Link::pair()?;
-        let null = self.null.as_fd();
-        let parcel: [BorrowedFd<'_>; 7] = [
-            plan.as_fd(),
-            gate_read.as_fd(),
-            report_write.as_fd(),
-            null,
-            theirs.as_fd(),
-            null,
-            socket.as_fd(),
-        ];
-        let request = self.starts.next_request(self.kept.manager);
-        self.starts.send(&Spawn { request, sockets: 1, cgroup: false }, &parcel)?;
-        Ok((request, ours))
+        Ok((self.send_own(c"supervise-carry", own)?, ours))
     }
 
     /// Takes the zygote's answer; gives the descriptor back where it is to somebody else's request.

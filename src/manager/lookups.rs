@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use super::Manager;
 use super::kept::{News, is_full};
+use super::own::Own;
 use super::readings::Key;
-use crate::plan::{ExecPlan, FIXED_PATH, Identity};
+use crate::plan::Identity;
 use crate::policy::Mono;
 use crate::sys::errno::reason;
-use crate::sys::{clock, fds, memfd, parent, process};
+use crate::sys::{clock, fds, parent, process};
 use crate::unit::ENVIRONMENT_FILE_BYTES_MAX;
 use crate::wire::accounts::{Answer, Question, lines, whole_file};
-use crate::wire::zygote::Spawn;
 
 /// Milliseconds that one has.
 const WITHIN_MS: u64 = 5_000;
@@ -209,7 +209,7 @@ impl Manager {
     }
 
     fn launch_lookup(&mut self, sent: &Sent) -> io::Result<(u64, OwnedFd)> {
-        let mut argv = vec!["supervise".to_owned()];
+        let mut argv = Vec::new();
         let identity = match sent {
             Sent::Names(names) => {
                 argv.push("lookup".to_owned());
@@ -226,35 +226,10 @@ impl Manager {
                 file.identity.clone()
             }
         };
-        let plan = ExecPlan {
-            argv,
-            // In a clone of the zygote this is our own binary, whatever has become of the file.
-            candidates: vec!["/proc/self/exe".to_owned()],
-            env: vec![format!("PATH={FIXED_PATH}"), "LANG=C.UTF-8".to_owned()],
-            pid_variables: Vec::new(),
-            directory: "/".to_owned(),
-            identity,
-            umask: 0o077,
-            limits: Vec::new(),
-            nice: None,
-            oom_score_adj: None,
-            cpus: Vec::new(),
-            sockets: Vec::new(),
-            terminal: false,
-        };
-        let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
-        let plan = memfd::sealed(c"supervise-lookup", &plan)?;
-        let (gate_read, gate) = fds::pipe(0)?;
-        fds::write(gate.as_fd(), b"1")?; // nobody has to know of it before it runs
-        let (_report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
         let (out, out_write) = fds::pipe(0)?;
         fds::set_nonblocking(out.as_fd(), true)?;
-        // As standard error it gets nothing of ours: it may have a service's user, who could take what it holds.
-        let null = self.null.as_fd();
-        let parcel = [plan.as_fd(), gate_read.as_fd(), report_write.as_fd(), null, out_write.as_fd(), null];
-        let request = self.starts.next_request(self.kept.manager);
-        self.starts.send(&Spawn { request, sockets: 0, cgroup: false }, &parcel)?;
-        Ok((request, out))
+        let own = Own { argv, identity, umask: 0o077, output: out_write.as_fd(), passed: None };
+        Ok((self.send_own(c"supervise-lookup", own)?, out))
     }
 
     fn ask_again(&mut self, sent: Sent) {

@@ -31,6 +31,7 @@ mod log_files;
 mod logs;
 mod lookups;
 mod notices;
+mod own;
 mod parked;
 mod private;
 mod probes;

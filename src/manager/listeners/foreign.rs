@@ -9,17 +9,16 @@ use std::path::Path;
 use super::bind::{self, Bound};
 use super::{Address, Spot, Unbound, Wanted};
 use crate::manager::Manager;
-use crate::plan::{ExecPlan, FIXED_PATH};
+use crate::manager::own::Own;
 use crate::policy::service::Goal;
 use crate::policy::{Mono, Run, ServiceId};
 use crate::sys::errno::reason;
+use crate::sys::files;
 use crate::sys::link::Link;
 use crate::sys::sockets::{self, Local, NotBound};
-use crate::sys::{fds, files, memfd};
 use crate::wire::binder::{Done, MOST_BYTES, Task};
 use crate::wire::keeper::Kind;
 use crate::wire::state::header;
-use crate::wire::zygote::Spawn;
 
 /// Milliseconds that one has: the file system may be the service's too.
 const WITHIN_MS: u64 = 5_000;
@@ -119,39 +118,15 @@ impl Manager {
         let unknown = || io::Error::other("its user is not known");
         let known = self.services.get(&id).ok_or_else(unknown)?;
         let (unit, account) = known.unit.as_ref().zip(known.inputs.account.as_ref()).ok_or_else(unknown)?;
-        let plan = ExecPlan {
-            argv: vec!["supervise".to_owned(), "bind".to_owned(), task.encode()],
-            // In a clone of the zygote this is our own binary, whatever has become of the file.
-            candidates: vec!["/proc/self/exe".to_owned()],
-            env: vec![format!("PATH={FIXED_PATH}"), "LANG=C.UTF-8".to_owned()],
-            pid_variables: Vec::new(),
-            directory: "/".to_owned(),
+        let (ours, theirs) = Link::pair()?;
+        let own = Own {
+            argv: vec!["bind".to_owned(), task.encode()],
             identity: (self.user == 0).then(|| known.inputs.identity(unit, account)),
             umask: 0o022,
-            limits: Vec::new(),
-            nice: None,
-            oom_score_adj: None,
-            cpus: Vec::new(),
-            sockets: Vec::new(),
-            terminal: false,
+            output: theirs.as_fd(),
+            passed: None,
         };
-        let plan = plan.encode().map_err(|unfit| io::Error::other(unfit.to_string()))?;
-        let plan = memfd::sealed(c"supervise-bind", &plan)?;
-        let (gate_read, gate) = fds::pipe(0)?;
-        fds::write(gate.as_fd(), b"1")?; // nobody has to know of it before it runs
-        let (_report, report_write) = fds::pipe(libc::O_NONBLOCK)?;
-        let (ours, theirs) = Link::pair()?;
-        let parcel = [
-            plan.as_fd(),
-            gate_read.as_fd(),
-            report_write.as_fd(),
-            self.null.as_fd(),
-            theirs.as_fd(),
-            self.null.as_fd(), // of ours it gets nothing, since others of its user could take that
-        ];
-        let request = self.starts.next_request(self.kept.manager);
-        self.starts.send(&Spawn { request, sockets: 0, cgroup: false }, &parcel)?;
-        Ok((request, ours))
+        Ok((self.send_own(c"supervise-bind", own)?, ours))
     }
 
     /// Takes what one sent, or its end.
