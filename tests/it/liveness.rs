@@ -279,3 +279,22 @@ fn root_one_that_is_ill_and_has_nobody_beside_it_is_restarted() {
     make_ill(&place, new);
     another(&place, new);
 }
+
+#[test]
+fn root_one_that_supervise_cannot_ask_is_not_ill() {
+    let mut place = empty();
+    let old = run(&mut place, &format!("ready = \"notify\"\n{HEALTH}"));
+    let manager = place.role(Role::Manager).to_string();
+    let limit = |files: &str| {
+        let said = std::process::Command::new("prlimit").args(["--pid", &manager, files]).status().unwrap();
+        assert!(said.success(), "{said}");
+    };
+    limit("--nofile=3:");
+    let tries = || place.stderr().matches("starting a probe: too many open files").count();
+    wait::until(wait::LONG, "more tries than `failures`", || (tries() > 4).then_some(()));
+    assert!(processes::lives(old), "it was ended for what supervise lacks\n{}", place.stderr());
+    limit("--nofile=1024:");
+    let well = |web: &serde_json::Value| web["healthy"] == true && web["problems"] == serde_json::json!([]);
+    wait::until(wait::LONG, "an answer", || Some(place.service("web")).filter(well));
+    assert_eq!(place.pid_of("web"), old);
+}

@@ -1,14 +1,17 @@
 //! What a service does to its sockets is put right before the next process gets them, after a crash too.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 
 use super::place::{Place, Who};
 use super::servers::{get, python_module, serve, socket, with_servers};
 use super::sockets::{another_than, ask, ask_unix};
 use super::{processes, wait};
 
-fn a_listener_that_was_shut_down_is_healed_by_a_crash_restart(who: Who) {
+/// A service that runs with `a`, a Unix socket, and `b`, one of TCP.
+#[track_caller]
+fn with_two_listeners(who: Who) -> (Place, PathBuf, SocketAddr) {
     let mut place = Place::new(who);
     let (path, address) = (place.path("made/s"), place.address());
     place.sockets(
@@ -17,6 +20,11 @@ fn a_listener_that_was_shut_down_is_healed_by_a_crash_restart(who: Who) {
     );
     place.run();
     place.reaches("web", "running");
+    (place, path, address)
+}
+
+fn a_listener_that_was_shut_down_is_healed_by_a_crash_restart(who: Who) {
+    let (place, path, address) = with_two_listeners(who);
     let unix = |text: &str| ask_unix(&path, text);
     let tcp = |text: &str| ask(TcpStream::connect(address).ok()?, text);
     let pid = unix("who -").unwrap()["pid"].as_u64().unwrap();
@@ -50,14 +58,7 @@ fn user_a_listener_that_was_shut_down_is_healed_by_a_crash_restart() {
 /// The old one goes on meanwhile, with what is left to it.
 #[track_caller]
 fn a_listener_that_was_shut_down_is_healed_by_a_restart(who: Who) {
-    let mut place = Place::new(who);
-    let (path, address) = (place.path("made/s"), place.address());
-    place.sockets(
-        "web",
-        &format!("[socket.a]\nlisten = \"{}\"\n[socket.b]\nlisten = \"{address}\"\n", path.display()),
-    );
-    place.run();
-    place.reaches("web", "running");
+    let (place, path, address) = with_two_listeners(who);
     let unix = |text: &str| ask_unix(&path, text);
     let tcp = |text: &str| ask(TcpStream::connect(address).ok()?, text);
     let old = unix("who -").unwrap()["pid"].as_u64().unwrap();
@@ -83,14 +84,7 @@ fn user_a_listener_that_was_shut_down_is_healed_by_a_restart() {
 }
 
 fn what_was_done_to_a_listener_is_undone(who: Who) {
-    let mut place = Place::new(who);
-    let (path, address) = (place.path("made/s"), place.address());
-    place.sockets(
-        "web",
-        &format!("[socket.a]\nlisten = \"{}\"\n[socket.b]\nlisten = \"{address}\"\n", path.display()),
-    );
-    place.run();
-    place.reaches("web", "running");
+    let (place, path, _) = with_two_listeners(who);
     let unix = |text: &str| ask_unix(&path, text);
     let pid = unix("who -").unwrap()["pid"].as_u64().unwrap();
     for what in ["listen a 1", "listen b 1", "nonblock a", "nonblock b", "lock a"] {

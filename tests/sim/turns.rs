@@ -112,14 +112,21 @@ fn on_the_way_back_nobody_waits_for_one_that_is_tried_again() {
     assert_eq!(hand.instance_of(beside[0]), Some(2));
 }
 
-#[test]
-fn a_rehearsal_gets_no_more_time_to_end_and_nor_does_what_it_leaves() {
-    let mut hand = Hand::new(Spec { stop_timeout_ms: Some(60_000), ..REHEARSING });
+/// One that runs and is well, and the rehearsal of the next generation beside it.
+#[track_caller]
+fn in_rehearsal(spec: Spec) -> Hand {
+    let mut hand = Hand::new(spec);
     hand.feed(Event::Ready(Run(1)));
-    hand.pass(PLAIN.settle_ms);
+    hand.pass(spec.settle_ms);
     hand.feed(Event::Healthy(Run(1)));
     hand.feed(Event::Healthy(Run(1)));
     assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    hand
+}
+
+#[test]
+fn a_rehearsal_gets_no_more_time_to_end_and_nor_does_what_it_leaves() {
+    let mut hand = in_rehearsal(Spec { stop_timeout_ms: Some(60_000), ..REHEARSING });
     hand.prove(Run(2));
     hand.feed(Event::Ready(Run(2)));
     assert_eq!(hand.actions(Event::Healthy(Run(2))), [Action::Terminate(Run(2))]);
@@ -127,12 +134,7 @@ fn a_rehearsal_gets_no_more_time_to_end_and_nor_does_what_it_leaves() {
     hand.feed(Event::Extended(Run(2), 60_000));
     assert_eq!(hand.pass(5_000), [Action::Kill(Run(2))]);
     // One that ends by itself leaves others no longer.
-    let mut hand = Hand::new(Spec { stop_timeout_ms: Some(60_000), ..REHEARSING });
-    hand.feed(Event::Ready(Run(1)));
-    hand.pass(PLAIN.settle_ms);
-    hand.feed(Event::Healthy(Run(1)));
-    hand.feed(Event::Healthy(Run(1)));
-    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    let mut hand = in_rehearsal(Spec { stop_timeout_ms: Some(60_000), ..REHEARSING });
     hand.prove(Run(2));
     hand.feed(Event::Gone(Run(2), Exit::Code(1)));
     assert_eq!(hand.pass(5_000), [Action::Kill(Run(2))]);
@@ -140,23 +142,13 @@ fn a_rehearsal_gets_no_more_time_to_end_and_nor_does_what_it_leaves() {
 
 #[test]
 fn where_there_is_nothing_to_rehearse_on_the_roll_goes_on_without() {
-    let mut hand = Hand::new(REHEARSING);
-    hand.feed(Event::Ready(Run(1)));
-    hand.pass(PLAIN.settle_ms);
-    hand.feed(Event::Healthy(Run(1)));
-    hand.feed(Event::Healthy(Run(1)));
-    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    let mut hand = in_rehearsal(REHEARSING);
     assert_eq!(hand.feed(Event::Unrehearsed(Run(2))), [Run(3)]);
     let service = hand.world.get(ONE).unwrap();
     assert!(service.find(Run(3)).is_some_and(|(_, _, one)| !one.rehearsal && one.generation == 2));
     assert!(service.ends.is_empty() && service.failures() == 0, "nobody is to blame: {service:?}");
     // What has a process is not taken for one that has none.
-    let mut hand = Hand::new(REHEARSING);
-    hand.feed(Event::Ready(Run(1)));
-    hand.pass(PLAIN.settle_ms);
-    hand.feed(Event::Healthy(Run(1)));
-    hand.feed(Event::Healthy(Run(1)));
-    assert_eq!(hand.feed(Event::Restart(Operation(1))), [Run(2)]);
+    let mut hand = in_rehearsal(REHEARSING);
     hand.prove(Run(2));
     assert_eq!(hand.feed(Event::Unrehearsed(Run(2))), []);
 }
