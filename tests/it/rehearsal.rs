@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use super::gunicorn::python;
 use super::load::{Load, Target};
 use super::place::{Place, Who};
 use super::servers::{python_module, serve, socket, with_servers};
@@ -79,6 +80,40 @@ fn root_one_that_answers_wrongly_is_never_heard() {
     );
     let second = processes::environment(place.pid_of("web"));
     assert!(second.contains(&"SERVER_STARTER_GENERATION=2".to_owned()), "a rehearsal counts: {second:?}");
+}
+
+/// Answers, and does not end when it is asked to.
+const STAYS: &str = "
+import signal, socket
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+listener = socket.socket(fileno=3)
+while True:
+    client, _ = listener.accept()
+    client.recv(4096)
+    client.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n')
+    client.close()
+";
+
+#[test]
+fn user_one_that_has_passed_and_does_not_end_is_no_gate_any_longer() {
+    let mut place = Place::new(Who::User);
+    place.write("srv/stays.py", STAYS);
+    let command = format!("command = [\"{}\", \"-S\", \"stays.py\"]", python());
+    let service = format!("{command}\nsettle = \"10ms\"\nstop-timeout = \"4s\"\n");
+    place.unit("web", &format!("{service}{}{HEALTH}", socket(place.address())));
+    place.run();
+    place.reaches("web", "running");
+    let gate = place.service("web")["gate"].clone();
+    let restart = place.begin(&["restart", "web"]);
+    let ending = |web: &serde_json::Value| {
+        let mut instances = web["instances"].as_array().unwrap().iter();
+        instances.any(|one| (&one["role"], &one["state"]) == (&json!("next"), &json!("stopping")))
+    };
+    let web =
+        wait::until(wait::LONG, "the end of its rehearsal", || Some(place.service("web")).filter(ending));
+    assert_eq!(web["gate"], gate, "{web:#}");
+    let said: Said = restart.wait();
+    assert_eq!(said.code, Some(0), "{said:?}");
 }
 
 /// The same where the stand-in itself is probed.
