@@ -13,35 +13,46 @@ const ROUNDS: usize = 10;
 const SLOW_ROUNDS: usize = 4;
 /// Requests in a second, over both sockets.
 const RATE: u32 = 200;
-/// Lines that the writer writes each time it is told to.
-const BURST: usize = 12_000;
+/// Lines that the writer writes after it has been told that the kill was made.
+const REST: usize = 12_000;
 
-/// Writes numbered lines as fast as they are taken: half of them one by one, half in large pieces that the
-/// pipe cuts anywhere.
+/// Writes numbered lines as fast as they are taken, from the first signal until the second and `REST` more: half of
+/// them one by one, half in large pieces that the pipe cuts anywhere. So a kill between the signals is always in the
+/// middle of them.
 const WRITER: &str = r#"
 import os, signal
-told = {signal.SIGUSR1}
-signal.pthread_sigmask(signal.SIG_BLOCK, told)
+begin, end = signal.SIGUSR1, signal.SIGUSR2
+signal.pthread_sigmask(signal.SIG_BLOCK, {begin, end})
+number = 0
 def put(data):
     while data:
         data = data[os.write(1, data):]
-number = 0
+def lines(count):
+    global number
+    said = [b"%d %s\n" % (n, b"x" * 40) for n in range(number + 1, number + 1 + count)]
+    number += count
+    return said
+def some(count):
+    for line in lines(count // 2):
+        put(line)
+    put(b"".join(lines(count // 2)))
 put(b"0 ready\n")
 while True:
-    signal.sigwait(told)
-    lines = [b"%d %s\n" % (n, b"x" * 40) for n in range(number + 1, number + 1 + BURST)]
-    for line in lines[:BURST // 2]:
-        put(line)
-    put(b"".join(lines[BURST // 2:]))
-    number += BURST
+    signal.sigwait({begin})
+    while end not in signal.sigpending():
+        some(200)
+    signal.sigwait({end})
+    some(REST)
+    number += 1
+    put(b"%d over\n" % number)
 "#;
 
 struct Bench {
     place: Place,
     load: Option<Load>,
     master: u32,
-    bursts: usize,
-    in_the_middle: usize,
+    /// The number of the last line of the last burst.
+    written: usize,
 }
 
 impl Bench {
@@ -55,7 +66,7 @@ impl Bench {
                 path.display()
             ),
         );
-        place.write("srv/writer.py", &WRITER.replace("BURST", &BURST.to_string()));
+        place.write("srv/writer.py", &WRITER.replace("REST", &REST.to_string()));
         let python = gunicorn::python();
         place.unit("writer", &format!("command = [\"{python}\", \"-S\", \"writer.py\"]\n"));
         place.unit("other", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"20ms\"\n");
@@ -67,17 +78,18 @@ impl Bench {
         let master = place.pid_of("web");
         let load = Load::start(targets, RATE);
         load.goes_on(RATE as usize / 4);
-        Self { place, load: Some(load), master, bursts: 0, in_the_middle: 0 }
+        Self { place, load: Some(load), master, written: 0 }
     }
 
-    fn last_line(&self) -> Option<usize> {
+    /// The number of the last line in the log, and whether it is the last of its burst.
+    fn last_line(&self) -> Option<(usize, bool)> {
         let files = cri::files(&self.place.log(), "writer");
         for path in files.iter().rev() {
             let bytes = std::fs::read(path).unwrap_or_default();
             let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(400)..]).into_owned();
             let whole = tail.rfind('\n').map_or("", |end| &tail[..end]);
             if let Some(line) = whole.lines().last() {
-                return line.split(' ').nth(3)?.parse().ok();
+                return Some((line.split(' ').nth(3)?.parse().ok()?, line.ends_with(" over")));
             }
         }
         None
@@ -86,22 +98,22 @@ impl Bench {
     /// Kills one of the processes in the middle of a burst of lines, and sees that all goes on: control answers
     /// within `most`, the burst arrives whole, another service restarts.
     fn kill(&mut self, role: Role, most: Duration) {
-        let before = self.last_line().unwrap();
-        assert_eq!(before, self.bursts * BURST, "the lines of the burst before");
+        let before = self.written;
         let (manager, other) = (self.place.role(Role::Manager), self.place.pid_of("other"));
         let (killed, writer) = (self.place.role(role), self.place.pid_of("writer"));
         processes::signal(writer, libc::SIGUSR1);
-        self.bursts += 1;
-        wait::until(wait::LONG, "the burst to begin", || (self.last_line()? > before).then_some(()));
+        wait::until(wait::LONG, "the burst to begin", || (self.last_line()?.0 > before).then_some(()));
         self.place.kill_at_once(killed);
-        let after = self.last_line().unwrap();
-        self.in_the_middle += usize::from(after < self.bursts * BURST);
+        processes::signal(writer, libc::SIGUSR2);
         let began = Instant::now();
         self.has_recovered(role, killed, manager);
         let took = began.elapsed();
         assert!(took <= most, "after kill -9 of the {role:?} control answered after {took:?}, not {most:?}");
-        let wanted = self.bursts * BURST;
-        wait::until(wait::LONG, "the rest of the burst", || (self.last_line()? == wanted).then_some(()));
+        self.written = wait::until(wait::LONG, "the rest of the burst", || {
+            let (number, over) = self.last_line()?;
+            (over && number > before).then_some(number)
+        });
+        assert!(self.written > before + REST, "{before} to {}", self.written);
         self.place.order(&["restart", "other"]);
         assert_ne!(self.place.pid_of("other"), other, "`restart` started nothing");
         assert_eq!(self.place.pid_of("web"), self.master, "another gunicorn after kill -9 of the {role:?}");
@@ -136,8 +148,6 @@ impl Bench {
         assert_eq!(starts, 1, "gunicorn was started more than once");
         let service = self.place.service("web");
         assert_eq!((&service["restarts"], &service["generation"]), (&0.into(), &1.into()), "{service:#}");
-        println!("{} of {} kills were in the middle of a burst", self.in_the_middle, self.bursts);
-        assert!(self.in_the_middle * 4 >= self.bursts, "too few kills were in the middle of a burst");
         let lines = cri::texts(&self.place.log(), "writer");
         let numbers: Vec<usize> = lines
             .iter()
@@ -145,8 +155,9 @@ impl Bench {
             .collect();
         let wrong = numbers.iter().enumerate().find(|(place, number)| place != *number);
         assert_eq!(wrong, None, "a line was lost or doubled: place and number of the first that is wrong");
-        assert_eq!(numbers.len(), self.bursts * BURST + 1);
-        assert!(lines.iter().skip(1).all(|line| line.ends_with(&"x".repeat(40))), "a line was cut");
+        assert_eq!(numbers.len(), self.written + 1);
+        let whole = |line: &String| line.ends_with(&"x".repeat(40)) || line.ends_with(" over");
+        assert!(lines.iter().skip(1).all(whole), "a line was cut");
     }
 }
 
