@@ -33,6 +33,7 @@ pub mod pipes;
 pub mod poller;
 pub mod process;
 pub mod pty;
+pub mod reclaim;
 pub mod signals;
 pub mod slots;
 pub mod sockets;

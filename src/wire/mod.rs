@@ -9,6 +9,7 @@ pub mod exec;
 pub mod handover;
 pub mod keeper;
 pub mod logger;
+pub mod mirror;
 pub mod names;
 pub mod notify;
 pub mod probe;

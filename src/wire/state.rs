@@ -27,6 +27,8 @@ pub mod header {
     pub const SINCE: usize = 56;
     /// 1 when the supervisor is stopping.
     pub const CLOSING: usize = 64;
+    /// No incarnation below this one is used.
+    pub const NEXT_RUN: usize = 72;
     /// Bytes of the header.
     pub const BYTES: usize = 128;
 }
@@ -45,10 +47,20 @@ pub enum Kind {
     Said = 4,
     /// A descriptor that a service has stored. The id is its number.
     Stored = 5,
+    /// The inputs of a generation; in the mirror alone. The id is service << 32 | generation.
+    Inputs = 6,
+    /// What stands in the header; in the mirror alone. The id is 0.
+    Words = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Service, Self::Process, Self::Listener, Self::Said, Self::Stored];
+    const ALL: [Self; 7] =
+        [Self::Service, Self::Process, Self::Listener, Self::Said, Self::Stored, Self::Inputs, Self::Words];
+
+    /// The kind with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
 }
 
 /// One record.
@@ -63,7 +75,7 @@ pub struct Record<'a> {
 }
 
 /// Bytes of a record before its body: length, checksum, kind, id.
-const FRONT: usize = 24;
+pub const FRONT: usize = 24;
 
 /// The most bytes of a body; what a unit can bring is far smaller.
 pub const MOST_BODY: usize = 64 * 1024;
@@ -107,8 +119,7 @@ pub fn records(half: &[u8]) -> impl Iterator<Item = Record<'_>> {
             let id = u64::from_le_bytes(rest.get(16..24)?.try_into().ok()?);
             let body = rest.get(FRONT..FRONT + length)?;
             rest = rest.get((FRONT + length).next_multiple_of(8)..).unwrap_or_default();
-            let kind = Kind::ALL.into_iter().find(|kind| *kind as u32 == number);
-            if let Some(kind) = kind
+            if let Some(kind) = Kind::from_number(number)
                 && crc32fast::hash(summed) == sum
             {
                 return Some(Record { kind, id, body });
