@@ -14,8 +14,8 @@
 //! caller keeps it back until that is so, which at a shut gate is soon, and feeds it in the place of `Gone`;
 //! the same for a report of a lost gate that comes after the recovery.
 
-use super::state::{Incarnation, Phase, Probe};
-use super::{Action, End, Event, Exit, Run};
+use super::state::{Goal, Incarnation, Phase, Probe, Role, Service};
+use super::{Action, End, Event, Exit, Mono, Run};
 
 /// How far an incarnation got before its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,39 @@ pub fn missed(one: &Incarnation, found: Found) -> Missed {
     missed
 }
 
+/// Nobody was there for a while, and then somebody who takes the service back: what had a time to do something in, and
+/// to be asked about, has it anew. Where the supervisor was stopping when it was killed, what it had not ended yet is
+/// wanted again: nobody has stopped it but the stop of all.
+pub fn after_outage(service: &mut Service, closing: bool, now: Mono) {
+    if closing && service.incarnations().next().is_some() {
+        service.goal = Goal::Up;
+        service.waits = false;
+    }
+    for instance in &mut service.instances {
+        for role in [Role::Current, Role::Next, Role::Draining] {
+            if let Some(one) = instance.place(role) {
+                let began = one.since;
+                let anew = |at: Mono| at.max(now.after(at.since(began)));
+                match &mut one.phase {
+                    Phase::Launching { give_up_at }
+                    | Phase::Starting { give_up_at }
+                    | Phase::Proving { give_up_at } => *give_up_at = give_up_at.map(anew),
+                    Phase::Stopping { signalled: false, kill_at, .. } => *kill_at = kill_at.map(anew),
+                    // It knows that it is to end, and has had its time.
+                    Phase::Stopping { signalled: true, .. } | Phase::Clearing { .. } => {}
+                    Phase::Cloning | Phase::Preparing | Phase::Settling { .. } | Phase::Running => {}
+                }
+            }
+        }
+    }
+}
+
+/// The unit of a service is gone: it is stopped, after what needs it.
+pub const fn unwanted(service: &mut Service) {
+    service.goal = Goal::Down;
+    service.waits = true;
+}
+
 fn launch_news(phase: Phase, run: Run, launched: Launched, missed: &mut Missed) {
     match launched {
         Launched::Pending | Launched::GateLost => {}
@@ -121,5 +154,51 @@ fn launch_news(phase: Phase, run: Run, launched: Launched, missed: &mut Missed) 
             }
         }
         Launched::Failed(end) => missed.events.push(Event::NotExecuted(run, end)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::state::Instance;
+
+    fn service(phase: Phase) -> Service {
+        let one = Incarnation { phase, ..Incarnation::new(Run(3), 1, None, Mono(1_000)) };
+        let mut instance = Instance::new(1, Mono(0));
+        instance.current = Some(one);
+        Service { instances: vec![instance], ..Service::new() }
+    }
+
+    fn after(phase: Phase) -> Phase {
+        let mut service = service(phase);
+        after_outage(&mut service, false, Mono(90_000));
+        service.main().unwrap().phase
+    }
+
+    #[test]
+    fn what_has_a_time_has_it_anew_after_an_outage() {
+        let at = Some(Mono(5_000));
+        let anew = Some(Mono(94_000));
+        assert_eq!(after(Phase::Starting { give_up_at: at }), Phase::Starting { give_up_at: anew });
+        assert_eq!(after(Phase::Proving { give_up_at: at }), Phase::Proving { give_up_at: anew });
+        assert_eq!(after(Phase::Proving { give_up_at: None }), Phase::Proving { give_up_at: None });
+        let stopping = |signalled, kill_at| Phase::Stopping { signalled, killed: false, kill_at };
+        assert_eq!(after(stopping(false, at)), stopping(false, anew));
+        assert_eq!(after(stopping(true, at)), stopping(true, at), "it had its time");
+        assert_eq!(after(Phase::Running), Phase::Running);
+    }
+
+    #[test]
+    fn a_stop_of_all_is_forgotten_and_that_of_an_operator_is_not() {
+        let mut down = Service { goal: Goal::Down, waits: true, ..service(Phase::Running) };
+        let asked = down.clone();
+        after_outage(&mut down, true, Mono(90_000));
+        assert_eq!((down.goal, down.waits), (Goal::Up, false));
+        let mut down = asked.clone();
+        after_outage(&mut down, false, Mono(90_000));
+        assert_eq!(down, asked);
+        let mut resting = Service::new();
+        after_outage(&mut resting, true, Mono(90_000));
+        assert_eq!(resting.goal, Goal::Down);
     }
 }
