@@ -178,6 +178,7 @@ fn status_as_json_is_the_reply_in_one_piece() {
     let mut fields: Vec<&String> = whole["services"][0].as_object().unwrap().keys().collect();
     fields.sort();
     let expected = [
+        "adopted",
         "changed",
         "cpu_seconds",
         "ends",

@@ -49,6 +49,7 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
     page.one("last ended", service.exit.as_ref().map(ended));
     page.one("starts again", service.next_start.as_deref().and_then(|at| next_start(at, now)));
     page.one("kept track by", service.tracking.as_deref().map(shown));
+    page.one("adopted", service.adopted.as_deref().map(|at| adopted(at, now)));
     page.list("problems", service.problems.iter().flat_map(|problem| problem.lines()).map(shown));
     page.list(
         "unit changed",
@@ -56,6 +57,12 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
     );
     page.list("last output", service.output.iter().map(|line| shown(line)));
     page.0
+}
+
+/// Since when it is ours again.
+pub fn adopted(at: &str, now: i64) -> String {
+    let ago = span::between(at, now).map(|long| format!("{} ago, ", span::long(long)));
+    format!("{}after all of supervise had been killed", ago.unwrap_or_default())
 }
 
 /// The most processes that are listed.
@@ -195,6 +202,14 @@ web: running for 3min, healthy
                    words\\x1b
 ";
         assert_eq!(page(&service, 180, Paint::new(false), &look), expected);
+    }
+
+    #[test]
+    fn a_page_says_that_it_was_adopted() {
+        let adopted = Some("1970-01-01T00:01:00Z".to_owned());
+        let service = Service { name: "web".into(), adopted, ..Service::default() };
+        let expected = "web: stopped\n  adopted          2min ago, after all of supervise had been killed\n";
+        assert_eq!(page(&service, 180, Paint::new(false), &|_| None), expected);
     }
 
     #[test]

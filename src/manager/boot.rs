@@ -2,10 +2,10 @@
 //! units if they have never been read, open the control socket. Never starts a service itself.
 
 use crate::sys::errno::reason;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -13,13 +13,14 @@ use super::budget::Budget;
 use super::inputs::{self, Inputs, questions};
 use super::kept::{Kept, News};
 use super::listeners::NotAll;
+use super::processes::Process;
 use super::read_units::{self, Found};
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::launch::Stage;
 use crate::plan::Resource;
 use crate::policy::backoff::{Backoff, Policy};
-use crate::policy::service::{Codes, Kind as For, Readiness, Service, Spec, Strategy};
+use crate::policy::service::{Codes, Goal, Kind as For, Readiness, Service, Spec, Strategy};
 use crate::policy::world::World;
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::link::Link;
@@ -29,7 +30,7 @@ use crate::wire::accounts::{Answer, Question};
 use crate::wire::handover::lock_in;
 use crate::wire::keeper::{self, Kind};
 use crate::wire::settings::Settings;
-use crate::wire::state::header;
+use crate::wire::state::{self, header};
 
 /// Milliseconds for which the end of what a dead supervisor left is waited for.
 const LEFT_MS: u64 = 5_000;
@@ -70,10 +71,10 @@ fn link_to_keeper() -> io::Result<Link> {
     Ok(link)
 }
 
-/// The state that is kept, or an empty one; and whether it is that.
-fn take_state(kept: &mut Kept, exits: &memfd::Map) -> io::Result<(Store, bool)> {
+/// The state that is kept; or an empty one, which is still to be kept.
+fn take_state(kept: &Kept, exits: &memfd::Map) -> io::Result<(Store, Option<OwnedFd>)> {
     if let Some(fd) = kept.fd(Kind::State, 0) {
-        return Ok((Store::open(fd)?, false));
+        return Ok((Store::open(fd)?, None));
     }
     let (store, fd) = Store::create()?;
     store.set(header::SINCE, clock::realtime_ns());
@@ -81,8 +82,7 @@ fn take_state(kept: &mut Kept, exits: &memfd::Map) -> io::Result<(Store, bool)> 
     let written = exits.word64(keeper::exits::WRITTEN);
     let written = written.map_or(0, |word| word.load(Ordering::Acquire));
     store.set(header::EXIT_CURSOR, written);
-    kept.put(Kind::State, 0, 0, fd)?;
-    Ok((store, true))
+    Ok((store, Some(fd)))
 }
 
 /// Where our cgroups are made; said once where that is nowhere.
@@ -113,7 +113,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     kept.keep_at_most(budget.slots);
     let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
     let exits = memfd::Map::new(exits, false)?;
-    let (store, fresh) = take_state(&mut kept, &exits)?;
+    let (store, fresh) = take_state(&kept, &exits)?;
     let mut manager = Manager {
         soft_nofile,
         user: files::effective_user(),
@@ -125,6 +125,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         watched: watch::Watched::default(),
         exits,
         store,
+        mirror: super::mirror::Mirror::default(),
         world: World::new(),
         services: BTreeMap::new(),
         words: BTreeMap::new(),
@@ -147,7 +148,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         answered: Vec::new(),
         events: std::collections::VecDeque::new(),
         actions: Vec::new(),
-        cgroups: find_cgroups(fresh),
+        cgroups: find_cgroups(fresh.is_some()),
         left_groups: Vec::new(),
         execs: super::exec::Execs::new(budget.commands),
         budget,
@@ -184,17 +185,21 @@ impl Manager {
     }
 
     /// Takes up what an earlier manager left, or begins; from here on there is a loop.
-    fn bring_up(&mut self, fresh: bool, news: Vec<News>) -> io::Result<()> {
+    fn bring_up(&mut self, fresh: Option<OwnedFd>, news: Vec<News>) -> io::Result<()> {
+        if let Some(state) = fresh {
+            let state = self.adopt(state)?;
+            self.kept.put(Kind::State, 0, 0, state)?;
+        }
         if self.store.get(header::CLOSING) != 0 {
             self.world.close(); // before the first event: nothing may come up any more
         }
         self.enable_controllers();
         self.adopt_execs();
         self.sweep_exec_groups();
-        self.take_up(news);
-        if fresh {
+        if self.store.get(header::BOOTED) == 0 {
             self.end_leftovers();
         }
+        self.take_up(news);
         if self.store.get(header::BOOTED) == 0 {
             self.read_units_first()?;
         }
@@ -239,12 +244,16 @@ impl Manager {
         }
     }
 
-    /// Ends what a supervisor of this runtime directory left when its keeper and its manager both died: there
-    /// is no state of it any more, and nothing may be started twice.
+    /// Ends what a supervisor of this runtime directory left when it was killed whole and was not taken back: nobody
+    /// knows what it is, and nothing may be started twice.
     fn end_leftovers(&self) {
         let Some(base) = &self.cgroups else { return };
         let deadline = clock::monotonic_ms() + LEFT_MS;
+        let known = self.written_groups();
         for name in base.names(&self.group_prefix()).unwrap_or_default() {
+            if known.contains(&name) {
+                continue;
+            }
             let Ok(group) = base.open(&name) else { continue };
             if cgroup::is_populated(group.as_fd()).unwrap_or(false) {
                 log::warn!("ending what a dead supervisor left in the cgroup {name}");
@@ -258,6 +267,12 @@ impl Manager {
                 let _ = parent::wait(&[], 5, &mut []);
             }
         }
+    }
+
+    /// The cgroups of incarnations that are written down.
+    fn written_groups(&self) -> BTreeSet<String> {
+        let records = self.store.bodies(state::Kind::Process).into_iter();
+        records.filter_map(|(_, body)| serde_json::from_slice::<Process>(&body).ok()?.cgroup).collect()
     }
 
     /// The first reading of the units: everything is bound before anything starts, but for what waits for name services
@@ -306,6 +321,7 @@ impl Manager {
                 self.say_words(*id, words); // tried again at the start, which then fails with these words
             }
         }
+        self.bind_what_rests();
         // Those too that an earlier manager wrote down and did not get to start.
         let untouched = |service: &Service| service.last_run == Run(0) && service.asked.is_empty();
         let begun = self.world.iter().filter(|(_, service)| untouched(service)).map(|(id, _)| id);
@@ -320,6 +336,20 @@ impl Manager {
         self.run_events();
         self.store.set(header::BOOTED, 1);
         Ok(())
+    }
+
+    /// The sockets of services that were taken back and of which nothing runs: nobody had kept them.
+    fn bind_what_rests(&mut self) {
+        let rests = |service: &Service| {
+            let wanted = service.goal == Goal::Held || service.goal == Goal::Up && !service.is_down();
+            wanted && service.last_run != Run(0) && service.incarnations().next().is_none()
+        };
+        let resting = self.world.iter().filter(|(_, service)| rests(service)).map(|(id, _)| id);
+        for id in resting.collect::<Vec<ServiceId>>() {
+            if let Err(words) = self.bind_early(id) {
+                self.say_words(id, words);
+            }
+        }
     }
 
     /// What name services say at once of all that the units ask. With `--strict` all of it is waited for.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use super::Manager;
 use super::listeners::NotAll;
+use super::processes::Stands;
 use super::tree::Tree;
 use crate::policy::{Action, Event, Run, ServiceId};
 use crate::sys::process;
@@ -83,6 +84,7 @@ impl Manager {
             Action::Spawn(run) => self.want_process(id, run),
             Action::Release(run) => {
                 if let Some(gate) = self.processes.take_gate(run) {
+                    self.write_mirror(); // nothing runs of which nobody would know
                     self.kept.open_gate(gate);
                 }
             }
@@ -133,6 +135,9 @@ impl Manager {
     /// The processes of an incarnation. None where it is not known any more.
     pub(super) fn tree(&self, run: Run) -> Option<Tree<'_>> {
         let process = self.processes.get(run)?;
+        if process.adopted.is_some_and(|adopted| adopted.stands == Stands::Nothing) {
+            return None;
+        }
         match (&process.cgroup, self.kept.fd(Kind::Cgroup, run.0)) {
             (Some(_), Some(group)) => Some(Tree::Group(group)),
             _ => {

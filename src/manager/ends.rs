@@ -144,7 +144,7 @@ fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Op
                 None => plain,
             }
         }
-        Exit::Unknown => "unknown: its parent had ended, and this kernel does not tell others".to_owned(),
+        Exit::Unknown => "unknown: it outlived its parent, and nobody else was told".to_owned(),
     }
 }
 

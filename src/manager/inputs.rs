@@ -18,6 +18,7 @@ use crate::sys::{files, memfd};
 use crate::unit::{self, Unit};
 use crate::wire::accounts::{Account, Answer, Question};
 use crate::wire::keeper::Kind;
+use crate::wire::state;
 
 /// What a generation is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -361,10 +362,11 @@ impl Manager {
     /// Has the inputs of a generation kept.
     pub(super) fn keep_inputs(&mut self, id: ServiceId, generation: u32) {
         let Some(inputs) = self.inputs_of(id, generation) else { return };
-        let kept = serde_json::to_vec(inputs)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| memfd::sealed(c"supervise-inputs", &bytes))
-            .and_then(|fd| self.kept.put(Kind::Inputs, inputs_id(id, generation), 0, fd));
+        let number = inputs_id(id, generation);
+        let kept = serde_json::to_vec(inputs).map_err(std::io::Error::other).and_then(|bytes| {
+            self.mirror.note(state::Kind::Inputs, number, &bytes);
+            self.kept.put(Kind::Inputs, number, 0, memfd::sealed(c"supervise-inputs", &bytes)?)
+        });
         if let Err(error) = kept {
             log::error!("service={} keeping its inputs: {}", self.name_of(id), reason(&error));
         }
@@ -378,6 +380,7 @@ impl Manager {
         for generation in old {
             known.older.remove(&generation);
             self.kept.drop(Kind::Inputs, inputs_id(id, generation));
+            self.mirror.note(state::Kind::Inputs, inputs_id(id, generation), &[]);
         }
     }
 

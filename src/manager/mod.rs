@@ -8,6 +8,7 @@
 
 mod above;
 mod access;
+mod adopt;
 mod answer;
 mod boot;
 mod budget;
@@ -30,6 +31,7 @@ mod listeners;
 mod log_files;
 mod logs;
 mod lookups;
+mod mirror;
 mod notices;
 mod own;
 mod parked;
@@ -101,6 +103,7 @@ struct Manager {
     kept: kept::Kept,
     exits: memfd::Map,
     store: store::Store,
+    mirror: mirror::Mirror,
     world: World,
     services: BTreeMap<ServiceId, Box<Known>>,
     words: BTreeMap<ServiceId, String>,
@@ -226,6 +229,7 @@ impl Manager {
     }
 
     fn write(&mut self, kind: state::Kind, id: u64, body: &[u8]) {
+        self.mirror.note(kind, id, body);
         let result = self.store.put(kind, id, body).and_then(|larger| match larger {
             // Until the keeper has the larger one the old one counts, and it has all but this record.
             Some(fd) => self.kept.put(Kind::State, 0, 0, fd),

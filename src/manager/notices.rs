@@ -222,7 +222,7 @@ impl Manager {
         Ok(voice)
     }
 
-    fn bind_notify(&self, run: Run, owner: Option<u32>) -> io::Result<OwnedFd> {
+    pub(super) fn bind_notify(&self, run: Run, owner: Option<u32>) -> io::Result<OwnedFd> {
         let path = self.notify_path(run);
         files::make_directory(&self.notify_directory(), 0o711)?;
         let directory = files::open_directory(&self.notify_directory())?;

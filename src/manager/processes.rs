@@ -33,9 +33,50 @@ pub struct Process {
     pub invocation: String,
     /// Nanoseconds since 1970 at which it was made.
     pub since_ns: u64,
+    /// Numbers of the pipes that it was given to write to.
+    #[serde(default)]
+    pub pipes: Pipes,
+    /// It outlived a supervisor that was killed whole, and was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// What a rehearsal has in the places of its unit's sockets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stand_ins: Vec<StandIn>,
+}
+
+/// The numbers that the kernel has for the pipes of a process, as far as it has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipes {
+    /// Of its standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<u64>,
+    /// Of its standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<u64>,
+    /// Of that on which it says that it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<u64>,
+}
+
+/// What was found of an incarnation when it was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// Nanoseconds since 1970 at which that was.
+    pub at_ns: u64,
+    /// What was found.
+    pub stands: Stands,
+}
+
+/// How much of an incarnation had outlived its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stands {
+    /// Its main process.
+    Main,
+    /// Only others of its processes; nobody has seen how the main one ended.
+    Rest,
+    /// Nothing that is proven to be of it: the numbers in its record may be others' by now.
+    Nothing,
 }
 
 /// A process that has become the main one of an incarnation (`MAINPID=`).

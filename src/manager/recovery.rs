@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{self, Inputs, inputs_id, inputs_of_id};
 use super::listeners::Listener;
-use super::processes::Process;
+use super::processes::{Adopted, Process, Stands};
 use super::turn::Launched;
 use super::{Known, Manager, ServiceRecord, boot};
 use crate::policy::recover::{self, Found, missed};
 use crate::policy::service::{Incarnation, Phase, Probe, Service};
 use crate::policy::world::Needs;
-use crate::policy::{Action, Event, Run, ServiceId};
+use crate::policy::{Action, Event, Exit, Run, ServiceId};
 use crate::sys::{clock, memfd};
 use crate::unit;
 use crate::wire::keeper::Kind;
-use crate::wire::state;
+use crate::wire::state::{self, header};
 
 /// Nanoseconds after its start during which looks at a process may be due.
 const YOUNG_NS: u64 = 60_000_000_000;
@@ -31,6 +31,7 @@ impl Manager {
         self.drop_leftovers();
         self.restore_stored();
         self.settle_heirs();
+        self.world.reserve(Run(self.store.get(header::NEXT_RUN)));
         let mut again = Vec::new();
         let known: Vec<ServiceId> = self.services.keys().copied().collect();
         for id in known {
@@ -63,7 +64,11 @@ impl Manager {
         let known: Vec<ServiceId> = self.services.keys().copied().collect();
         for id in known {
             self.tend_probes(id);
+            if self.world.get(id).is_some_and(|service| service.waits) {
+                self.feed(id, Event::Tick); // what it waits for may have come
+            }
         }
+        self.run_events();
         self.plan_looks();
     }
 
@@ -78,6 +83,17 @@ impl Manager {
     }
 
     fn what_is_left(&mut self, run: Run) -> Found {
+        let adopted = self.processes.get(run).and_then(|process| process.adopted);
+        if let Some(Adopted { stands: stands @ (Stands::Rest | Stands::Nothing), .. }) = adopted {
+            let mut launching = self.world.incarnations().filter(|(_, one)| one.run == run);
+            let launching = launching.any(|(_, one)| matches!(one.phase, Phase::Launching { .. }));
+            // Whether it got beyond its gate nobody knows: then it has not begun.
+            let launched = match stands {
+                Stands::Nothing if launching => recover::Launched::GateLost,
+                Stands::Nothing | Stands::Rest | Stands::Main => recover::Launched::Executed,
+            };
+            return Found { registered: true, launched, exited: Some(Exit::Unknown) };
+        }
         Found {
             registered: self.kept.fd(Kind::Process, run.0).is_some(),
             launched: match self.read_report(run) {
@@ -208,6 +224,7 @@ impl Manager {
             let old = self.world.get(id).filter(|one| generation != one.newest && !one.needs(generation));
             if old.is_some() {
                 self.kept.drop(Kind::Inputs, number);
+                self.mirror.note(state::Kind::Inputs, number, &[]);
             }
         }
     }

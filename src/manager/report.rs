@@ -183,6 +183,7 @@ impl Manager {
                 user: account.map(|account| account.name.clone()),
                 ends: self.ends_of(id),
                 changed: self.changed_files(id),
+                adopted: process.and_then(|process| process.adopted).map(|adopted| instant(adopted.at_ns)),
                 ..control::Service::default()
             }
             .bounded(),

@@ -15,10 +15,10 @@ use super::inputs::Which;
 use super::kept::is_full;
 use super::listeners::{self, NotAll, StandIn};
 use super::logs::Output;
-use super::processes::Process;
+use super::processes::{Pipes, Process};
 use crate::policy::{End, Event, Run, ServiceId};
 use crate::sys::link::Link;
-use crate::sys::{clock, fds, files, memfd, process};
+use crate::sys::{clock, dirs, fds, files, memfd, process};
 use crate::wire::cri;
 use crate::wire::keeper::Kind;
 use crate::wire::state;
@@ -403,6 +403,7 @@ impl Manager {
         let Some((run, prepared)) = self.starts.asked.remove(&request) else { return };
         let id = prepared.service;
         let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
+        let pipes = pipes_of(&prepared);
         let mut cgroup = prepared.cgroup;
         if cgroup_errno != 0 {
             let error = io::Error::from_raw_os_error(cgroup_errno.into());
@@ -423,6 +424,8 @@ impl Manager {
             cgroup: cgroup.as_ref().map(|(name, _)| name.clone()),
             invocation: prepared.invocation,
             since_ns: clock::realtime_ns(),
+            pipes,
+            adopted: None,
             stand_ins: prepared.stand_ins,
         };
         self.save(state::Kind::Process, run.0, &process);
@@ -452,6 +455,17 @@ impl Manager {
         self.logs.add(&name, run, cri::Which::Stdout, rule);
         self.logs.add(&name, run, cri::Which::Stderr, rule);
         self.feed(id, Event::Cloned(run));
+    }
+}
+
+/// The numbers by which a process's pipes are found again.
+fn pipes_of(prepared: &Prepared) -> Pipes {
+    let number = |end: &OwnedFd| dirs::facts(end.as_fd()).ok().map(|facts| facts.identity.inode);
+    let ready = prepared.voice.iter().find(|(kind, _)| *kind == Kind::ReadyPipe);
+    Pipes {
+        stdout: prepared.stdout.as_ref().and_then(number),
+        stderr: prepared.stderr.as_ref().and_then(number),
+        ready: ready.and_then(|(_, end)| number(end)),
     }
 }
 

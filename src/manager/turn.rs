@@ -90,6 +90,7 @@ impl Manager {
             self.kept.give_up();
             self.remove_left_groups();
         }
+        self.write_mirror();
         self.kept.flush();
         objects::let_go(self.kept.exhumed());
         self.logs.flush(&self.kept);
@@ -449,6 +450,7 @@ impl Manager {
         }
         self.sweep_notify(&[]);
         self.sweep_probes(&[]);
+        self.remove_mirror();
         self.logs.drain(LAST_LINES_MS, &self.kept);
         let status = self.end_status();
         self.tell_end(status);

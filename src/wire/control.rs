@@ -219,6 +219,8 @@ pub struct Service {
     pub ends: Vec<Ended>,
     /// Files of its unit that have changed since they were read.
     pub changed: Vec<String>,
+    /// When it was adopted after all of supervise had been killed, RFC 3339.
+    pub adopted: Option<String>,
     /// The last lines of its output, where they were asked for and may be read.
     pub output: Vec<String>,
 }
@@ -264,9 +266,7 @@ impl Service {
             cut_to(&mut socket.address, MOST_ADDRESS);
         }
         [&mut self.gate, &mut self.status_text, &mut self.tracking].into_iter().flatten().for_each(cut);
-        if let Some(exit) = &mut self.exit {
-            cut(&mut exit.meaning);
-        }
+        self.exit.iter_mut().for_each(|exit| cut(&mut exit.meaning));
         self
     }
 }

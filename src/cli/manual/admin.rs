@@ -59,8 +59,9 @@ const SECTIONS: &[(&str, Rows)] = &[
             ),
             (
                 "/run/supervise",
-                "`control`, which everybody may connect to and few are answered on; `notify`; `locks`; and `handover` \
-                 while a new keeper is awaited. One supervisor at a time has it: a second one is refused.",
+                "`control`, which everybody may connect to and few are answered on; `notify`; `locks`; `mirror`, \
+                 which says what runs, with the values of its environment, for the case that all of supervise is killed at \
+                 once, and which only its owner can read; and `handover` while a new keeper is awaited. One supervisor at a time has it: a second one is refused.",
             ),
             ("/var/log/supervise/NAME", "`current` and what was rotated."),
             (
@@ -101,8 +102,13 @@ const SECTIONS: &[(&str, Rows)] = &[
             ),
             (
                 "all of them at once",
-                "services run on, unsupervised, until the next start ends them and starts them anew. Their sockets are \
-                 closed meanwhile, unless an init keeps them.",
+                "services run on and are served by nobody but themselves: their sockets stay open. The next `supervise \
+                 run` with the same runtime directory adopts them, with their sockets, as far as the kernel confirms \
+                 what the file `mirror` in there says; what it cannot adopt is ended where it is in a cgroup of supervise, \
+                 and named where it is not. Lost are what they write meanwhile (without a reader a write fails, or \
+                 SIGPIPE ends who has not chosen otherwise), stored descriptors, the sockets of services that do not run, \
+                 unless an init keeps them, and how one ended that ended meanwhile. Taking sockets back needs \
+                 CAP_SYS_PTRACE, or for an ordinary user kernel.yama.ptrace_scope = 0.",
             ),
             (
                 "a service crashes",

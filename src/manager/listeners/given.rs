@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::bind::{self, Bound};
 use super::repair::repair;
-use super::{Spot, Unbound, Wanted};
+use super::{Address, Spot, Unbound, Wanted};
 use crate::manager::Manager;
 use crate::policy::ServiceId;
 use crate::sys::errno::reason;
@@ -30,7 +30,7 @@ impl Manager {
     }
 
     fn is_given_at(&self, given: u64, wanted: &Wanted) -> bool {
-        self.kept.fd(Kind::Given, given).is_some_and(|fd| is_at(fd, wanted))
+        self.kept.fd(Kind::Given, given).is_some_and(|fd| is_at(fd, &wanted.address))
     }
 
     /// Takes the socket that was given for this. None where there is none, and it is to be bound.
@@ -123,13 +123,14 @@ impl Manager {
     }
 }
 
-fn is_at(fd: BorrowedFd<'_>, wanted: &Wanted) -> bool {
+/// Whether a socket is one of this address and type.
+pub fn is_at(fd: BorrowedFd<'_>, wanted: &Address) -> bool {
     let kind = sockets::kind(fd.as_fd()).ok().flatten();
     let local = sockets::local(fd.as_fd()).ok();
-    let at = match &wanted.address.spot {
+    let at = match &wanted.spot {
         Spot::Inet { address, dual } => Local::Inet { address: *address, dual: *dual },
         Spot::Path(path) => Local::Path(path.clone()),
         Spot::Abstract(name) => Local::Abstract(name.clone().into_bytes()),
     };
-    kind == Some(bind::kind(wanted.address.carries)) && local == Some(at)
+    kind == Some(bind::kind(wanted.carries)) && local == Some(at)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Address, Carries, Spot, Unbound};
 use crate::manager::Manager;
+use crate::manager::processes::Process;
 use crate::policy::ServiceId;
 use crate::sys::sockets::{self, Sought};
 use crate::sys::{files, process};
@@ -72,7 +73,14 @@ impl Manager {
             user.map_or_else(|_| "of an unknown user".to_owned(), |uid| format!("user {}", user_name(uid)));
         let who = format!("process {pid} (`{}`, {user}) has it", command_of(pid));
         match self.unit_with(pid) {
-            Some(name) => {
+            Some((name, true)) => {
+                let hint = format!(
+                    "it is `{name}` itself, whose socket was not to be had when it was adopted: `supervise restart \
+                     --stop-first {name}`"
+                );
+                (who, hint)
+            }
+            Some((name, false)) => {
                 let hint = format!(
                     "it belongs to `{name}`, which listens by itself: give `{name}` a `[socket.NAME]` table, or one \
                      of them another address"
@@ -83,8 +91,9 @@ impl Manager {
         }
     }
 
-    /// The service whose process this is, by its cgroup, or else by the parents that it has.
-    fn unit_with(&self, pid: u32) -> Option<String> {
+    /// The service whose process this is, by its cgroup, or else by the parents that it has; and whether that one was
+    /// adopted from a supervisor that was killed.
+    fn unit_with(&self, pid: u32) -> Option<(String, bool)> {
         let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let ours = self.processes.iter().find(|(_, process)| {
             process
@@ -92,13 +101,14 @@ impl Manager {
                 .as_ref()
                 .is_some_and(|name| group.lines().any(|line| line.ends_with(&format!("/{name}"))))
         });
+        let known = |process: &Process| (self.name_of(process.service).to_owned(), process.adopted.is_some());
         if let Some((_, process)) = ours {
-            return Some(self.name_of(process.service).to_owned());
+            return Some(known(process));
         }
         let mut at = pid;
         for _ in 0..MOST_PARENTS {
             if let Some((_, process)) = self.processes.iter().find(|(_, process)| process.pid == at) {
-                return Some(self.name_of(process.service).to_owned());
+                return Some(known(process));
             }
             at = process::stat(at).ok()?.parent;
         }

@@ -23,6 +23,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, Carries, Spot};
+pub use given::is_at;
 pub use of_service::NotAll;
 pub use stand_in::StandIn;
 
@@ -59,6 +60,9 @@ pub struct Listener {
     pub address: Address,
     /// Device and inode of a Unix socket's file.
     pub file: Option<(u64, u64)>,
+    /// The number that the kernel has for the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<u64>,
     /// The room that its queue has, where the kernel gives it less than is wanted.
     #[serde(default)]
     pub clamped: Option<u32>,

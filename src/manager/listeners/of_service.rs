@@ -2,6 +2,7 @@
 //! gets it. Never starts one.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use super::bind::{self, Bound, Failure, Locks};
@@ -10,7 +11,7 @@ use super::{Address, Carries, Listener, Spot, Unbound, Wanted};
 use crate::manager::Manager;
 use crate::policy::{Run, ServiceId};
 use crate::sys::errno::reason;
-use crate::sys::sockets;
+use crate::sys::{files, sockets};
 use crate::unit::{self, Unit};
 use crate::wire::keeper::Kind;
 use crate::wire::state::{self, header};
@@ -216,7 +217,7 @@ impl Manager {
     }
 
     /// Where the locks of paths are: where all supervisors of this user have them, whatever their runtime directories are.
-    pub(super) fn locks(&self) -> Locks {
+    pub(in crate::manager) fn locks(&self) -> Locks {
         let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let common = match self.user {
             0 => Some(PathBuf::from("/run/supervise")),
@@ -257,6 +258,7 @@ impl Manager {
         bound: Bound,
     ) -> Result<(), Unbound> {
         let Bound { socket, file, lock, foreign } = bound;
+        let number_of = files::identity(socket.as_fd()).ok().map(|(_, inode)| inode);
         let kept = lock.map_or(Ok(()), |lock| self.kept.put(Kind::PathLock, number, 0, lock));
         if let Err(error) = kept.and_then(|()| self.kept.put(Kind::Listener, number, 0, socket)) {
             if let (Spot::Path(path), Some(identity), false) = (&wanted.address.spot, file, foreign) {
@@ -268,7 +270,8 @@ impl Manager {
             return Err(Unbound { address, reason: reason(&error), hint: Some(hint) });
         }
         let address = wanted.address.clone();
-        self.listeners.restore(number, Listener { service, address, file, clamped: None, foreign });
+        let listener = Listener { service, address, file, socket: number_of, clamped: None, foreign };
+        self.listeners.restore(number, listener);
         self.note_room(number, wanted);
         if let Some(listener) = self.listeners.get(number).cloned() {
             self.save(state::Kind::Listener, number, &listener);
