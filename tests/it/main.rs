@@ -20,6 +20,7 @@ mod wait;
 mod above;
 mod access;
 mod boot;
+mod both_die;
 mod check;
 mod crash_loop;
 mod dependencies;
