@@ -110,9 +110,9 @@ impl Keeper {
         }
         if is_due(&self.logger) {
             let state = self.slots.get(1).map(|(_, fd)| fd);
-            let cursor = self.slots.get(2).map(|(_, fd)| fd);
-            if let (Some(state), Some(cursor)) = (state, cursor) {
-                self.logger.start(self.binary.as_fd(), &[state, cursor], now_ms);
+            let tray = self.slots.get(2).map(|(_, fd)| fd);
+            if let (Some(state), Some(tray)) = (state, tray) {
+                self.logger.start(self.binary.as_fd(), &[state, tray], now_ms);
                 self.owed.logger = self.logger.pid.is_some();
             }
         }

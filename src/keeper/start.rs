@@ -10,15 +10,15 @@ use super::children::{Child, Role};
 use super::serve::Keeper;
 use crate::sys::parent::Helper;
 use crate::sys::slots::Slots;
-use crate::sys::{clock, fds, memfd, parent};
+use crate::sys::{clock, fds, memfd, parent, pipes};
 use crate::wire::keeper::{Carried, Entry, Kind, exits};
-use crate::wire::logger::STATE_BYTES;
+use crate::wire::logger::{STATE_BYTES, TRAY_BYTES};
 use crate::wire::settings::LogUser;
 
 /// The keeper's own slots.
 pub const EXITS_SLOT: u32 = 0;
 const LOG_STATE_SLOT: u32 = 1;
-const LOG_CURSOR_SLOT: u32 = 2;
+const LOG_TRAY_SLOT: u32 = 2;
 
 /// The most slots, whatever the limit on descriptors: the tables stay small.
 const MOST_SLOTS: u64 = 65_536;
@@ -98,7 +98,7 @@ pub fn start(given: Given) -> io::Result<Keeper> {
     let places = slots.len() / SLOTS_PER_EXIT;
     own(&mut slots, EXITS_SLOT, Kind::Exits, || memfd::fixed(c"supervise-exits", exits::bytes(places)))?;
     own(&mut slots, LOG_STATE_SLOT, Kind::LogState, || memfd::fixed(c"supervise-log", STATE_BYTES))?;
-    own(&mut slots, LOG_CURSOR_SLOT, Kind::LogCursor, || memfd::create(c"supervise-log-cursor"))?;
+    own(&mut slots, LOG_TRAY_SLOT, Kind::LogTray, || pipes::tray(TRAY_BYTES))?;
     let exits = map_exits(&slots)?;
     let me = std::process::id().to_string();
     let strings = |list: &[&str]| list.iter().map(|one| OsString::from(*one)).collect::<Vec<_>>();

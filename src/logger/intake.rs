@@ -5,101 +5,32 @@
 //! bytes they were made of. `state` says how a successor finishes what a killed logger began.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use memchr::{memchr_iter, memrchr};
 
 use crate::sys::dirs::Identity;
-use crate::sys::{fds, pipes, poller};
+use crate::sys::{fds, pipes};
 use crate::wire::cri::{self, Framed, LONGEST_ENTRY, Stamp, Tail, Which, parse_stamp};
-use crate::wire::logger::{Name, To, WhenFull};
+use crate::wire::logger::{Name, TRAY_BYTES, To, WhenFull};
 
 use super::away::{self, Away, Refused};
+use super::glass::{Glass, Look};
 use super::shelf::{Shelf, Target, Trouble, Written};
 use super::state::{Dropped, Record, State, Unfinished};
+use super::stream::Stream;
 
 /// Bytes looked at in one step, and so the most that one service gets before the next has its turn.
-const LOOK_BYTES: usize = 64 * 1024;
+pub const LOOK_BYTES: usize = TRAY_BYTES;
 /// Room for the entries of one step: lines of 60 bytes and more pass without a second step.
-const OUT_BYTES: usize = 128 * 1024;
+const OUT_BYTES: usize = 2 * LOOK_BYTES;
 /// One slot of a pipe.
 const PAGE_BYTES: usize = 4096;
-/// Steps in a row that must end without half a line before a stream's signal is switched off again.
-const CALM_STEPS: u8 = 8;
+/// Pipes that are larger at a time: a quarter of what the kernel grants an ordinary user altogether.
+const MOST_LARGE: usize = 16;
 
 const _: () = assert!(OUT_BYTES >= 2 * LONGEST_ENTRY);
-
-/// A pipe and what is known of it.
-#[derive(Debug)]
-pub struct Stream {
-    /// The manager's number for it.
-    pub id: u64,
-    /// Whose log.
-    pub service: Name,
-    /// No writer is left.
-    pub hung_up: bool,
-    /// It stands in the queue.
-    pub queued: bool,
-    /// It waits, with this many bytes of an unfinished line in its pipe.
-    pub parked: Option<usize>,
-    /// It is not to be tried again before this.
-    pub not_before: Option<Instant>,
-    pipe: OwnedFd,
-    which: Which,
-    capacity: usize,
-    owed: u64,
-    tail: bool,
-    signals: bool,
-    calm: u8,
-}
-
-impl Stream {
-    /// Errors: EBADF where `pipe` is none.
-    pub fn new(id: u64, service: Name, which: Which, pipe: OwnedFd, owed: u64) -> io::Result<Self> {
-        let capacity = pipes::capacity(pipe.as_fd())?;
-        let signals = pipes::raises_sigio(pipe.as_fd())?;
-        if signals {
-            // A predecessor switched it on and never got to switch it off: the signals are ours now.
-            pipes::raise_sigio(pipe.as_fd(), true)?;
-        }
-        let (hung_up, queued, parked, not_before, tail, calm) = (false, false, None, None, false, 0);
-        Ok(Self {
-            id,
-            service,
-            hung_up,
-            queued,
-            parked,
-            not_before,
-            pipe,
-            which,
-            capacity,
-            owed,
-            tail,
-            signals,
-            calm,
-        })
-    }
-
-    /// The pipe.
-    pub fn pipe(&self) -> &OwnedFd {
-        &self.pipe
-    }
-
-    /// Whether bytes came since it was parked.
-    pub fn has_news(&self) -> bool {
-        let news = |seen: usize| pipes::available(self.pipe.as_fd()).map_or(true, |now| now != seen);
-        self.parked.is_some_and(news)
-    }
-
-    /// Leaves the pipe as it was found.
-    pub fn release(&mut self) {
-        if self.signals {
-            self.signals = false;
-            let _ = pipes::raise_sigio(self.pipe.as_fd(), false);
-        }
-    }
-}
 
 /// What a step says about the next one of the same stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,14 +47,6 @@ pub enum Next {
     Closed,
 }
 
-enum Look {
-    Nothing,
-    End,
-    /// So many bytes stand at the start of `raw`; whether the pipe has no room for more (known only where the
-    /// stream was left with half a line).
-    Bytes(usize, bool),
-}
-
 /// The buffers and the files.
 #[derive(Debug)]
 pub struct Intake {
@@ -137,18 +60,15 @@ pub struct Intake {
     pub last: bool,
     raw: Box<[u8]>,
     out: Box<[u8]>,
-    look: OwnedFd,
-    glass: OwnedFd,
-    glass_bytes: usize,
+    glass: Glass,
+    large: usize,
 }
 
 impl Intake {
     /// With the buffers every step uses; nothing else here grows with what comes.
-    pub fn new(state: State, shelf: Shelf, away: Away) -> io::Result<Self> {
-        let (look, glass) = fds::pipe(0)?;
-        let glass_bytes = pipes::capacity(glass.as_fd())?;
+    pub fn new(state: State, shelf: Shelf, away: Away, glass: Glass) -> Self {
         let (raw, out) = (vec![0; LOOK_BYTES].into(), vec![0; OUT_BYTES].into());
-        Ok(Self { state, shelf, away, last: false, raw, out, look, glass, glass_bytes })
+        Self { state, shelf, away, last: false, raw, out, glass, large: 0 }
     }
 
     /// Brings a predecessor's last step to an end. Every part of it may be done again after another death.
@@ -186,10 +106,10 @@ impl Intake {
             self.pay(stream)?;
             return Ok(Next::Again);
         }
-        let (seen, full) = match self.look(stream)? {
+        let seen = match self.glass.look(stream, &mut self.raw)? {
             Look::Nothing => return self.rest(stream),
             Look::End => return Ok(Next::Closed),
-            Look::Bytes(seen, full) => (seen, full),
+            Look::Bytes(seen) => seen,
         };
         let stamp = stamp();
         let to = self.shelf.rule(&stream.service).to;
@@ -202,15 +122,14 @@ impl Intake {
         let mut tail = if ended { Tail::End } else { Tail::Hold };
         let mut framed = self.frame(stream, first, seen, &stamp, (to, tail));
         if framed.taken == 0 {
-            let no_room =
-                if stream.capacity <= PAGE_BYTES || seen == 1 { Tail::Empty } else { Tail::Squeeze };
-            if full {
-                tail = no_room;
+            if stream.tail && self.glass.is_full(stream, self.state.void())? {
+                let empty = stream.capacity <= PAGE_BYTES || seen == 1;
+                tail = if empty { Tail::Empty } else { Tail::Squeeze };
                 framed = self.frame(stream, first, seen, &stamp, (to, tail));
             } else if !stream.tail {
                 stream.tail = true;
                 return Ok(Next::Again);
-            } else if self.listens(stream) {
+            } else if stream.listens() {
                 // Everything from here on raises a signal, and nothing came since the look.
                 if pipes::available(stream.pipe.as_fd())? != seen {
                     return Ok(Next::Again);
@@ -232,6 +151,9 @@ impl Intake {
         if done != Next::Again {
             return Ok(done);
         }
+        if stream.is_pressed(framed.taken) && self.large < MOST_LARGE && stream.grow() {
+            self.large += 1;
+        }
         stream.tail = framed.taken < seen;
         if !stream.hung_up && pipes::available(stream.pipe.as_fd())? == 0 {
             return self.rest(stream);
@@ -242,53 +164,18 @@ impl Intake {
     /// The pipe is empty: whatever comes next wakes the poller.
     fn rest(&mut self, stream: &mut Stream) -> io::Result<Next> {
         stream.tail = false;
-        stream.calm = stream.calm.saturating_add(1);
-        if stream.signals && stream.calm >= CALM_STEPS {
-            stream.release();
+        if stream.rest() {
+            self.large -= 1;
         }
         Ok(Next::Wait)
     }
 
-    /// Whether every write to this pipe raises a signal from now on.
-    fn listens(&mut self, stream: &mut Stream) -> bool {
-        stream.calm = 0;
-        if !stream.signals {
-            stream.signals = pipes::raise_sigio(stream.pipe.as_fd(), true).is_ok();
+    /// The stream comes to no step any more: its pipe is left as it was found.
+    pub fn release(&mut self, stream: &mut Stream) {
+        stream.release();
+        if stream.shrink() {
+            self.large -= 1;
         }
-        stream.signals
-    }
-
-    fn look(&mut self, stream: &mut Stream) -> io::Result<Look> {
-        if stream.tail {
-            stream.capacity = pipes::capacity(stream.pipe.as_fd())?; // its writer may change it
-        }
-        let want = stream.capacity.min(LOOK_BYTES);
-        if want != self.glass_bytes {
-            // Where it cannot be had, a smaller one shows less at a time and seems full too early.
-            self.glass_bytes = pipes::set_capacity(self.glass.as_fd(), want).unwrap_or(self.glass_bytes);
-        }
-        let count = match pipes::tee(stream.pipe.as_fd(), self.glass.as_fd(), LOOK_BYTES) {
-            Ok(0) => return Ok(Look::End),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Look::Nothing),
-            Err(error) => return Err(error),
-        };
-        let full = stream.tail && (self.glass_bytes > want || !poller::writable_now(self.glass.as_fd())?);
-        let mut filled = 0;
-        while filled < count {
-            let place = self.raw.get_mut(filled..count).unwrap_or_default();
-            match fds::read(self.look.as_fd(), place) {
-                Ok(more) if more > 0 => filled += more,
-                outcome => {
-                    // What is left in there must never pass for a look into another pipe.
-                    (self.look, self.glass) = fds::pipe(0)?;
-                    self.glass_bytes = pipes::capacity(self.glass.as_fd())?;
-                    outcome?;
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-        }
-        Ok(Look::Bytes(count, full))
     }
 
     /// The entry about lines that could not be written, at the start of `out`: its length, 0 for none.
@@ -502,13 +389,18 @@ impl Intake {
     fn consume(&mut self, stream: &Stream, count: usize) {
         let mut left = count;
         while left > 0 {
-            match pipes::splice_to_offset(stream.pipe.as_fd(), self.state.counter(), left) {
+            match self.state.take_out(stream.pipe.as_fd(), left) {
                 Ok(count) if count > 0 => left = left.saturating_sub(count),
                 // Gone already: a service of our own uid can read from its own pipe.
                 Ok(_) => return,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // No memory for the counter's file. Bytes that are written must go all the same; a death
-                // just now could write them twice.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.state.make_room(left as u64) {
+                        Ok(true) => {}
+                        Ok(false) => return,
+                        Err(_) => return self.pour_away(stream, left),
+                    }
+                }
+                // Bytes that are written must go all the same; a death just now could write them twice.
                 Err(_) => return self.pour_away(stream, left),
             }
         }

@@ -1,18 +1,20 @@
 //! LOG. The services' pipes to files. Never holds a capability.
 //!
 //! `supervise logger --log-dir DIR --parent PID [--uid N --gid N]`, started by the keeper with these descriptors: 3 the
-//! link to the manager (`wire::logger`), 4 the state memfd, 5 the counter memfd (`state`). It may be killed at any
+//! link to the manager (`wire::logger`), 4 the state memfd, 5 the tray (`state`). It may be killed at any
 //! moment: its successor, with the same descriptors and pipes, writes every line once. `--journal` and `--syslog`
 //! say where those two listen, if not in their usual places.
 //!
 //! The pipes are the buffer. While no logger runs services write into them, and wait when they are full.
 
 mod away;
+mod glass;
 mod intake;
 mod press;
 mod say;
 mod shelf;
 mod state;
+mod stream;
 mod turn;
 
 #[cfg(test)]
@@ -26,17 +28,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::sys::link::Link;
+use crate::sys::pipes::Void;
 use crate::sys::{clock, confine, dirs, fds};
 
 use away::Away;
-use intake::Intake;
+use glass::Glass;
+use intake::{Intake, LOOK_BYTES};
 use shelf::Shelf;
 use state::State;
 use turn::Logger;
 
 const LINK_FD: i32 = 3;
 const STATE_FD: i32 = 4;
-const COUNTER_FD: i32 = 5;
+const TRAY_FD: i32 = 5;
 
 /// Files open at once; the least used is closed for the next one.
 const MOST_OPEN: u64 = 512;
@@ -85,13 +89,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 fn run(args: Vec<OsString>) -> Result<(), Failed> {
     let arguments = Arguments::parse(args)?;
     let inherited = |number| fds::inherited(number).map_err(step("taking the descriptors from the keeper"));
-    let (link, state, counter) = (inherited(LINK_FD)?, inherited(STATE_FD)?, inherited(COUNTER_FD)?);
+    let (link, state, tray) = (inherited(LINK_FD)?, inherited(STATE_FD)?, inherited(TRAY_FD)?);
     confine::ignore_group_signals();
     dirs::set_umask(0o022);
     let descriptors = confine::raise_descriptor_limit().map_err(step("raising the limit of open files"))?;
     let away = Away::new(&arguments.journal, &arguments.syslog);
+    let void = Void::open();
+    let glass = Glass::new(LOOK_BYTES).map_err(step("making the pipes of our own"))?;
     arguments.give_up_rights()?;
-    let state = State::take(state, counter).map_err(step("taking over the state of the last logger"))?;
+    let state = State::take(state, tray, void).map_err(step("taking over the state of the last logger"))?;
     let mut shelf = Shelf::new(arguments.log_dir, (descriptors / 4).min(MOST_OPEN) as usize);
     clock::local(0); // reads where we are while that can be read
     if let Some(root) = shelf.confine()
@@ -100,7 +106,7 @@ fn run(args: Vec<OsString>) -> Result<(), Failed> {
         // A container's filter may refuse it; it is a second wall behind the first.
         say::say(&format!("giving up all other files: {}", say::reason(&error)));
     }
-    let mut intake = Intake::new(state, shelf, away).map_err(step("making the buffers"))?;
+    let mut intake = Intake::new(state, shelf, away, glass);
     if let Some(trouble) = intake.recover().map_err(step("reading the state of the last logger"))? {
         say::say(&format!("the last write may be there twice: {trouble}"));
     }

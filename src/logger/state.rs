@@ -1,5 +1,5 @@
-//! LOG. What the logger is doing, in memory that outlives it: the state memfd and the counter. Never touches
-//! a pipe or a log file.
+//! LOG. What the logger is doing, where it outlives it: the state memfd and the tray. Never touches a service's
+//! pipe or a log file.
 //!
 //! One step at a time is under way, for one stream. Its record is stored first and the phase word last, so a
 //! successor finds either no step or a whole record:
@@ -8,10 +8,12 @@
 //! |---|---|---|
 //! | idle | – | – |
 //! | writing | perhaps in the file; its size tells | all in the pipe |
-//! | consuming | settled: in the file, or dropped and counted | out of the pipe as far as the counter says |
+//! | consuming | settled: in the file, or dropped and counted | in the pipe, but for those that are in the tray |
+//! | clearing | the same | as many in the pipe as the record says, whatever is in the tray |
 //!
-//! The counter is the offset of a second memfd, which the kernel moves on in the same call that takes bytes
-//! out of the pipe (`sys::pipes::splice_to_offset`). Both memfds are held by the keeper as well. A process
+//! The tray is a pipe: what is taken out of a service's pipe moves there without being copied, and stays until
+//! the step is over (`sys::pipes::hand_over`). So the kernel counts for us what is out, and the one place where
+//! a byte can be is the one or the other. Memfd and tray are held by the keeper as well. A process
 //! that is killed ends between two instructions of its own or after a system call is through, and its stores
 //! up to there are in the shared pages: so nothing here needs to be undone, only looked at.
 
@@ -22,11 +24,11 @@ use std::sync::atomic::fence;
 
 use crate::sys::dirs::Identity;
 use crate::sys::memfd::{self, Map};
-use crate::sys::pipes;
+use crate::sys::pipes::{self, Void};
 use crate::wire::logger::{LONGEST_NAME, Name, STATE_BYTES};
 
 /// Layout version in the low byte below a word that no other use of a memfd has.
-const MAGIC: u64 = u64::from_le_bytes(*b"\x01suplog\0");
+const MAGIC: u64 = u64::from_le_bytes(*b"\x02suplog\0");
 
 const MAGIC_AT: usize = 0;
 const PHASE_AT: usize = 8;
@@ -40,6 +42,7 @@ const SLOT_AT: usize = 64;
 const COUNT_AT: usize = 72;
 const NAME_LENGTH_AT: usize = 80;
 const NAME_AT: usize = 88;
+const REST_AT: usize = 152;
 const SLOTS_USED_AT: usize = 160;
 const NEXT_OWED_AT: usize = 168;
 const OWED_AT: usize = 1024;
@@ -50,6 +53,7 @@ const DROP_SLOTS: usize = (STATE_BYTES - DROPS_AT) / 16;
 const IDLE: u64 = 0;
 const WRITING: u64 = 1;
 const CONSUMING: u64 = 2;
+const CLEARING: u64 = 3;
 
 /// A new count of dropped lines for one service, stored together with the step that made it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +94,15 @@ pub enum Unfinished {
     Consuming(Record, u64),
 }
 
-/// The two memfds. The first also carries the lock that makes this the only logger: it stays open until the
+/// The two of them. The memfd also carries the lock that makes this the only logger: it stays open until the
 /// process ends, and no other descriptor of it is ever opened here, as closing one would give the lock up.
 #[derive(Debug)]
 pub struct State {
     map: Map,
-    counter: OwnedFd,
+    tray: OwnedFd,
+    void: Void,
+    /// Nothing is in the tray.
+    clear: bool,
     _lock: OwnedFd,
 }
 
@@ -103,13 +110,13 @@ impl State {
     /// Waits until no other logger runs on this memory, then takes it over.
     ///
     /// Errors: `InvalidData` where the state is not of [`STATE_BYTES`], or of a layout this logger does not know.
-    pub fn take(state: OwnedFd, counter: OwnedFd) -> io::Result<Self> {
+    pub fn take(state: OwnedFd, tray: OwnedFd, void: Void) -> io::Result<Self> {
         pipes::lock_whole(state.as_fd())?;
         if memfd::size(state.as_fd())? != STATE_BYTES {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let map = Map::new(state.as_fd(), true)?;
-        let mut this = Self { map, counter, _lock: state };
+        let mut this = Self { map, tray, void, clear: false, _lock: state };
         match this.get(MAGIC_AT) {
             0 => this.put(MAGIC_AT, MAGIC),
             MAGIC => {}
@@ -119,9 +126,37 @@ impl State {
         Ok(this)
     }
 
-    /// The file whose offset counts what leaves a pipe.
-    pub fn counter(&self) -> BorrowedFd<'_> {
-        self.counter.as_fd()
+    /// Where bytes go that nobody needs.
+    pub fn void(&self) -> &Void {
+        &self.void
+    }
+
+    /// Moves up to `most` bytes out of a service's pipe, in a step that is settled, as `pipes::hand_over` does.
+    pub fn take_out(&mut self, pipe: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        self.clear = false;
+        pipes::hand_over(pipe, self.tray.as_fd(), most)
+    }
+
+    /// Makes room in the tray in the middle of a step, of which `left` bytes are still in the pipe. False where it
+    /// is empty, so that nothing is gained.
+    pub fn make_room(&mut self, left: u64) -> io::Result<bool> {
+        if pipes::available(self.tray.as_fd())? == 0 {
+            return Ok(false);
+        }
+        self.put(REST_AT, left);
+        self.phase(CLEARING);
+        self.void.swallow(self.tray.as_fd())?;
+        self.put(TAKEN_AT, left);
+        self.phase(CONSUMING);
+        Ok(true)
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        if !self.clear {
+            self.void.swallow(self.tray.as_fd())?;
+            self.clear = true;
+        }
+        Ok(())
     }
 
     fn get(&self, at: usize) -> u64 {
@@ -180,7 +215,7 @@ impl State {
 
     /// Before the write: from here on a successor asks the file.
     pub fn begin(&mut self, record: &Record) -> io::Result<()> {
-        pipes::rewind(self.counter.as_fd())?;
+        self.clear()?;
         self.record(record);
         self.phase(WRITING);
         Ok(())
@@ -196,7 +231,7 @@ impl State {
 
     /// A step that only takes bytes out of the pipe, for entries written before.
     pub fn begin_settled(&mut self, record: &Record) -> io::Result<()> {
-        pipes::rewind(self.counter.as_fd())?;
+        self.clear()?;
         self.record(record);
         self.phase(CONSUMING);
         self.keep_count(record.dropped);
@@ -213,6 +248,7 @@ impl State {
     /// The step is over.
     pub fn finish(&mut self) {
         self.phase(IDLE);
+        let _ = self.clear(); // else the next step does it, or does not begin
     }
 
     /// What a predecessor left. Changes nothing, so that it says the same after another death.
@@ -221,9 +257,10 @@ impl State {
         Ok(match (phase, record) {
             (WRITING, Some(record)) => Unfinished::Writing(record),
             (CONSUMING, Some(record)) => {
-                let rest = record.taken.saturating_sub(pipes::offset(self.counter.as_fd())?);
-                Unfinished::Consuming(record, rest)
+                let out = pipes::available(self.tray.as_fd())?;
+                Unfinished::Consuming(record, record.taken.saturating_sub(out as u64))
             }
+            (CLEARING, Some(record)) => Unfinished::Consuming(record, self.get(REST_AT)),
             _ => Unfinished::Nothing,
         })
     }

@@ -8,14 +8,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::away::Away;
-use super::intake::{Intake, Next, Stream};
+use super::glass::Glass;
+use super::intake::{Intake, LOOK_BYTES, Next};
 use super::shelf::Shelf;
 use super::state::{Dropped, Record, State, Unfinished};
+use super::stream::Stream;
 use super::{Arguments, Failed};
 use crate::sys::dirs::{self, Identity};
+use crate::sys::pipes::Void;
 use crate::sys::{fds, memfd, pipes};
 use crate::wire::cri::{self, Stamp, Which};
-use crate::wire::logger::{Name, Rule, STATE_BYTES};
+use crate::wire::logger::{Name, Rule, STATE_BYTES, TRAY_BYTES};
 
 mod rotation;
 
@@ -25,7 +28,7 @@ const STREAM: u64 = 7;
 struct World {
     dir: tempfile::TempDir,
     state: OwnedFd,
-    counter: OwnedFd,
+    tray: OwnedFd,
     read: OwnedFd,
     write: Option<OwnedFd>,
 }
@@ -46,7 +49,7 @@ impl World {
         Self {
             dir: tempfile::tempdir().unwrap(),
             state: memfd::fixed(c"state", STATE_BYTES).unwrap(),
-            counter: memfd::create(c"counter").unwrap(),
+            tray: pipes::tray(TRAY_BYTES).unwrap(),
             read,
             write: Some(write),
         }
@@ -58,14 +61,15 @@ impl World {
 
     fn logger(&self) -> Intake {
         let copy = |fd: &OwnedFd| fds::duplicate(fd.as_fd()).unwrap();
-        let state = State::take(copy(&self.state), copy(&self.counter)).unwrap();
+        let state = State::take(copy(&self.state), copy(&self.tray), Void::open()).unwrap();
         let mut shelf = shelf(self.dir.path(), 4);
         shelf.join(
             name("web"),
             state.dropped(&name("web")).map_or(0, |dropped| dropped.count),
             Rule::default(),
         );
-        Intake::new(state, shelf, Away::new(Path::new("/nonexistent"), Path::new("/nonexistent"))).unwrap()
+        let away = Away::new(Path::new("/nonexistent"), Path::new("/nonexistent"));
+        Intake::new(state, shelf, away, Glass::new(LOOK_BYTES).unwrap())
     }
 
     fn stream(&self, logger: &Intake) -> Stream {
@@ -154,7 +158,7 @@ fn a_death_while_taking_bytes_out_takes_the_rest() {
         logger.shelf.append(&name("web"), ENTRY).unwrap();
         logger.state.settle(record.dropped);
         if part > 0 {
-            let taken = pipes::splice_to_offset(world.read.as_fd(), logger.state.counter(), part);
+            let taken = logger.state.take_out(world.read.as_fd(), part);
             assert_eq!(taken.unwrap(), part);
         }
         drop(logger);
@@ -177,12 +181,101 @@ fn a_death_while_paying_what_a_predecessor_owed_pays_the_rest() {
     logger.recover().unwrap();
     assert_eq!(logger.state.owed(STREAM), 4);
     logger.state.begin_settled(&record).unwrap();
-    pipes::splice_to_offset(world.read.as_fd(), logger.state.counter(), 3).unwrap();
+    logger.state.take_out(world.read.as_fd(), 3).unwrap();
     drop(logger);
     world.succeed();
     world.put(b"three\n");
     world.succeed();
     assert_eq!(world.contents(), ["F one", "F two", "F three"], "paid once");
+}
+
+#[test]
+fn a_death_while_the_tray_is_emptied_in_the_middle_of_a_step_takes_the_rest() {
+    const PHASE_AND_CLEARING: (usize, u64) = (8, 3);
+    const REST_AND_FOUR: (usize, u64) = (152, 4);
+    for emptied in [false, true] {
+        let world = World::new();
+        world.put(b"one\ntwo\n");
+        let (mut logger, record) = world.begun(8, 2 * ENTRY.len() as u64);
+        let two = b"1970-01-01T00:00:00.000000000Z stdout F two\n";
+        logger.shelf.append(&name("web"), &[ENTRY, two].concat()).unwrap();
+        logger.state.settle(record.dropped);
+        assert_eq!(logger.state.take_out(world.read.as_fd(), 4).unwrap(), 4);
+        let map = memfd::Map::new(world.state.as_fd(), true).unwrap();
+        for (at, value) in [REST_AND_FOUR, PHASE_AND_CLEARING] {
+            map.store(at, &value.to_le_bytes());
+        }
+        if emptied {
+            fds::read(world.tray.as_fd(), &mut [0; 9]).unwrap();
+        }
+        assert!(matches!(logger.state.unfinished().unwrap(), Unfinished::Consuming(_, 4)));
+        drop(logger);
+        world.succeed();
+        assert_eq!(world.contents(), ["F one", "F two"], "emptied: {emptied}");
+        assert_eq!(pipes::available(world.read.as_fd()).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_tray_with_less_room_than_a_step_needs_loses_and_doubles_nothing() {
+    let mut world = World::new();
+    world.tray = pipes::tray(0).unwrap();
+    assert_eq!(pipes::set_capacity(world.tray.as_fd(), 4096).unwrap(), 4096);
+    let lines: Vec<String> = (0..3_000).map(|number| number.to_string()).collect();
+    world.put((lines.join("\n") + "\n").as_bytes());
+    world.succeed();
+    let expected: Vec<String> = lines.iter().map(|line| format!("F {line}")).collect();
+    assert!(world.contents() == expected, "{} lines of {}", world.contents().len(), expected.len());
+    assert_eq!(pipes::available(world.tray.as_fd()).unwrap(), 0);
+}
+
+#[test]
+fn a_pipe_that_is_pressed_is_larger_until_it_has_been_quiet_for_a_while() {
+    let world = World::new();
+    let mut logger = world.logger();
+    let mut stream = world.stream(&logger);
+    let held = || pipes::capacity(world.read.as_fd()).unwrap();
+    let found = held();
+    let mut write = |stream: &mut Stream, line: &str, times: usize| {
+        world.put(line.repeat(times).as_bytes());
+        while logger.step(stream, Instant::now()) == Next::Again {}
+    };
+    write(&mut stream, "a few bytes\n", 1);
+    assert_eq!(held(), found, "nobody waits for so little");
+    write(&mut stream, "enough\n", found / 7);
+    assert_eq!(held(), 1024 * 1024);
+    (1..999).for_each(|_| write(&mut stream, "a few bytes\n", 1));
+    write(&mut stream, "enough\n", found / 7);
+    (1..999).for_each(|_| write(&mut stream, "a few bytes\n", 1));
+    assert_eq!(held(), 1024 * 1024, "it was pressed in between");
+    (0..2).for_each(|_| write(&mut stream, "a few bytes\n", 1));
+    assert_eq!(held(), found);
+    write(&mut stream, "enough\n", found / 7);
+    assert_eq!(held(), 1024 * 1024, "once more");
+    logger.release(&mut stream);
+    assert_eq!(held(), found, "who takes it over finds it as it was");
+}
+
+#[test]
+fn only_so_many_pipes_are_larger_at_a_time() {
+    let world = World::new();
+    let mut logger = world.logger();
+    let mut all = Vec::new();
+    for id in 0..17 {
+        let (read, write) = fds::pipe(libc::O_NONBLOCK).unwrap();
+        let held = pipes::capacity(read.as_fd()).unwrap();
+        let copy = fds::duplicate(read.as_fd()).unwrap();
+        let mut stream = Stream::new(id, name("web"), Which::Stdout, copy, 0).unwrap();
+        fds::write(write.as_fd(), "enough\n".repeat(held / 7).as_bytes()).unwrap();
+        while logger.step(&mut stream, Instant::now()) == Next::Again {}
+        all.push((stream, read, write));
+    }
+    let large = |read: &OwnedFd| pipes::capacity(read.as_fd()).unwrap() == 1024 * 1024;
+    assert_eq!(all.iter().filter(|(_, read, _)| large(read)).count(), 16);
+    logger.release(&mut all[0].0);
+    fds::write(all[16].2.as_fd(), "enough\n".repeat(5_000).as_bytes()).unwrap();
+    while logger.step(&mut all[16].0, Instant::now()) == Next::Again {}
+    assert!(large(&all[16].1), "there is room again");
 }
 
 #[test]
@@ -400,12 +493,12 @@ fn a_record_comes_back_as_it_was() {
 
 #[test]
 fn memory_of_another_size_or_layout_is_refused() {
-    let take = |state: OwnedFd| State::take(state, memfd::create(c"counter").unwrap()).map(drop);
+    let take = |state: OwnedFd| State::take(state, pipes::tray(4096).unwrap(), Void::open()).map(drop);
     assert!(take(memfd::fixed(c"state", STATE_BYTES * 2).unwrap()).is_err());
     let state = memfd::fixed(c"state", STATE_BYTES).unwrap();
     let map = memfd::Map::new(state.as_fd(), true).unwrap();
     assert!(take(fds::duplicate(state.as_fd()).unwrap()).is_ok());
-    map.store(0, b"\x02");
+    map.store(0, b"\x01");
     assert!(take(state).is_err());
 }
 

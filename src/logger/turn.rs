@@ -17,8 +17,9 @@ use crate::sys::{fds, memory, poller};
 use crate::wire::cri::Which;
 use crate::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule};
 
-use super::intake::{Intake, Next, Stream};
+use super::intake::{Intake, Next};
 use super::say::say;
+use super::stream::Stream;
 
 const LINK: u64 = 0;
 const SIGNAL: u64 = 1;
@@ -213,7 +214,7 @@ impl Logger {
     fn add(&mut self, id: u64, service: Name, which: Which, rule: Rule, pipe: OwnedFd) -> io::Result<()> {
         let token = self.next_token;
         let mut stream = Stream::new(id, service, which, pipe, self.intake.state.owed(id))?;
-        self.poller.add(stream.pipe().as_fd(), token, Interest::ReadEdge)?;
+        self.poller.add(stream.pipe.as_fd(), token, Interest::ReadEdge)?;
         self.next_token += 1;
         let dropped = self.intake.state.dropped(&service).map_or(0, |dropped| dropped.count);
         self.intake.shelf.join(service, dropped, rule);
@@ -227,8 +228,8 @@ impl Logger {
     fn forget(&mut self, token: u64) {
         if let Some(mut stream) = self.streams.remove(&token) {
             self.tokens.remove(&stream.id);
-            stream.release();
-            let _ = self.poller.remove(stream.pipe().as_fd()); // fails only if it is not watched
+            self.intake.release(&mut stream);
+            let _ = self.poller.remove(stream.pipe.as_fd()); // fails only if it is not watched
             self.intake.shelf.leave(&stream.service);
         }
     }

@@ -156,14 +156,16 @@ struct Below {
     directory: libc::c_int,
 }
 
-/// Has the calling thread run only where nobody else wants the processor (setpriority(2); on Linux it takes
-/// the number of a thread).
+/// Has the calling thread run only where nobody else wants the processor, nor the disk (SCHED_IDLE of sched(7), which
+/// stands for the idle class of ioprio_set(2) too). Unlike a nice value it also counts where this process was given
+/// a real-time priority.
 pub fn give_way() -> io::Result<()> {
-    // SAFETY: gettid touches no memory and cannot fail.
-    let thread = unsafe { libc::gettid() };
-    let thread = libc::id_t::try_from(thread).map_err(|_| refused())?;
-    // SAFETY: setpriority takes numbers alone.
-    retry(|| unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, 19) }.into()).map(drop)
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameter` is alive across the call, which reads it; 0 is the calling thread.
+    retry(|| unsafe {
+        libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const parameter)
+    })
+    .map(drop)
 }
 
 /// Ignores the signals by which a terminal or a shutdown addresses a whole group of processes, and the one

@@ -1,12 +1,13 @@
-//! ROOT. Pipes looked into, emptied by count, and listened to; and the shared offset of a file as a counter
-//! that survives this process. Never decides how much.
+//! ROOT. Pipes looked into, emptied by count, and listened to; and one that shows a successor how far this
+//! process came. Never decides how much.
 //!
-//! Sources: tee(2), splice(2), pipe(7), fcntl(2), lseek(2).
+//! Sources: tee(2), splice(2), pipe(7), fcntl(2), null(4).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::retry;
+use super::fds::owned;
+use super::{fds, retry};
 
 /// Copies up to `most` bytes of `from` into the pipe `to`, leaving them in `from`. Never waits.
 ///
@@ -20,21 +21,81 @@ pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<
     .map(|count| count as usize)
 }
 
-/// Moves up to `most` bytes out of the pipe `from` to the offset of the file `to`, and that offset on. Never
-/// waits for the pipe.
+/// A pipe as one descriptor, which is both of its ends, for what is taken out of others; with room for `bytes`
+/// where that can be had. Nothing waits for it, and as long as it is open nobody finds its other end gone.
 ///
-/// The kernel stores the new offset in the same call that takes the bytes out of the pipe (do_splice in
-/// fs/splice.c), before a signal can end the process, and it counts only bytes that are out: whoever shares
-/// the open file description can read there how far a dead process came. The file may not be open for
-/// appending. Errors: EAGAIN where the pipe is empty; ENOMEM, ENOSPC, EFBIG from the file.
-pub fn splice_to_offset(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+/// Errors: ENOENT where there is no /proc.
+pub fn tray(bytes: usize) -> io::Result<OwnedFd> {
+    let (read, _write) = fds::pipe(0)?;
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", read.as_raw_fd()))?;
+    let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    // SAFETY: `path` is NUL-terminated and alive across the call.
+    let tray = retry(|| unsafe { libc::open(path.as_ptr(), flags) }.into()).map(owned)?;
+    let _ = set_capacity(tray.as_fd(), bytes);
+    Ok(tray)
+}
+
+/// Moves up to `most` bytes out of the pipe `from` into the pipe `to`. Never waits.
+///
+/// The pages change hands and are not copied. A byte is in the one or in the other, in the same instant for
+/// everybody who asks ([`available`]), and a signal ends nobody in the middle (splice_pipe_to_pipe in
+/// fs/splice.c holds both locks): so what is in `to` says how far a dead process came. `Ok(0)`: empty and no
+/// writer left. Errors: EAGAIN (`WouldBlock`) where `from` is empty or `to` full.
+pub fn hand_over(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     let none = std::ptr::null_mut();
-    // SAFETY: both offset pointers are null, which splice takes as "use the file's own".
+    // SAFETY: both offset pointers are null, as pipes want it.
     retry(|| unsafe {
         libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), none, most, libc::SPLICE_F_NONBLOCK)
             as libc::c_long
     })
     .map(|count| count as usize)
+}
+
+/// Where bytes go that nobody needs: /dev/null, or where that is missing or something else, a buffer.
+#[derive(Debug)]
+pub struct Void(Option<OwnedFd>);
+
+impl Void {
+    /// Opens it, for a process that may not open anything later.
+    pub fn open() -> Self {
+        let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+        // SAFETY: the path is a constant that ends with NUL.
+        let opened = retry(|| unsafe { libc::open(c"/dev/null".as_ptr(), flags) }.into()).map(owned);
+        Self(opened.ok().filter(|fd| is_null(fd.as_fd())))
+    }
+
+    /// Without /dev/null.
+    #[cfg(test)]
+    pub const fn without() -> Self {
+        Self(None)
+    }
+
+    /// Throws away everything that is in a pipe that nobody else writes to.
+    pub fn swallow(&self, pipe: BorrowedFd<'_>) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            let left = available(pipe)?;
+            if left == 0 {
+                return Ok(());
+            }
+            match &self.0 {
+                Some(null) => hand_over(pipe, null.as_fd(), left)?,
+                None => fds::read(pipe, &mut buffer)?,
+            };
+        }
+    }
+}
+
+/// Whether this is the device 1:3, which keeps nothing (null(4)).
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` has room for what fstat writes.
+    if retry(|| unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) }.into()).is_err() {
+        return false;
+    }
+    // SAFETY: fstat succeeded and filled it.
+    let stat = unsafe { stat.assume_init() };
+    stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3)
 }
 
 /// Bytes now in a pipe (FIONREAD).
@@ -88,18 +149,6 @@ fn flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into()).map(|flags| flags as libc::c_int)
 }
 
-/// The offset of an open file description, which all its holders share.
-pub fn offset(file: BorrowedFd<'_>) -> io::Result<u64> {
-    // SAFETY: lseek touches no memory.
-    retry(|| unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) } as libc::c_long).map(|at| at as u64)
-}
-
-/// Sets that offset to 0.
-pub fn rewind(file: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: lseek touches no memory.
-    retry(|| unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_SET) } as libc::c_long).map(drop)
-}
-
 /// Waits until this process alone holds the record lock on the whole of a file (F_SETLKW).
 ///
 /// The kernel gives it up when the process ends, however it ends, or closes *any* descriptor of that file.
@@ -119,19 +168,44 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn the_shared_offset_counts_exactly_what_left_the_pipe() {
+    fn what_is_in_the_tray_is_exactly_what_left_the_pipe() {
+        for void in [Void::open(), Void::without()] {
+            let (read, write) = fds::pipe(libc::O_NONBLOCK).unwrap();
+            let tray = tray(64 * 1024).unwrap();
+            let keeper = fds::duplicate(tray.as_fd()).unwrap();
+            fds::write(write.as_fd(), &[b'x'; 10_000]).unwrap();
+            assert_eq!(hand_over(read.as_fd(), tray.as_fd(), 7_001).unwrap(), 7_001);
+            let counts = || (available(keeper.as_fd()).unwrap(), available(read.as_fd()).unwrap());
+            assert_eq!(counts(), (7_001, 2_999));
+            assert_eq!(hand_over(read.as_fd(), tray.as_fd(), 9_999).unwrap(), 2_999);
+            assert_eq!(counts(), (10_000, 0));
+            let error = hand_over(read.as_fd(), tray.as_fd(), 1).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            void.swallow(tray.as_fd()).unwrap();
+            assert_eq!(counts(), (0, 0));
+            drop(write);
+            assert_eq!(hand_over(read.as_fd(), tray.as_fd(), 1).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn a_tray_takes_no_more_than_it_has_room_for_and_goes_on_when_it_is_empty() {
         let (read, write) = fds::pipe(libc::O_NONBLOCK).unwrap();
-        let counter = memfd::create(c"counter").unwrap();
-        let keeper = fds::duplicate(counter.as_fd()).unwrap();
+        let tray = tray(4096).unwrap();
+        assert_eq!(set_capacity(tray.as_fd(), 4096).unwrap(), 4096);
         fds::write(write.as_fd(), &[b'x'; 10_000]).unwrap();
-        assert_eq!(splice_to_offset(read.as_fd(), counter.as_fd(), 7_001).unwrap(), 7_001);
-        assert_eq!((offset(keeper.as_fd()).unwrap(), available(read.as_fd()).unwrap()), (7_001, 2_999));
-        assert_eq!(splice_to_offset(read.as_fd(), counter.as_fd(), 9_999).unwrap(), 2_999);
-        assert_eq!((offset(keeper.as_fd()).unwrap(), available(read.as_fd()).unwrap()), (10_000, 0));
-        let error = splice_to_offset(read.as_fd(), counter.as_fd(), 1).unwrap_err();
+        assert_eq!(hand_over(read.as_fd(), tray.as_fd(), 10_000).unwrap(), 4096);
+        let error = hand_over(read.as_fd(), tray.as_fd(), 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        rewind(keeper.as_fd()).unwrap();
-        assert_eq!(offset(counter.as_fd()).unwrap(), 0);
+        Void::open().swallow(tray.as_fd()).unwrap();
+        assert_eq!(hand_over(read.as_fd(), tray.as_fd(), 10_000).unwrap(), 4096);
+    }
+
+    #[test]
+    fn only_the_null_device_is_taken_for_it() {
+        assert!(is_null(std::fs::File::open("/dev/null").unwrap().as_fd()));
+        assert!(!is_null(std::fs::File::open("/dev/zero").unwrap().as_fd()));
+        assert!(!is_null(memfd::create(c"null").unwrap().as_fd()));
     }
 
     #[test]

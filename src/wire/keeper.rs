@@ -32,8 +32,8 @@ pub enum Kind {
     Exits = 1,
     /// The logger's state; opaque to all but the logger.
     LogState = 2,
-    /// The logger's count of consumed bytes; likewise.
-    LogCursor = 3,
+    /// What the logger has taken out of a pipe, in a pipe of its own; likewise.
+    LogTray = 3,
     /// The lock of the runtime directory.
     Lock = 4,
     /// The state memfd; id 0.
@@ -73,7 +73,7 @@ impl Kind {
     pub const ALL: [Self; 19] = [
         Self::Exits,
         Self::LogState,
-        Self::LogCursor,
+        Self::LogTray,
         Self::Lock,
         Self::State,
         Self::Control,

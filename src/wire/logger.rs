@@ -19,6 +19,10 @@ pub const MESSAGE_BYTES: usize = 104;
 /// new one: what the last one was doing when it died.
 pub const STATE_BYTES: usize = 36 * 1024;
 
+/// What the tray holds that the keeper makes for the logger with `sys::pipes::tray` and hands to each, where that can be
+/// had: the most bytes that are taken out of a pipe in one step.
+pub const TRAY_BYTES: usize = 128 * 1024;
+
 /// The longest name of a service.
 pub const LONGEST_NAME: usize = 63;
 

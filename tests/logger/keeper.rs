@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use supervise::sys::link::Link;
 use supervise::sys::poller::{Interest, Poller};
-use supervise::sys::{fds, memfd};
+use supervise::sys::{fds, memfd, pipes};
 use supervise::wire::cri::{self, Which};
-use supervise::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule, STATE_BYTES};
+use supervise::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule, STATE_BYTES, TRAY_BYTES};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,7 +23,7 @@ pub struct Keeper {
     pub manager: Option<Link>,
     pub link: OwnedFd,
     state: OwnedFd,
-    counter: OwnedFd,
+    tray: OwnedFd,
     pub streams: BTreeMap<u64, (Order, OwnedFd)>,
     pub poller: Poller,
     pub limit: &'static str,
@@ -46,7 +46,7 @@ impl Keeper {
             manager: Some(manager),
             link: link.into_fd(),
             state: memfd::fixed(c"log state", STATE_BYTES).unwrap(),
-            counter: memfd::create(c"consumed").unwrap(),
+            tray: pipes::tray(TRAY_BYTES).unwrap(),
             streams: BTreeMap::new(),
             poller,
             limit: "",
@@ -78,7 +78,7 @@ impl Keeper {
             .arg(self.dir.path().join("syslog"))
             .stdin(as_stdio(&self.link))
             .stdout(as_stdio(&self.state))
-            .stderr(as_stdio(&self.counter))
+            .stderr(as_stdio(&self.tray))
             .spawn()
             .unwrap();
         self.streams.keys().for_each(|id| self.send(*id));
