@@ -168,7 +168,7 @@ impl Manager {
     /// supervise is.
     fn log_to(&self, id: ServiceId) -> LogTo {
         match self.unit_of(id) {
-            Some(unit) if unit.places.of("log.to").is_none() && self.is_init_of_container() => LogTo::Inherit,
+            Some(unit) if !unit.is_written("log.to") && self.is_init_of_container() => LogTo::Inherit,
             Some(unit) => unit.log.to,
             None => LogTo::File,
         }
@@ -182,7 +182,7 @@ impl Manager {
     /// What it gets. A unit that asks for supervise's own output gets just that; where it is only what containers
     /// do and there are several services, whole lines come through the logger, with their names.
     pub(super) fn output(&self, id: ServiceId) -> Output {
-        let asked = self.unit_of(id).is_some_and(|unit| unit.places.of("log.to").is_some());
+        let asked = self.unit_of(id).is_some_and(|unit| unit.is_written("log.to"));
         match self.log_to(id) {
             LogTo::Null => Output::Null,
             LogTo::Inherit if asked || self.services.len() == 1 => Output::Own,

@@ -176,7 +176,11 @@ impl Manager {
                 .unwrap_or_else(|| Inputs { name: record.name.clone(), ..Inputs::default() });
             let needed = (1..newest).rev().filter(|generation| record.policy.needs(*generation));
             let older = needed.filter_map(|one| Some((one, self.kept_inputs(id, one)?))).collect();
-            let unit = Some(&inputs).filter(|inputs| !inputs.refused).and_then(|inputs| inputs.unit().ok());
+            let mut unit =
+                Some(&inputs).filter(|inputs| !inputs.refused).and_then(|inputs| inputs.unit().ok());
+            if let Some(unit) = &mut unit {
+                unit.forget_places();
+            }
             let spec = unit.as_ref().map_or_else(boot::never, inputs::spec);
             self.services.insert(id, Box::new(Known { name: record.name, unit, inputs, older }));
             self.world.add(id, spec, record.policy);

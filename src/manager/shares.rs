@@ -31,7 +31,7 @@ fn shares(unit: &Unit) -> Vec<Share> {
     let limits = &unit.limits;
     let mut all = Vec::new();
     let mut add = |key, controller, file, value: Option<String>| {
-        let asked = unit.places.of(&format!("limits.{key}")).is_some();
+        let asked = unit.is_written(&format!("limits.{key}"));
         all.extend(value.map(|value| Share { key, controller, file, value, asked }));
     };
     let text = |number: Option<u64>| number.map(|number| number.to_string());

@@ -163,6 +163,7 @@ pub(super) fn pieces(word: &str) -> (Word, Vec<(String, CommandFault)>) {
     if !text.is_empty() || pieces.is_empty() {
         pieces.push(Piece::Text(text));
     }
+    pieces.shrink_to_fit(); // most are one, and there are thousands of words
     (Word { pieces }, faults)
 }
 

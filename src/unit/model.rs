@@ -376,9 +376,18 @@ impl Unit {
         }
     }
 
-    /// Forgets where everything was written: for those who keep many units and have shown their problems.
+    /// Forgets where things were written, for those who keep many units and have shown their problems: but for keys of
+    /// which it matters later whether somebody wrote them ([`Unit::is_written`]).
     pub fn forget_places(&mut self) {
-        self.places = Places::default();
+        let written = std::mem::take(&mut self.places.written).into_iter();
+        self.places.written = written.filter(|(key, _)| is_told_later(key)).collect();
+    }
+
+    /// Whether somebody wrote this key of `[limits]`, or `log.to`: what is asked for and cannot be had is told, and
+    /// a container's own default gives way.
+    pub fn is_written(&self, key: &str) -> bool {
+        debug_assert!(is_told_later(key), "{key} is forgotten with its place");
+        self.places.of(key).is_some()
     }
 
     /// The place of `key`, or else of its table, or else the start of the file.
@@ -387,6 +396,11 @@ impl Unit {
         let place = self.places.of(key).or_else(|| self.places.of(table));
         place.cloned().unwrap_or_else(|| Place::whole_file(&self.path))
     }
+}
+
+/// Whether it is known of this key, as long as a unit is kept, that it was written.
+fn is_told_later(key: &str) -> bool {
+    key == "log.to" || key.starts_with("limits.")
 }
 
 /// Says whether this can be a unit's name: `[a-z0-9][a-z0-9._-]{0,62}`. Such a name is a safe part of a path.
@@ -444,6 +458,16 @@ mod tests {
         let text = "[service]\ncommand = \"/bin/true\"\n[restart]\ndelay = \"0ms\"\n";
         let unit = Unit::parse_layers("web", &[Layer { path: "web.toml", text }]).unwrap();
         assert_eq!((unit.restart.delay_ms, unit.restart.max_delay_ms), (0, 30_000));
+    }
+
+    #[test]
+    fn what_was_written_is_known_where_it_matters_when_the_places_are_forgotten() {
+        let text = "[service]\ncommand = \"/bin/true\"\n[log]\nto = \"file\"\n[limits]\ncpu-weight = 7\n";
+        let mut unit = Unit::parse_layers("web", &[Layer { path: "web.toml", text }]).unwrap();
+        unit.forget_places();
+        let written = ["log.to", "limits.cpu-weight", "limits.memory-max"].map(|key| unit.is_written(key));
+        assert_eq!(written, [true, true, false]);
+        assert_eq!(unit.places.iter().count(), 2, "{:?}", unit.places);
     }
 
     #[test]

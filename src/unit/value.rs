@@ -422,6 +422,7 @@ impl Reader<'_> {
             Some(_) => {}
         }
         let (mut command, mut asked, mut right) = (Command::default(), Vec::new(), true);
+        command.argv.reserve_exact(words.len());
         for (word, span) in words {
             let (word, faults) = command::pieces(&word);
             for (text, fault) in faults {
