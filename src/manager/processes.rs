@@ -98,14 +98,14 @@ impl Process {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Processes {
-    table: BTreeMap<Run, Process>,
+    table: BTreeMap<Run, Box<Process>>, // a tree filled in order is half empty
     gates: BTreeMap<Run, OwnedFd>,
 }
 
 impl Processes {
     /// Adds one, with its gate where this manager made it.
     pub fn add(&mut self, run: Run, process: Process, gate: Option<OwnedFd>) {
-        self.table.insert(run, process);
+        self.table.insert(run, Box::new(process));
         if let Some(gate) = gate {
             self.gates.insert(run, gate);
         }
@@ -113,7 +113,7 @@ impl Processes {
 
     /// One of them.
     pub fn get(&self, run: Run) -> Option<&Process> {
-        self.table.get(&run)
+        self.table.get(&run).map(Box::as_ref)
     }
 
     /// Notes another main process of one; the record as it is then.
@@ -125,7 +125,7 @@ impl Processes {
 
     /// All, in the order of their starts.
     pub fn iter(&self) -> impl Iterator<Item = (Run, &Process)> {
-        self.table.iter().map(|(run, process)| (*run, process))
+        self.table.iter().map(|(run, process)| (*run, &**process))
     }
 
     /// The gate of one that has not been let through. Dropping it ends the process.
@@ -136,6 +136,6 @@ impl Processes {
     /// Forgets one.
     pub fn remove(&mut self, run: Run) -> Option<Process> {
         self.gates.remove(&run);
-        self.table.remove(&run)
+        self.table.remove(&run).map(|process| *process)
     }
 }

@@ -18,7 +18,7 @@ impl Service {
     fn take(&mut self, run: Run) -> Option<(usize, Role, Incarnation)> {
         let (index, role) = self.place_of(run)?;
         let one = self.instances.get_mut(index)?.place(role).take()?;
-        Some((index, role, one))
+        Some((index, role, *one))
     }
 
     /// Nobody is to blame but us: started again at once, and nothing counted.

@@ -246,8 +246,8 @@ impl Service {
         if before.is_none() && !rehearsal {
             self.starts = start;
         }
-        *instance.place(role) =
-            Some(Incarnation { start, rehearsal, ..Incarnation::new(run, generation, before, step.now) });
+        let one = Incarnation { start, rehearsal, ..Incarnation::new(run, generation, before, step.now) };
+        *instance.place(role) = Some(Box::new(one));
         step.out.push(Action::Spawn(run));
     }
 
@@ -308,7 +308,7 @@ impl Service {
 
     /// Whether somebody is served now.
     pub(super) fn is_serving(&self) -> bool {
-        let proven = |instance: &Instance| instance.current.as_ref().is_some_and(Incarnation::is_proven);
+        let proven = |instance: &Instance| instance.current.as_deref().is_some_and(Incarnation::is_proven);
         self.instances.iter().any(proven)
     }
 

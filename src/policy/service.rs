@@ -175,7 +175,7 @@ impl Service {
     fn healed(&mut self, run: Run) {
         if let Some((index, Role::Current)) = self.place_of(run)
             && let Some(instance) = self.instances.get_mut(index)
-            && instance.current.as_ref().is_some_and(Incarnation::has_a_say)
+            && instance.current.as_deref().is_some_and(Incarnation::has_a_say)
         {
             instance.failures = 0;
         }

@@ -173,13 +173,13 @@ pub struct Instance {
     pub number: u16,
     /// The incarnation that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current: Option<Incarnation>,
+    pub current: Option<Box<Incarnation>>,
     /// The one that is to replace it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Incarnation>,
+    pub next: Option<Box<Incarnation>>,
     /// The one that it has replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub draining: Option<Incarnation>,
+    pub draining: Option<Box<Incarnation>>,
     /// What is so where there is no current one.
     pub rest: Rest,
     /// Since when.
@@ -396,15 +396,15 @@ impl Instance {
     /// Its incarnations, the one that counts first.
     pub fn incarnations(&self) -> impl Iterator<Item = (Role, &Incarnation)> {
         let all = [
-            self.current.as_ref().map(|one| (Role::Current, one)),
-            self.next.as_ref().map(|one| (Role::Next, one)),
-            self.draining.as_ref().map(|one| (Role::Draining, one)),
+            self.current.as_deref().map(|one| (Role::Current, one)),
+            self.next.as_deref().map(|one| (Role::Next, one)),
+            self.draining.as_deref().map(|one| (Role::Draining, one)),
         ];
         all.into_iter().flatten()
     }
 
     /// The place of a role.
-    pub const fn place(&mut self, role: Role) -> &mut Option<Incarnation> {
+    pub const fn place(&mut self, role: Role) -> &mut Option<Box<Incarnation>> {
         match role {
             Role::Current => &mut self.current,
             Role::Next => &mut self.next,
@@ -486,7 +486,7 @@ impl Service {
     /// The incarnation that speaks for the service: the current one of the first instance that has one, else
     /// whichever there is.
     pub fn main(&self) -> Option<&Incarnation> {
-        let current = self.instances.iter().find_map(|instance| instance.current.as_ref());
+        let current = self.instances.iter().find_map(|instance| instance.current.as_deref());
         current.or_else(|| self.incarnations().map(|(_, _, one)| one).next())
     }
 

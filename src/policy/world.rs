@@ -63,7 +63,7 @@ impl Entry {
         match self.spec.kind {
             Kind::Service => {
                 let count = self.spec.count(self.service.scale);
-                let all = |one: &Instance| one.current.as_ref().is_some_and(ready);
+                let all = |one: &Instance| one.current.as_deref().is_some_and(ready);
                 self.service.goal == Goal::Up
                     && instances.len() >= count
                     && instances.iter().take(count).all(all)

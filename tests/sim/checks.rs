@@ -469,9 +469,10 @@ impl Sim {
             (Verb::Reload, Outcome::Done) => {
                 !service.incarnations().any(|(_, _, one)| one.reload_until.is_some())
             }
-            (Verb::Reload, Outcome::NotRunning) => {
-                !service.instances.iter().any(|one| one.current.as_ref().is_some_and(Incarnation::is_proven))
-            }
+            (Verb::Reload, Outcome::NotRunning) => !service
+                .instances
+                .iter()
+                .any(|one| one.current.as_deref().is_some_and(Incarnation::is_proven)),
             (Verb::Reload | Verb::Scale(_), Outcome::Ended(end)) => {
                 last.is_some_and(|ended| ended.end == end && !ended.dismissed)
             }
