@@ -165,7 +165,7 @@ mod tests {
     fn service(phase: Phase) -> Service {
         let one = Incarnation { phase, ..Incarnation::new(Run(3), 1, None, Mono(1_000)) };
         let mut instance = Instance::new(1, Mono(0));
-        instance.current = Some(one);
+        instance.current = Some(Box::new(one));
         Service { instances: vec![instance], ..Service::new() }
     }
 
