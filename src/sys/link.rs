@@ -63,7 +63,11 @@ impl Link {
     /// `Ok(None)` is end of file. Errors: `WouldBlock` when there is nothing; EMSGSIZE when the message or
     /// its descriptors did not fit, in which case every descriptor that did arrive is closed.
     pub fn receive(&self, bytes: &mut [u8], fds: &mut [Option<OwnedFd>]) -> io::Result<Option<Received>> {
-        receive(self.as_fd(), bytes, fds)
+        match receive(self.as_fd(), bytes, fds) {
+            // That the peer went with something of ours unread is said once, and before what it had sent.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => receive(self.as_fd(), bytes, fds),
+            received => received,
+        }
     }
 }
 
@@ -222,5 +226,17 @@ mod tests {
         drop(ours);
         assert_eq!(theirs.receive(&mut [0; 4], &mut []).unwrap(), None);
         assert_eq!(theirs.send(b"x", &[]).unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    }
+
+    #[test]
+    fn what_a_peer_had_sent_is_there_though_it_went_with_something_unread() {
+        let (ours, theirs) = Link::pair().unwrap();
+        ours.send(b"last words", &[]).unwrap();
+        theirs.send(b"unread", &[]).unwrap();
+        drop(ours);
+        let mut bytes = [0; 16];
+        let got = theirs.receive(&mut bytes, &mut []).unwrap().unwrap();
+        assert_eq!(&bytes[..got.bytes], b"last words");
+        assert_eq!(theirs.receive(&mut bytes, &mut []).unwrap(), None);
     }
 }
