@@ -73,8 +73,10 @@ fn page(service: &Service, now: i64, paint: Paint) -> String {
         let ago = span::between(&last.at, now).map(|long| format!("{} ago", span::long(long)));
         line("last end", &format!("{} ({})", shown(&last.at), ago.unwrap_or_default()));
         line("", &told(last));
+        // Where several lines say why, all of them are here; a row has the first.
+        list(&mut line, "", last.reason.lines().skip(1).map(shown));
     } else if let Some(exit) = &service.exit {
-        line("last end", &shown(&exit.meaning));
+        list(&mut line, "last end", exit.meaning.lines().map(shown));
     }
     let earlier = service.ends.iter().rev().skip(1);
     list(&mut line, "before that", earlier.map(|end| format!("{}  {}", shown(&end.at), told(end))));
@@ -95,13 +97,14 @@ fn list(line: &mut impl FnMut(&str, &str), label: &str, values: impl Iterator<It
     }
 }
 
-/// One end in a line.
+/// One end in a line, by the first line of its reason.
 fn told(end: &Ended) -> String {
     let lived = end.lived_ms.map(|ms| format!(" after {}", lived(ms))).unwrap_or_default();
     let instance = if end.instance > 1 { format!("instance {}: ", end.instance) } else { String::new() };
+    let reason = shown(end.reason.lines().next().unwrap_or_default());
     match end.step.as_str() {
-        "running" => format!("{instance}{}{lived}", shown(&end.reason)),
-        step => format!("{instance}{}: {}{lived}", shown(step), shown(&end.reason)),
+        "running" => format!("{instance}{reason}{lived}"),
+        step => format!("{instance}{}: {reason}{lived}", shown(step)),
     }
 }
 
@@ -247,5 +250,37 @@ web: failed
                    its unit is read again when supervise starts
 ";
         assert_eq!(page(&service, 5, Paint::new(false)), expected);
+    }
+
+    #[test]
+    fn a_reason_of_several_lines_is_whole_in_its_place_and_one_line_in_a_row() {
+        let end = |at: &str| Ended {
+            at: at.into(),
+            instance: 1,
+            step: "before-start".into(),
+            reason: "it failed\nhint: mend\u{1b} it".into(),
+            lived_ms: Some(2_000),
+            ..Ended::default()
+        };
+        let service = Service {
+            name: "web".into(),
+            state: State::Failed,
+            gate: Some("alive for 1s".into()),
+            ends: vec![end("1970-01-01T00:00:01Z"), end("1970-01-01T00:00:02Z")],
+            ..Service::default()
+        };
+        let expected = "\
+web: failed
+  last end         1970-01-01T00:00:02Z (3s ago)
+                   before-start: it failed after 2.0s
+                   hint: mend\\x1b it
+  before that      1970-01-01T00:00:01Z  before-start: it failed after 2.0s
+  what to do       mend what is wrong, then `supervise start web`
+";
+        assert_eq!(page(&service, 5, Paint::new(false)), expected);
+        let service = Service { ends: vec![], exit: service.ends[0].exit.clone(), ..service };
+        let exit = Ending { code: Some(1), signal: None, meaning: "one\ntwo".into() };
+        let text = page(&Service { exit: Some(exit), ..service }, 5, Paint::new(false));
+        assert!(text.contains("  last end         one\n                   two\n"), "{text}");
     }
 }
