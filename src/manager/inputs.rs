@@ -27,6 +27,9 @@ pub struct Inputs {
     pub name: String,
     /// The unit's files.
     pub layers: Vec<Layer>,
+    /// Those that could not be read.
+    #[serde(default)]
+    pub unreadable: Vec<Layer>,
     /// The account that the service runs as.
     pub account: Option<Account>,
     /// Numbers of the groups that the unit names.

@@ -41,18 +41,19 @@ impl Stamp {
     }
 }
 
-/// The files of a unit that are not as they were when they were read: changed, gone, or new beside it.
-pub fn changed(name: &str, layers: &[Layer]) -> Vec<String> {
-    let differs = |layer: &&Layer| layer.stamp.is_some() && layer.stamp != Stamp::of(Path::new(&layer.path));
-    let mut found: Vec<String> = layers.iter().filter(differs).map(|layer| layer.path.clone()).collect();
-    let own = layers
-        .iter()
-        .map(|layer| Path::new(&layer.path))
-        .find(|path| path.file_stem() == Some(name.as_ref()));
+/// The files of a unit that are not as they were when they were read: changed, gone, or new beside it. One that could
+/// not be read is as it was while that is so of whatever is at its path.
+pub fn changed(name: &str, layers: &[Layer], unreadable: &[Layer]) -> Vec<String> {
+    let differs = |layer: &Layer| layer.stamp != Stamp::of(Path::new(&layer.path));
+    let read = layers.iter().filter(|layer| layer.stamp.is_some());
+    let all = || layers.iter().chain(unreadable);
+    let mut found: Vec<String> =
+        read.chain(unreadable).filter(|layer| differs(layer)).map(|layer| layer.path.clone()).collect();
+    let own = all().map(|layer| Path::new(&layer.path)).find(|path| path.file_stem() == Some(name.as_ref()));
     if let Some(own) = own {
         let beside = toml_files(&own.with_file_name(format!("{name}.toml.d"))).unwrap_or_default();
         let new = beside.into_iter().map(|(_, path)| path.display().to_string());
-        found.extend(new.filter(|path| layers.iter().all(|layer| layer.path != *path)));
+        found.extend(new.filter(|path| all().all(|layer| layer.path != *path)));
     }
     found
 }
@@ -62,6 +63,8 @@ pub fn changed(name: &str, layers: &[Layer]) -> Vec<String> {
 pub struct Found {
     /// Defaults, the unit, drop-ins: in the order in which they are laid over one another.
     pub layers: Vec<Layer>,
+    /// Those of them that could not be read, without a text.
+    pub unreadable: Vec<Layer>,
     /// Why it is not to be used, where it is not.
     pub problems: Vec<String>,
     /// What is worth a warning.
@@ -141,12 +144,16 @@ fn read_layers(directory: &Path, name: &str, path: &Path, defaults: &Option<Path
     };
     let layers = defaults.iter().map(PathBuf::as_path).chain([path]);
     for path in layers.chain(drop_ins.iter().map(|(_, path)| path.as_path())) {
+        let layer = |text| Layer { path: path.display().to_string(), text, stamp: Stamp::of(path) };
         match read_one(path, judge, &mut found.warnings) {
-            Ok(text) => {
-                let stamp = Stamp::of(path);
-                found.layers.push(Layer { path: path.display().to_string(), text, stamp });
+            Ok(text) => found.layers.push(layer(text)),
+            Err(problem) => {
+                found.problems.push(problem);
+                // A name that is no text is told, and cannot be looked for by what was told.
+                if path.to_str().is_some() {
+                    found.unreadable.push(layer(String::new()));
+                }
             }
-            Err(problem) => found.problems.push(problem),
         }
     }
     found
@@ -167,7 +174,7 @@ fn toml_files(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 fn read_one(path: &Path, judge: Judge, warnings: &mut Vec<String>) -> Result<String, String> {
-    let said = |error: io::Error| format!("{}: {}", path.display(), reason(&error));
+    let said = |error: io::Error| format!("{}: {}", path.display(), why_not(path, &error));
     let me = files::effective_user();
     if let Some(part) = files::unsafe_part(path, me).map_err(said)? {
         let unsafe_file = format!(
@@ -185,7 +192,34 @@ fn read_one(path: &Path, judge: Judge, warnings: &mut Vec<String>) -> Result<Str
     if (owner != 0 && owner != me) || mode & 0o002 != 0 {
         return Err(format!("{}: it changed hands while it was read\nhint: start again", path.display()));
     }
-    String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8", path.display()))
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("{}:{line}: not UTF-8\nhint: save it as UTF-8", path.display())
+    })
+}
+
+/// Why a file cannot be read, and what to do.
+fn why_not(path: &Path, error: &io::Error) -> String {
+    let is_link = path.symlink_metadata().is_ok_and(|data| data.is_symlink());
+    match error.raw_os_error() {
+        Some(libc::ENOENT) if is_link => {
+            "a symbolic link to what is not there\nhint: mend the link, or remove it".to_owned()
+        }
+        Some(libc::ELOOP) => {
+            "a symbolic link that leads back to itself\nhint: mend the link, or remove it".to_owned()
+        }
+        // So says opening one.
+        Some(libc::ENXIO) => no_file("a socket"),
+        Some(_) => reason(error),
+        None if path.is_dir() => no_file("a directory"),
+        None if path.metadata().is_ok_and(|data| !data.is_file()) => no_file("not a regular file"),
+        None => format!("{}\nhint: units are small; is this one?", reason(error)),
+    }
+}
+
+fn no_file(what: &str) -> String {
+    format!("{what}\nhint: a unit is a file; move what is called `.toml` and is none out of this directory")
 }
 
 #[cfg(test)]
@@ -230,14 +264,14 @@ mod tests {
         fs::write(&drop_in, "b").unwrap();
         let (found, _) = read_all(std::slice::from_ref(&units));
         let layers = &found.get("web").unwrap().layers;
-        assert_eq!(changed("web", layers), [""; 0]);
+        assert_eq!(changed("web", layers, &[]), [""; 0]);
         fs::write(&own, "changed").unwrap();
         let new = units.join("web.toml.d/20-y.toml");
         fs::write(&new, "c").unwrap();
         let text = |path: &Path| path.display().to_string();
-        assert_eq!(changed("web", layers), [text(&own), text(&new)]);
+        assert_eq!(changed("web", layers, &[]), [text(&own), text(&new)]);
         fs::remove_file(&drop_in).unwrap();
-        assert_eq!(changed("web", layers), [text(&own), text(&drop_in), text(&new)]);
+        assert_eq!(changed("web", layers, &[]), [text(&own), text(&drop_in), text(&new)]);
     }
 
     #[test]
@@ -247,13 +281,28 @@ mod tests {
         assert_eq!(read_all(std::slice::from_ref(&units)).1.len(), 1, "no unit anywhere");
         fs::create_dir_all(units.join("dir.toml")).unwrap();
         std::os::unix::fs::symlink("nowhere", units.join("link.toml")).unwrap();
-        fs::write(units.join("bytes.toml"), b"\xff").unwrap();
-        let (found, _) = read_all(&[units]);
+        fs::write(units.join("bytes.toml"), b"a\n\xff").unwrap();
+        let (found, _) = read_all(std::slice::from_ref(&units));
         let why: Vec<&str> = found.values().map(|one| one.problems.first().unwrap().as_str()).collect();
-        let expected = ["not UTF-8", "not a regular file", "No such file or directory"];
+        let expected = [
+            "bytes.toml:2: not UTF-8\nhint: ",
+            "a directory\nhint: ",
+            "symbolic link to what is not there\nhint: ",
+        ];
         for (why, expected) in why.iter().zip(expected) {
-            assert!(why.to_lowercase().contains(&expected.to_lowercase()), "{why}");
+            assert!(why.contains(expected), "{why}");
         }
         assert_eq!(found.len(), 3);
+        // That is no change of them, and their mending is one.
+        let changed = |name: &str| {
+            let one = found.get(name).unwrap();
+            changed(name, &one.layers, &one.unreadable).len()
+        };
+        assert_eq!(["dir", "link", "bytes"].map(changed), [0, 0, 0]);
+        fs::write(units.join("nowhere"), "mended").unwrap();
+        fs::write(units.join("bytes.toml"), "mended").unwrap();
+        fs::create_dir(units.join("bytes.toml.d")).unwrap();
+        fs::write(units.join("bytes.toml.d/new.toml"), "").unwrap();
+        assert_eq!(["dir", "link", "bytes"].map(changed), [0, 1, 2]);
     }
 }

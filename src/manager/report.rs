@@ -203,7 +203,7 @@ impl Manager {
     fn changed_files(&self, id: ServiceId) -> Vec<String> {
         self.services
             .get(&id)
-            .map(|known| read_units::changed(&known.name, &known.inputs.layers))
+            .map(|known| read_units::changed(&known.name, &known.inputs.layers, &known.inputs.unreadable))
             .unwrap_or_default()
     }
 

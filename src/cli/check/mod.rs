@@ -94,8 +94,15 @@ fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
     out.sort();
     let errors = out.all.iter().filter(|one| one.is_error).count();
     let warnings = out.all.len() - errors;
-    trouble::print(&if asked.json { as_json(count, &out) } else { as_text(&out) })?;
+    let judged_for = if is_user { name.as_str() } else { "root" };
+    trouble::print(&if asked.json { as_json(count, judged_for, &out) } else { as_text(&out) })?;
     if !asked.json {
+        // Root's are what root asks for; anybody else may have meant his own.
+        if is_user {
+            trouble::say(&format!("checked as for the supervisor of user `{}`", text::shown(&name)));
+        } else if around.uid != 0 {
+            trouble::say("checked as for root's supervisor; `--user` checks as for your own");
+        }
         trouble::say(&summary(count, errors, warnings, out.unchecked.len()));
     }
     Ok(if errors > 0 || asked.deny_warnings && warnings > 0 { Exit::NotAsWanted } else { Exit::Done })
@@ -115,7 +122,7 @@ fn read(asked: &Check, around: &Surroundings, out: &mut Findings) -> Result<Vec<
     for path in &asked.paths {
         if path.is_dir() {
             directories.push(path.clone());
-        } else if path.is_file() {
+        } else if path.symlink_metadata().is_ok() {
             found.push(read_file(path, Judge::Warn));
         } else {
             let text = format!("`{}`: there is no such file or directory", shown_path(path));
@@ -153,6 +160,10 @@ fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findin
     };
     out.all.extend(found.problems.iter().map(|text| said(text, true)));
     out.all.extend(found.warnings.iter().map(|text| said(text, false)));
+    // What is laid over a unit that could not be read says nothing without it.
+    if found.layers.iter().all(|layer| Path::new(&layer.path).file_stem() != Some(name.as_ref())) {
+        return None;
+    }
     let layers: Vec<unit::Layer<'_>> =
         found.layers.iter().map(|layer| unit::Layer { path: &layer.path, text: &layer.text }).collect();
     let mut add = |problems: Vec<Problem>| {
@@ -187,9 +198,11 @@ fn as_text(out: &Findings) -> String {
     text
 }
 
-fn as_json(count: usize, out: &Findings) -> String {
+fn as_json(count: usize, judged_for: &str, out: &Findings) -> String {
     let problems: Vec<_> = out.all.iter().map(Finding::json).collect();
-    let whole = json!({ "units": count, "problems": problems, "not_checked": out.unchecked });
+    let whole = json!({
+        "units": count, "judged_for": judged_for, "problems": problems, "not_checked": out.unchecked
+    });
     text::json(&format!("{whole:#}\n"))
 }
 
