@@ -285,6 +285,7 @@ fn command(verb: Verb) -> Command {
                 Arg::new("instances")
                     .value_name("N")
                     .required(true)
+                    .allow_negative_numbers(true)
                     .value_parser(value_parser!(u16).range(1..))
                     .help("How many instances, from 1 on"),
             )
@@ -297,6 +298,7 @@ fn command(verb: Verb) -> Command {
                     .long("signal")
                     .value_name("SIGNAL")
                     .default_value("TERM")
+                    .allow_negative_numbers(true)
                     .value_parser(signal)
                     .help("Which: `HUP`, `SIGHUP`, `hup`, `1`, `RTMIN+3`"),
             )
@@ -333,6 +335,7 @@ fn log_options(command: Command) -> Command {
                 .short('n')
                 .long("lines")
                 .value_name("N")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(usize))
                 .help("At most so many, the last ones"),
         )

@@ -46,7 +46,9 @@ impl Connection {
     /// Connects, and looks who is there: root and the own user are believed.
     pub fn open(control: &Path, own_uid: u32) -> Result<Self, Fault> {
         let stream = connected(control).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ECONNREFUSED | libc::ENOTDIR) => Fault::Absent(error),
+            Some(libc::ENOENT | libc::ECONNREFUSED | libc::ENOTDIR | libc::ENAMETOOLONG | libc::ELOOP) => {
+                Fault::Absent(error)
+            }
             Some(libc::EAGAIN) => Fault::Busy,
             Some(libc::EACCES | libc::EPERM) => Fault::Denied,
             Some(_) | None => Fault::Other("connecting to the supervisor", error),

@@ -72,6 +72,7 @@ fn executed(
             fault => explained(control, &fault),
         }]
     };
+    has_name(&name, &argv)?;
     let on_terminal = terminal.is_some();
     let call =
         |terminal, resume| Request::Exec { name: name.clone(), argv: argv.clone(), terminal, resume }.call();
@@ -120,6 +121,16 @@ fn executed(
         Some(words) => (OURS, reply.problem.or(Some(words))),
         None => (status(&reply.exit.unwrap_or_default()), reply.problem),
     })
+}
+
+/// Whether there is something to run.
+fn has_name(service: &str, argv: &[String]) -> Result<(), Vec<Trouble>> {
+    if argv.first().is_none_or(String::is_empty) {
+        let text = format!("the command to run in `{}` has no name", super::text::shown(service));
+        let hint = "a variable between `--` and it may be empty";
+        return Err(vec![Trouble::plain(Exit::Usage, text).hint(hint)]);
+    }
+    Ok(())
 }
 
 /// Why the command's output is not where it was to go.

@@ -118,7 +118,13 @@ fn span(wanted: &Wanted, zone: &TimeZone) -> Result<Span, Trouble> {
         let nanos = u32::try_from(stamp.subsec_nanosecond()).unwrap_or(0);
         Ok(Some((u64::try_from(stamp.as_second()).unwrap_or(0), nanos)))
     };
-    Ok(Span { since: read("--since", &wanted.since)?, until: read("--until", &wanted.until)? })
+    let span = Span { since: read("--since", &wanted.since)?, until: read("--until", &wanted.until)? };
+    if span.since.zip(span.until).is_some_and(|(since, until)| until < since) {
+        let text = "`--until` is before `--since`: nothing is between them";
+        return Err(Trouble::plain(Exit::Usage, text)
+            .hint("a time of day such as `02:10` is the last one that the clock has shown"));
+    }
+    Ok(span)
 }
 
 /// The files, and where they came from: the supervisor, or the log directory where there is none.

@@ -42,10 +42,15 @@ pub fn main() -> ExitCode {
     let asked = match args::parse(std::env::args_os()) {
         Ok(asked) => asked,
         Err(error) => {
-            // Help goes to stdout and is a success, everything else to stderr; where neither can be written
-            // there is nobody to tell.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+            // Help goes to stdout, where it is a success once it is there; everything else goes to stderr, and where
+            // that cannot be written there is nobody to tell.
+            return match (error.use_stderr(), error.print()) {
+                (true, _) => Exit::Usage.into(),
+                (false, Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    trouble::tell(&trouble::not_printed(&error))
+                }
+                (false, _) => Exit::Done.into(),
+            };
         }
     };
     let around = Surroundings::of_this_process();

@@ -70,11 +70,14 @@ pub fn say(line: &str) {
 /// Prints data to stdout. A reader that has gone (`| head`) is no trouble, a full disk is.
 pub fn print(text: &str) -> Result<(), Trouble> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Trouble::plain(Exit::Failed, format!("writing to stdout: {}", reason(&error))))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(not_printed(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Data did not get to stdout.
+pub fn not_printed(error: &io::Error) -> Trouble {
+    Trouble::plain(Exit::Failed, format!("writing to stdout: {}", reason(error)))
 }
 
 /// Whether steps are told: only where somebody watches.

@@ -154,6 +154,9 @@ impl Manager {
         let [id] = chosen.as_slice() else {
             return self.not_executed(session, name, "it is more than one service", None);
         };
+        // Its own name, where a glob was given.
+        let name = self.name_of(*id).to_owned();
+        let (wanted, name) = (Wanted { name: &name, ..wanted }, name.as_str());
         let (number, plan) = match self.context_of(*id) {
             Ok(planned) => planned,
             Err(words) => return self.not_executed_as(session, name, &words),

@@ -5,6 +5,8 @@ use supervise::wire::control::{
 };
 use supervise::wire::request::Request;
 
+use crate::program;
+
 use super::run;
 use super::server::{Server, outcome, supervisor};
 
@@ -168,4 +170,51 @@ fn the_schema_needs_no_supervisor() {
     let directory = tempfile::tempdir().unwrap();
     let schema = include_str!("../../units/schema.json").to_owned();
     assert_eq!(run(directory.path(), &["show", "--schema"]), (0, schema, String::new()));
+}
+
+#[test]
+fn nothing_that_makes_no_sense_is_taken_for_something_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = |line: &[&str]| {
+        let (status, out, err) = run(directory.path(), line);
+        assert_eq!(out, "", "{line:?}");
+        (status, err)
+    };
+    for (line, status, text) in [
+        (&["scale", "web", "0"][..], 2, "0 is not in 1..=65535"),
+        (&["scale", "web", "-1"], 2, "-1 is not in 1..=65535"),
+        (&["scale", "web", "99999999"], 2, "99999999 is not in 1..=65535"),
+        (&["kill", "-s", "NOPE", "web"], 2, "'NOPE'"),
+        (&["kill", "-s", "0", "web"], 2, "'0'"),
+        (&["kill", "-s", "-1", "web"], 2, "'-1'"),
+        (&["kill", "-s", "65", "web"], 2, "'65'"),
+        (&["logs", "-n", "-1"], 2, "'-1'"),
+        (&["logs", "--since", "tomorrow"], 2, "a point in time is"),
+        (
+            &["logs", "--since", "10min ago", "--until", "20min ago"],
+            2,
+            "`--until` is before `--since`: nothing is between them\nhint: ",
+        ),
+        (&["exec", "web", "--", "", "x"], 125, "the command to run in `web` has no name\nhint: "),
+        (&["exec", "web", "--"], 2, "required"),
+        (&["check", "/nonexistent"], 2, "`/nonexistent`: there is no such file"),
+    ] {
+        let (code, err) = said(line);
+        assert!(code == status && err.contains(text) && !err.contains("tip"), "{line:?} {code} {err}");
+    }
+    // A name longer than a file can have is that of no supervisor.
+    let (code, _, err) = run(&directory.path().join("x".repeat(300)), &["status"]);
+    assert!(code == 5 && err.contains("xxx/control`: file name too long\nhint: "), "{code} {err}");
+}
+
+#[test]
+fn help_that_nobody_gets_is_no_success() {
+    let directory = tempfile::tempdir().unwrap();
+    for line in [&["--help"][..], &["--version"], &["status", "--help"], &["completions", "bash"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = program(directory.path(), line).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = "supervise: writing to stdout: no space left on device\n";
+        assert_eq!((output.status.code(), said.as_str()), (Some(1), expected), "{line:?}");
+    }
 }
