@@ -41,6 +41,7 @@ fn ends_well(place: &Place, load: Load, pid: u32) {
 
 fn the_next_run_takes_over(who: Who) {
     let (mut place, load, pid) = started(who);
+    let mut quickest = Duration::MAX;
     for _ in 0..3 {
         let (dead, manager) = (place.kill(Role::Keeper), place.role_of_dead_keeper());
         let began = Instant::now();
@@ -53,12 +54,13 @@ fn the_next_run_takes_over(who: Who) {
             assert!(keeper == u64::from(dead) || keeper == u64::from(next_pid), "a third keeper: {keeper}");
             (keeper == u64::from(next_pid)).then_some(())
         });
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(2), "it took {took:?}: as long as if nobody had come");
+        quickest = quickest.min(began.elapsed());
         wait::until(wait::LONG, "the old manager to end", || (!processes::lives(manager)).then_some(()));
         assert!(!place.path("run/handover").exists(), "the way in is still open");
         assert_eq!(place.pid_of("web"), pid);
     }
+    // Each of them might be slow for what else the machine does, and waiting for nobody would make slow all of them.
+    assert!(quickest < Duration::from_secs(2), "it took {quickest:?}: as long as if nobody had come");
     ends_well(&place, load, pid);
 }
 
