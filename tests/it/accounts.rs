@@ -74,6 +74,19 @@ impl Account {
         assert!(done.status.success(), "gpasswd {how}: {done:?}");
     }
 
+    /// Has the name mean another number for a while.
+    pub fn while_it_is<T>(&self, uid: u32, act: impl FnOnce() -> T) -> T {
+        let change = |uid: u32| {
+            let _alone = alone();
+            let done = tool("usermod").arg("--uid").arg(uid.to_string()).arg(&self.name).output().unwrap();
+            assert!(done.status.success(), "usermod --uid {uid}: {done:?}");
+        };
+        change(uid);
+        let acted = act();
+        change(self.uid);
+        acted
+    }
+
     /// That of this process.
     pub fn own() -> Self {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());

@@ -102,10 +102,17 @@ fn root_a_lock_without_room_is_taken_when_there_is_some_and_nobody_has_it() {
     place.keeper = Some(run_on(&place, "size=64k,nr_inodes=1")); // the directory alone
     wait::until(wait::LONG, "its service", || (sleepers(&place).len() == 1).then_some(()));
     assert!(!place.path("run/lock").exists());
-    let more = Command::new("mount").args(["-o", "remount,nr_inodes=100"]).arg(place.path("run")).status();
-    assert!(more.unwrap().success());
     let keeper = place.keeper.as_ref().unwrap().pid;
-    let other = supervise::sys::files::try_lock(&place.path("run/lock")).unwrap();
+    let manager = wait::until(wait::LONG, "a manager", || processes::role_below(keeper, "manager"));
+    let both = |signal: i32| [keeper, manager].into_iter().for_each(|pid| processes::signal(pid, signal));
+    both(libc::SIGSTOP);
+    let stand = || [keeper, manager].into_iter().all(|pid| processes::stat(pid).unwrap().state == 'T');
+    wait::until(wait::LONG, "both to stand still", || stand().then_some(()));
+    let more = Command::new("mount").args(["-o", "remount,nr_inodes=100"]).arg(place.path("run")).status();
+    let other = supervise::sys::files::try_lock(&place.path("run/lock"));
+    both(libc::SIGCONT);
+    assert!(more.unwrap().success());
+    let other = other.unwrap();
     let said = format!(
         "somebody else has the lock {} by now: this supervisor (pid {keeper}) runs on beside it",
         place.path("run/lock").display()

@@ -3,7 +3,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use super::place::{Place, Who};
 use super::{processes, wait};
@@ -97,13 +96,7 @@ fn root_a_name_that_means_somebody_else_is_refused() {
     place.order(&["stop", "web"]);
     let (name, old) = (place.account.name.clone(), place.account.uid);
     let new = old + 20_000;
-    let change = |uid: u32| {
-        let done = Command::new("usermod").arg("--uid").arg(uid.to_string()).arg(&name).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-    };
-    change(new);
-    let said = place.ask(&["start", "web"]);
-    change(old);
+    let said = place.account.while_it_is(new, || place.ask(&["start", "web"]));
     assert_eq!(said.code, Some(1), "{said:?}");
     let expected =
         format!("the user `{name}` has become number {new}; it was {old}, whose files are not the new one's");

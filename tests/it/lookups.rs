@@ -10,10 +10,14 @@ use std::time::Duration;
 use super::accounts::Account;
 use super::gunicorn::python;
 use super::place::{Place, Who};
-use super::supervisor::Role;
+use super::supervisor::{Asking, Role};
 use super::{processes, wait};
 
-const SLEEP: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n[restart]\ndelay = \"10ms\"\n";
+/// However often it falls, it is there again at once.
+const SLEEP: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n[restart]\ndelay = \"10ms\"\nmax-delay = \"20ms\"\n";
+
+/// The same, which waits long enough after a failure to be seen to wait.
+const RETRIED: &str = "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n[restart]\ndelay = \"2s\"\n";
 
 /// Local files, and what comes behind them never answers.
 const LOCAL_FIRST: &str = "passwd: files hesiod\ngroup: files hesiod\ninitgroups: files\n";
@@ -86,7 +90,7 @@ fn root_a_name_that_nobody_answers_holds_up_nobody_else() {
     let mut place = Place::new(Who::Root);
     let late = Account::make();
     place.unit("web", SLEEP);
-    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{SLEEP}", late.name));
+    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{RETRIED}", late.name));
     run_with_names_that_hang(&mut place, &late);
     place.reaches("web", "running");
     meanwhile(&place, "lookup", || falls_and_rises(&place, "web"));
@@ -167,7 +171,7 @@ fn root_a_directory_that_nobody_answers_for_holds_up_nobody_else() {
 fn root_an_account_that_comes_later_needs_nobodys_command() {
     let mut place = Place::new(Who::Root);
     let late = Account::make();
-    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{SLEEP}", late.name));
+    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{RETRIED}", late.name));
     let rights = format!("[access]\nstatus = [\"user:{}\"]\n", late.name);
     place.unit("idle", &format!("start = \"manual\"\n{SLEEP}{rights}"));
     run_with_names_that_hang(&mut place, &late);
@@ -196,25 +200,41 @@ fn root_a_restart_goes_by_what_name_services_said_last() {
     place.reaches("other", "running");
     fs::write(place.path("etc/nsswitch.conf"), SILENT).unwrap();
     let before = place.pid_of("web");
-    let restarts = [place.begin(&["restart", "web"]), place.begin(&["restart", "web"])];
-    meanwhile(&place, "lookup", || falls_and_rises(&place, "other"));
+    let mut restarts = Vec::new();
+    // Something falls and rises while a process hangs, which is for two seconds: a slow machine may need another try.
+    let done = (0..10).any(|_| {
+        if restarts.iter_mut().all(|restart: &mut Asking| !restart.is_under_way()) {
+            restarts.extend([place.begin(&["restart", "web"]), place.begin(&["restart", "web"])]);
+        }
+        let hung = wait::until(wait::LONG, "a process that hangs, or the end", || {
+            let over = || restarts.iter_mut().all(|restart| !restart.is_under_way()).then_some(None);
+            errand(&place, "lookup").map(Some).or_else(over)
+        });
+        falls_and_rises(&place, "other");
+        hung.is_some_and(processes::lives)
+    });
+    assert!(done, "nothing was done while a name was looked up");
+    let generation = 1 + restarts.len();
     for restart in restarts {
         let said = restart.wait();
         assert!(said.code == Some(0) && said.took >= Duration::from_secs(2), "{said:?}");
     }
-    assert!(place.pid_of("web") != before && place.service("web")["generation"] == 3);
+    assert!(place.pid_of("web") != before && place.service("web")["generation"] == generation);
     assert!(place.stderr().contains("what they said before holds"), "{}", place.stderr());
 }
 
 /// Stops every process that reads a file with its rights.
 const HOLDER: &str = r#"
-import os, signal, sys
+import os, signal
+own = os.getuid()
 while True:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
-            if words[1:2] == [b"read"] and os.stat(f"/proc/{pid}").st_uid == os.getuid():
-                os.kill(int(pid), signal.SIGSTOP)
+            if os.stat("/proc/" + pid).st_uid != own:
+                continue
+            with open("/proc/" + pid + "/cmdline", "rb") as words:
+                if words.read().split(b"\0")[1:2] == [b"read"]:
+                    os.kill(int(pid), signal.SIGSTOP)
         except OSError:
             pass
 "#;
@@ -236,24 +256,22 @@ fn root_who_stops_the_reader_of_his_file_stops_himself_alone() {
         let is_held = |pid: &u32| processes::stat(*pid).is_some_and(|stat| stat.state == 'T');
         errands(place, "read").into_iter().find(is_held)
     };
-    let said = wait::until(Duration::from_secs(120), "a reader that is held", || {
-        let mut start = place.begin(&["start", "held"]);
-        let held = wait::until(wait::LONG, "an answer, or a reader that is held", || {
-            if start.is_under_way() { stopped(&place).map(Some) } else { Some(None) }
+    let said =
+        wait::until(Duration::from_secs(120), "a reader that is held and holds up nobody else", || {
+            let mut start = place.begin(&["start", "held"]);
+            let held = wait::until(wait::LONG, "an answer, or a reader that is held", || {
+                if start.is_under_way() { stopped(&place).map(Some) } else { Some(None) }
+            });
+            falls_and_rises(&place, "web");
+            let was_under_way = start.is_under_way();
+            let said = start.wait();
+            // One that was held behind its answer, or not at all, has done no harm; and a slow machine may need another try.
+            if said.code == Some(0) || held.is_none() || !was_under_way {
+                place.order(&["stop", "held"]);
+                return None;
+            }
+            Some(said)
         });
-        falls_and_rises(&place, "web");
-        let was_under_way = start.is_under_way();
-        let said = start.wait();
-        // One that was held behind its answer, or not at all, has done no harm.
-        if said.code == Some(0) {
-            place.order(&["stop", "held"]);
-            return None;
-        }
-        assert!(held.is_some(), "{said:?}");
-        Some((was_under_way, said))
-    });
-    let (was_under_way, said) = said;
-    assert!(was_under_way, "the others waited for it");
     let expected = format!("reading the environment file {}: ", file.display());
     assert!(
         said.code == Some(1) && said.err.contains(&expected) && said.err.contains("within 5 s"),
@@ -281,9 +299,15 @@ fn root_strict_waits_for_names_and_starts_nothing_without_them() {
 
 #[test]
 fn root_a_stop_of_everything_waits_for_no_name() {
+    // A name may have had its time just then; one that is waited for has it each time.
+    assert!((0..5).any(|_| stops_while_a_name_is_looked_up()), "it waits for names");
+}
+
+/// Whether no lookup has had its time before the end.
+fn stops_while_a_name_is_looked_up() -> bool {
     let mut place = Place::new(Who::Root);
     let late = Account::make();
-    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{SLEEP}", late.name));
+    place.write("units/lost.toml", &format!("[service]\nuser = \"{}\"\n{RETRIED}", late.name));
     place.unit("web", SLEEP);
     run_with_names_that_hang(&mut place, &late);
     let over = |place: &Place| place.stderr().matches("name services said nothing").count();
@@ -297,5 +321,6 @@ fn root_a_stop_of_everything_waits_for_no_name() {
     let keeper = place.keeper.take().unwrap();
     processes::signal(keeper.pid, libc::SIGTERM);
     assert_eq!(keeper.wait().code(), Some(0));
-    assert_eq!((over(&place), errand(&place, "lookup")), (before, None));
+    assert_eq!(errand(&place, "lookup"), None);
+    over(&place) == before
 }
