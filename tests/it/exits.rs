@@ -1,7 +1,5 @@
 //! How a service ended is known, whoever was dead at the time.
 
-use std::time::Duration;
-
 use super::place::{Place, Who};
 use super::supervisor::Role;
 use super::{cri, processes, wait};
@@ -49,7 +47,7 @@ fn while_the_manager_is_dead(who: Who, signal: i32) -> Place {
     processes::signal(manager, 9);
     processes::signal(pid, signal);
     let both = || (!processes::lives(manager) && !processes::lives(pid)).then_some(());
-    let ended = wait::within(Duration::from_secs(10), both);
+    let ended = wait::within(wait::LONG, both);
     processes::signal(keeper, libc::SIGCONT);
     assert!(ended.is_some(), "manager and service did not end");
     place

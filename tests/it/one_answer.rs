@@ -1,28 +1,42 @@
 //! A command that waits gets its one answer, also from another manager than the one it asked.
 
+use std::fs;
+
 use super::place::{Place, Who};
 use super::supervisor::Role;
 use super::{cri, processes, wait};
 
-/// Proves itself only after two seconds, so that there is time to kill the manager while it is waited for.
-const SERVICE: &str = r#"command = ["/bin/sh", "-c", "echo started; exec sleep 1000"]
-settle = "2s"
-"#;
+/// Proves itself only once it may, so that the manager can be killed while it is waited for.
+fn slow(place: &Place) {
+    let go = place.path("work/go");
+    let script = format!(
+        "echo started; while ! test -e {}; do sleep 0.05; done; echo ready >&3; exec sleep 1000",
+        go.display()
+    );
+    place.unit(
+        "slow",
+        &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\nready = {{ fd = 3 }}\nsettle = \"0s\"\n"),
+    );
+    place.write("work/go", "");
+}
 
 fn across_the_managers_death(who: Who) {
     let mut place = Place::new(who);
-    place.unit("slow", SERVICE);
+    slow(&place);
     place.run();
     place.reaches("slow", "running");
     for round in 1..=2u64 {
         let before = place.pid_of("slow");
-        let asking = place.begin(&["restart", "--json", "slow"]);
+        fs::remove_file(place.path("work/go")).unwrap();
+        let mut asking = place.begin(&["restart", "--json", "slow"]);
         wait::until(wait::LONG, "the next one to start", || {
             let service = place.service("slow");
             let pid = service["pid"].as_u64()? as u32;
             (pid != before && service["state"] == "starting").then_some(())
         });
         place.kill(Role::Manager);
+        assert!(asking.is_under_way(), "it was not waited for");
+        place.write("work/go", "");
         let said = asking.wait();
         assert_eq!(said.code, Some(0), "{said:?}");
         let reply: serde_json::Value = serde_json::from_str(&said.out).expect("one answer");
@@ -31,7 +45,9 @@ fn across_the_managers_death(who: Who) {
         assert_eq!(service["pid"], place.pid_of("slow"), "the answer is about another one");
         assert_eq!(place.service("slow")["generation"], round + 1, "it was done twice");
     }
-    let starts = cri::texts(&place.log(), "slow");
+    let starts = wait::until(wait::LONG, "all that it said", || {
+        Some(cri::texts(&place.log(), "slow")).filter(|lines| lines.len() >= 3)
+    });
     assert_eq!(starts, ["started"; 3], "it was started too often");
 }
 
@@ -40,7 +56,7 @@ fn a_stop(who: Who) {
     let mut place = Place::new(who);
     place.unit(
         "stubborn",
-        "command = [\"/bin/sh\", \"-c\", \"trap '' TERM; echo started; while :; do sleep 1; done\"]\nsettle = \"10ms\"\nstop-timeout = \"2s\"\n",
+        "command = [\"/bin/sh\", \"-c\", \"trap '' TERM; echo started; while :; do sleep 1; done\"]\nsettle = \"10ms\"\nstop-timeout = \"6s\"\n",
     );
     place.run();
     place.reaches("stubborn", "running");

@@ -2,7 +2,7 @@
 
 use super::load::{Load, Target};
 use super::place::{Place, Who};
-use super::processes;
+use super::{processes, wait};
 
 const RESTARTS: usize = 5;
 
@@ -27,8 +27,10 @@ fn under_load(who: Who) {
     }
     // Also where nobody asked for it.
     processes::signal(*pids.last().unwrap(), 9);
-    place.reaches("web", "backing-off");
-    place.reaches("web", "running");
+    wait::until(wait::LONG, "the next one", || {
+        let web = place.service("web");
+        (web["restarts"] == 1 && web["state"] == "running").then_some(())
+    });
     load.goes_on(50);
     let outcome = load.end();
     // A request that a killed worker was answering is lost with it; one that waited is not.

@@ -81,7 +81,7 @@ fn stubborn_workers(who: Who, manner: &str) {
     place.unit(
         "stubborn",
         &format!(
-            "command = [\"{python}\", \"-S\", \"stubborn.py\", \"{manner}\"]\nsettle = \"10ms\"\nstop-timeout = \"700ms\"\n"
+            "command = [\"{python}\", \"-S\", \"stubborn.py\", \"{manner}\"]\nsettle = \"10ms\"\nstop-timeout = \"3s\"\n"
         ),
     );
     place.run();
@@ -95,7 +95,7 @@ fn stubborn_workers(who: Who, manner: &str) {
     assert_eq!(listed, sorted, "`status` knows them all");
     let said = place.order(&["stop", "stubborn"]);
     assert!(pids.iter().all(|pid| !processes::lives(*pid)), "it was said to be stopped");
-    assert!(said.took >= Duration::from_millis(650), "they were not given their time: {:?}", said.took);
+    assert!(said.took >= Duration::from_millis(2_900), "they were not given their time: {:?}", said.took);
     let exit = &place.service("stubborn")["exit"];
     match manner {
         "polite" => assert_eq!(exit["code"], 0, "{exit}"),
