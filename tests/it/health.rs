@@ -85,14 +85,14 @@ fn user_one_that_is_never_well_fails_to_start_and_says_why() {
     place.write("work/go", "");
     place.write("work/status", "503 Busy");
     let rest = format!(
-        "{READY}start-timeout = \"8s\"\n[restart]\npolicy = \"never\"\n{}[health]\nhttp = \"/\"\n",
+        "{READY}start-timeout = \"15s\"\n[restart]\npolicy = \"never\"\n{}[health]\nhttp = \"/\"\n",
         socket(place.address())
     );
     serve(&place, &python_module("gunicorn", "app:app --no-control-socket"), &rest);
     place.run();
     let said = place.ask(&["start", "web"]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.err.contains("not ready within 8s: not healthy: probe said 503"), "{said:?}");
+    assert!(said.err.contains("not ready within 15s: not healthy: probe said 503"), "{said:?}");
 }
 
 /// Both generations answer on the one socket; only what the new one says counts for it.
@@ -104,7 +104,7 @@ fn only_the_new_generation_proves_itself(who: Who, path: Option<&str>) {
         None => place.address().to_string(),
     };
     place.write("work/go", "");
-    let rest = format!("{READY}start-timeout = \"12s\"\n{}[health]\nhttp = \"/\"\n", socket(&address));
+    let rest = format!("{READY}start-timeout = \"25s\"\n{}[health]\nhttp = \"/\"\n", socket(&address));
     serve(&place, &python_module("uvicorn", "app:asgi --fd {fd:http}"), &rest);
     place.run();
     place.order(&["start", "web"]);
@@ -112,7 +112,7 @@ fn only_the_new_generation_proves_itself(who: Who, path: Option<&str>) {
     let said = place.ask(&["restart", "web"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     // What it has said itself is told, whoever took the connections after that.
-    assert!(said.err.contains("not ready within 12s: not healthy: probe said 503"), "{said:?}");
+    assert!(said.err.contains("not ready within 25s: not healthy: probe said 503"), "{said:?}");
     assert_eq!(place.service("web")["generation"], 1, "the old one goes on");
     // And where it is well it takes over, whoever answers first.
     place.write("work/status.2", "200 OK");

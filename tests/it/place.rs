@@ -2,12 +2,11 @@
 //! accounts. Nothing of it is left when it goes, and where something would be, the test fails.
 
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -34,6 +33,19 @@ pub struct Place {
 }
 
 static PLACES: AtomicU32 = AtomicU32::new(0);
+
+/// A port that nobody has, of IPv4 and IPv6, streams and datagrams; below those that the kernel gives to clients.
+pub fn free_port() -> u16 {
+    static PORTS: AtomicU32 = AtomicU32::new(0);
+    // By this process's number and how often it has asked: no two are given one at the same time.
+    let first = 10_000 + std::process::id() % 400 * 50;
+    let mut all = (0..50).map(|_| (first + PORTS.fetch_add(1, Ordering::Relaxed) % 50) as u16);
+    let is_free = |port: &u16| {
+        let any = (Ipv6Addr::UNSPECIFIED, *port);
+        TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok()
+    };
+    all.find(is_free).expect("a free port")
+}
 
 impl Place {
     /// An empty one, with a program and an account.
@@ -173,8 +185,7 @@ impl Place {
         if let Some(problem) = supervisor::end(self) {
             left.push(problem);
         }
-        let none =
-            wait::within(Duration::from_secs(5), || processes::of(self.root()).is_empty().then_some(()));
+        let none = wait::within(wait::LONG, || processes::of(self.root()).is_empty().then_some(()));
         if none.is_none() {
             let rest = processes::of(self.root());
             left.extend(rest.iter().map(|pid| format!("a process: {}", processes::described(*pid))));

@@ -134,7 +134,9 @@ fn root_redis_whose_file_sends_it_into_the_background_is_gone() {
     let command = format!("\"/usr/bin/redis-server {}\"", place.path("srv/redis.conf").display());
     place.unit(
         "web",
-        &format!("command = {command}\nsettle = \"5s\"\nstart = \"manual\"\n[restart]\npolicy = \"never\"\n"),
+        &format!(
+            "command = {command}\nsettle = \"50s\"\nstart = \"manual\"\n[restart]\npolicy = \"never\"\n"
+        ),
     );
     place.run();
     let problems = place.service("web")["problems"].clone();
@@ -159,7 +161,7 @@ fn root_redis_whose_file_sends_it_into_the_background_is_gone() {
 fn finishes_what_has_begun(command: &dyn Fn(std::net::SocketAddr) -> String) {
     let mut place = with_others(Who::User);
     let address = place.address();
-    serve(&place, &command(address), "");
+    serve(&place, &command(address), "stop-timeout = \"1min\"\n");
     place.run();
     place.order(&["start", "web"]);
     wait::until(wait::LONG, "it to listen", || std::net::TcpStream::connect(address).ok());
@@ -247,7 +249,7 @@ fn user_what_cannot_be_given_a_socket_is_not_told_to_take_one() {
     let command = python_module("waitress", &format!("--listen {address} app:app"));
     serve(&place, &command, "[deploy]\nstrategy = \"start-first\"\n");
     let unit = std::fs::read_to_string(place.path("units/web.toml")).unwrap();
-    place.write("units/web.toml", &unit.replace("settle = \"0s\"", "settle = \"5s\""));
+    place.write("units/web.toml", &unit.replace("settle = \"0s\"", "settle = \"10s\""));
     place.run();
     place.order(&["start", "web"]);
     let main = place.pid_of("web");

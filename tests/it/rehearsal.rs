@@ -176,7 +176,7 @@ fn user_where_its_sockets_cannot_be_made_there_is_no_rehearsal() {
 #[test]
 fn user_one_that_listens_elsewhere_is_told_so() {
     let mut place = with_servers(Who::User);
-    let rest = format!("start-timeout = \"8s\"\n{}{HEALTH}", socket(place.address()));
+    let rest = format!("start-timeout = \"20s\"\n{}{HEALTH}", socket(place.address()));
     let other = place.path("work/elsewhere");
     let script = format!(
         "test -e {0} && exec {1} -m http.server --bind 127.0.0.1 0 >/dev/null 2>&1; exec {1} -m gunicorn app:app \
@@ -195,7 +195,7 @@ fn user_one_that_listens_elsewhere_is_told_so() {
     let (first, rest) = said.err.split_once(" listens on 127.0.0.1:").unwrap_or((&said.err, ""));
     // Which process it is differs.
     let first = first.rsplit_once(" process ").map_or(first, |(text, _which)| text);
-    let expected = "web: rehearsing it on private sockets:\n  not ready within 8s: no answer on its private probe socket\n  its";
+    let expected = "web: rehearsing it on private sockets:\n  not ready within 20s: no answer on its private probe socket\n  its";
     assert_eq!(first, expected, "{said:?}");
     assert!(
         rest.contains("none of its sockets") && rest.contains("\nhint: have it take its socket"),

@@ -374,7 +374,7 @@ fn finishes_what_has_begun(command: &dyn Fn(&Place) -> String) {
     let mut place = with_servers(Who::User);
     let address = place.address();
     place.write("work/go", "");
-    serve(&place, &command(&place), &socket(address));
+    serve(&place, &command(&place), &format!("stop-timeout = \"1min\"\n{}", socket(address)));
     place.run();
     place.order(&["start", "web"]);
     let client = std::thread::spawn(move || ask(address, "/slow"));

@@ -160,7 +160,7 @@ fn user_a_server_that_only_starts_has_the_room_of_its_unit() {
     place.unit(
         "web",
         &format!(
-            "command = [\"{}\", \"{}\"]\nserver = \"none\"\nready = \"started\"\nsettle = \"5s\"\n[socket.a]\nlisten = \
+            "command = [\"{}\", \"-S\", \"{}\"]\nserver = \"none\"\nready = \"started\"\nsettle = \"12s\"\n[socket.a]\nlisten = \
              \"{}\"\nbacklog = 100\n",
             super::gunicorn::python(),
             place.path("srv/cut.py").display(),

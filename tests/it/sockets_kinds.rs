@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,14 +14,9 @@ use serde_json::{Value, json};
 
 use super::accounts::Account;
 use super::gunicorn::python;
-use super::place::{Place, Who};
+use super::place::{Place, Who, free_port};
 use super::sockets::{ask, ask_unix};
 use super::wait;
-
-/// A port that is free for IPv4 and IPv6.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
-}
 
 fn ask_tcp(address: SocketAddr, text: &str) -> Option<Value> {
     ask(TcpStream::connect(address).ok()?, text)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::gunicorn::python;
-use super::place::{Place, Who};
+use super::place::{Place, Who, free_port};
 use super::servers::{ask, exists, get, python_module, uwsgi, with_servers};
 use super::{processes, wait};
 
@@ -32,10 +32,13 @@ struct Rest<'a> {
 }
 
 /// What escapes is found by its cgroup.
-const ESCAPES: Rest<'static> = Rest { who: Who::Root, ..LONGER };
+const ESCAPES: Rest<'static> = Rest { who: Who::Root, ..DIES };
 
-/// It has to live for a while.
-const LONGER: Rest<'static> = Rest { service: "settle = \"5s\"\n", ..NOTHING };
+/// It does not live as long as it has to.
+const DIES: Rest<'static> = Rest { service: "settle = \"50s\"\n", ..NOTHING };
+
+/// It has to live for a while, and so long that another beside it has failed by then.
+const LONGER: Rest<'static> = Rest { service: "settle = \"10s\"\n", ..NOTHING };
 
 const NOTHING: Rest<'static> =
     Rest { service: "settle = \"0s\"\n", variables: "", listen: None, who: Who::User };
@@ -186,7 +189,7 @@ fn user_gunicorn_with_a_number_fails_with_a_bad_descriptor() {
          being told",
         "remove it: `[socket.NAME]` says where it listens",
     ];
-    let trap = trap(&|_| gunicorn("--bind fd://{fd:http}"), &LONGER, &[told]);
+    let trap = trap(&|_| gunicorn("--bind fd://{fd:http}"), &DIES, &[told]);
     trap.fails_with("OSError: [Errno 9] Bad file descriptor");
 }
 
@@ -204,7 +207,9 @@ fn user_gunicorn_behind_a_shell_removes_the_path_of_its_number() {
             &format!("write `exec {}` in it, or the command without the shell", python()),
         ],
     ];
-    let rest = Rest { listen: Some("http.sock"), ..NOTHING };
+    // It has time to remove it, however slow that is.
+    let service = "settle = \"0s\"\nstop-timeout = \"1min\"\n";
+    let rest = Rest { service, listen: Some("http.sock"), ..NOTHING };
     let trap = trap(&|_| format!("[\"/bin/sh\", \"-c\", \"{command}\"]"), &rest, &told);
     trap.start();
     let path = trap.place.path("bare/http.sock");
@@ -282,7 +287,7 @@ fn user_gunicorn_on_both_protocols_sees_addresses_that_no_proxy_has() {
     let app = "def app(environ, start_response):\n    text = environ['REMOTE_ADDR'].encode()\n    \
                start_response('200 OK', [('X-Peer', environ['REMOTE_ADDR'])])\n    return [text]\n";
     place.write("srv/peer.py", app);
-    let port = std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let command = python_module("gunicorn", "peer:app --no-control-socket");
     super::servers::serve(&place, &command, &super::servers::socket(format!(":{port}")));
     place.run();
@@ -383,13 +388,17 @@ fn user_uwsgi_writes_its_pid_file_anew_and_nothing_is_said_of_that() {
 
 #[test]
 fn user_uwsgi_cannot_have_its_stats_port_twice() {
+    let stats = format!("127.0.0.1:{}", free_port());
     let told = [
-        "warning: two generations of uWSGI cannot have one stats server, `127.0.0.1:9191`: the new one of a restart would end",
+        &format!(
+            "warning: two generations of uWSGI cannot have one stats server, `{stats}`: the new one of a restart would end"
+        ),
         "write a path after `--stats`, which the new one takes over",
     ];
-    let command = |place: &Place| uwsgi(place, "--wsgi-file app.py --protocol http --stats 127.0.0.1:9191");
+    let command =
+        |place: &Place| uwsgi(place, &format!("--wsgi-file app.py --protocol http --stats {stats}"));
     let trap = trap(&command, &LONGER, &[told]);
-    trap.has_a_rival("127.0.0.1:9191", "exit status 1");
+    trap.has_a_rival(&stats, "exit status 1");
 }
 
 #[test]
@@ -458,7 +467,7 @@ fn user_uvicorn_with_the_number_of_no_socket_fails() {
         "uvicorn fails with `--fd 0`, which is no socket: those of the unit begin at 3",
         "write `--fd {fd:http}`",
     ];
-    let trap = trap(&|_| python_module("uvicorn", "app:asgi --fd 0 --workers 2"), &LONGER, &[told]);
+    let trap = trap(&|_| python_module("uvicorn", "app:asgi --fd 0 --workers 2"), &DIES, &[told]);
     trap.fails_with("OSError: [Errno 88] Socket operation on non-socket");
 }
 
@@ -506,14 +515,17 @@ fn user_hypercorn_with_two_workers_cuts_what_has_begun() {
 
 #[test]
 fn user_hypercorn_cannot_have_an_address_of_its_own_twice() {
+    let own = format!("127.0.0.1:{}", free_port());
     let told = [
-        "warning: hypercorn listens on `127.0.0.1:9292` by itself (`--bind`): nobody holds that for it, and a second \
-         generation cannot start beside the first",
+        &format!(
+            "warning: hypercorn listens on `{own}` by itself (`--bind`): nobody holds that for it, and a second \
+             generation cannot start beside the first"
+        ),
         "write the address into `[socket.NAME]`, and `--bind fd://{fd:NAME}`",
     ];
     let command =
-        |_: &Place| python_module("hypercorn", "app:asgi --bind fd://{fd:http} --bind 127.0.0.1:9292");
-    trap(&command, &LONGER, &[told]).has_a_rival("127.0.0.1:9292", "exit status 1");
+        |_: &Place| python_module("hypercorn", &format!("app:asgi --bind fd://{{fd:http}} --bind {own}"));
+    trap(&command, &LONGER, &[told]).has_a_rival(&own, "exit status 1");
 }
 
 #[test]
