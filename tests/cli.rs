@@ -94,12 +94,18 @@ fn without_a_supervisor_it_is_5_at_once_and_names_the_path() {
         );
         (5, String::new(), text)
     };
-    let began = std::time::Instant::now();
-    assert_eq!(run(dir.path(), &["status"]), expected("no such file or directory"));
-    assert_eq!(run(dir.path(), &["start", "web"]), expected("no such file or directory"));
-    drop(UnixListener::bind(&control).unwrap());
-    assert_eq!(run(dir.path(), &["restart", "web"]), expected("connection refused"));
-    assert!(began.elapsed().as_secs() < 8, "it waited for somebody who was never there");
+    let once = || {
+        let began = std::time::Instant::now();
+        assert_eq!(run(dir.path(), &["status"]), expected("no such file or directory"));
+        assert_eq!(run(dir.path(), &["start", "web"]), expected("no such file or directory"));
+        drop(UnixListener::bind(&control).unwrap());
+        assert_eq!(run(dir.path(), &["restart", "web"]), expected("connection refused"));
+        std::fs::remove_file(&control).unwrap();
+        began.elapsed()
+    };
+    // Whoever waits gives up after ten seconds, each time; what else the machine does is not there each time.
+    let all: Vec<_> = std::iter::repeat_with(once).take(3).take_while(|took| took.as_secs() >= 8).collect();
+    assert!(all.len() < 3, "it waited for somebody who was never there: {all:?}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn told(output: Output) -> (Option<i32>, String, String) {
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain for {what}");
+        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
         poll(&mut [], PollTimeout::from(4u8)).unwrap();
     }
 }

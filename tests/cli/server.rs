@@ -69,7 +69,7 @@ impl Server {
 
     /// Waits for the next request.
     pub fn heard(&self) -> Request {
-        self.heard.recv_timeout(std::time::Duration::from_secs(30)).unwrap()
+        self.heard.recv_timeout(std::time::Duration::from_secs(60)).unwrap()
     }
 
     /// How many requests have come that nobody took.

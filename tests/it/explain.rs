@@ -44,7 +44,7 @@ fn user_why_tells_how_it_ended_when_it_starts_again_and_what_to_do() {
     let why = place.order(&["why", "bad"]).out;
     let end = why.lines().nth(2).unwrap().trim_start();
     assert!(
-        end.starts_with("exit status 127: what a shell says of a command that is not there after 0."),
+        end.starts_with("exit status 127: what a shell says of a command that is not there after "),
         "{why}"
     );
     assert!(labelled(&why, "last end").ends_with("s ago)"), "{why}");
@@ -149,7 +149,7 @@ fn user_a_watcher_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed(
     };
     let before = restarts();
     // The kernel's buffer and ours are full by then, and nobody has waited.
-    wait::until(wait::LONG, "many restarts", || (restarts() > before + 900).then_some(()));
+    wait::until(4 * wait::LONG, "many restarts", || (restarts() > before + 900).then_some(()));
     let mut bytes = Vec::new();
     let mut missed = 0;
     while missed == 0 {

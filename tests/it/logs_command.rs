@@ -128,12 +128,13 @@ fn user_a_flood_is_followed_by_a_slow_reader_without_a_line_lost() {
 #[test]
 fn user_lines_of_several_services_are_merged_by_time() {
     let mut place = Place::new(Who::User);
-    // Each waits for the other's turn to be over before it writes.
+    // Each waits until the other's line is in the log before it writes.
     let turns = |mine: &str, next: &str, step: usize| {
-        let work = place.path("work").display().to_string();
+        let (work, log) = (place.path("work").display().to_string(), place.log().display().to_string());
         let script = format!(
             "i=0; while [ $i -lt 20 ]; do until [ -e {work}/{mine}$i ]; do sleep 0.01; done; echo {mine} $i; \
-             sleep 0.05; : > {work}/{next}$((i+{step})); i=$((i+1)); done; exec sleep 1000"
+             until grep -sq \" {mine} $i\\$\" {log}/{mine}/current; do sleep 0.01; done; \
+             : > {work}/{next}$((i+{step})); i=$((i+1)); done; exec sleep 1000"
         );
         format!("command = [\"/bin/sh\", \"-c\", {script:?}]\n")
     };

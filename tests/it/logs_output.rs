@@ -1,7 +1,6 @@
 //! Where output goes: every way that `[log]` names, and the last words of what fails.
 
 use std::fs;
-use std::time::Duration;
 
 use super::cri;
 use super::place::{Place, Who};
@@ -101,7 +100,7 @@ fn user_every_line_is_kept_when_the_logger_dies_while_files_give_way() {
     for _ in 0..3 {
         place.kill(Role::Logger); // which waits for the next one first
     }
-    let texts = wait::until(Duration::from_secs(60), "the last line", || {
+    let texts = wait::until(4 * wait::LONG, "the last line", || {
         // Files that give way while they are read one after the other would be missed.
         let before = cri::files(&place.log(), "web").len();
         let texts = cri::texts(&place.log(), "web");

@@ -50,7 +50,7 @@ impl Asking {
     /// Its end.
     #[track_caller]
     pub fn wait(mut self) -> Said {
-        let status = wait::within(Duration::from_secs(60), || self.child.try_wait().unwrap());
+        let status = wait::within(2 * wait::LONG, || self.child.try_wait().unwrap());
         if status.is_none() {
             let _ = self.child.kill();
         }
@@ -236,7 +236,7 @@ impl Keeper {
     /// How it ended, once it has.
     #[track_caller]
     pub fn wait(mut self) -> ExitStatus {
-        wait::until(Duration::from_secs(60), "the supervisor to end", || self.child.try_wait().unwrap())
+        wait::until(2 * wait::LONG, "the supervisor to end", || self.child.try_wait().unwrap())
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -256,7 +256,7 @@ pub fn end(place: &mut Place) -> Option<String> {
     // A manager that becomes the keeper has no arguments for a moment: nothing is believed to be there only
     // when it has not been there for a while.
     let mut seen = Instant::now();
-    let keeper = wait::within(Duration::from_secs(6), || {
+    let keeper = wait::within(wait::LONG, || {
         let keeper = living_keeper(place);
         if !processes::of(place.root()).is_empty() {
             seen = Instant::now();
@@ -276,7 +276,7 @@ pub fn end(place: &mut Place) -> Option<String> {
     }
     match child {
         Some(mut child) => {
-            let status = wait::within(Duration::from_secs(20), || child.child.try_wait().unwrap());
+            let status = wait::within(wait::LONG, || child.child.try_wait().unwrap());
             if status.is_none() {
                 let _ = child.child.kill();
                 let _ = child.child.wait();
@@ -290,7 +290,7 @@ pub fn end(place: &mut Place) -> Option<String> {
             }
         }
         None => {
-            let gone = wait::within(Duration::from_secs(20), || (!processes::lives(pid)).then_some(()));
+            let gone = wait::within(wait::LONG, || (!processes::lives(pid)).then_some(()));
             gone.is_none().then(|| "a supervisor that does not end on TERM".to_owned())
         }
     }

@@ -52,4 +52,4 @@ pub fn within<T>(most: Duration, mut look: impl FnMut() -> Option<T>) -> Option<
 }
 
 /// Long enough for anything that is not itself about time, on a machine that has much else to do.
-pub const LONG: Duration = Duration::from_secs(30);
+pub const LONG: Duration = Duration::from_secs(60);
