@@ -125,7 +125,9 @@ fn root_no_connection_is_made_where_a_service_has_put_a_link() {
     of_root.set_nonblocking(true).unwrap();
     place.run();
     let start = place.begin(&["start", "web"]);
-    wait::until(wait::LONG, "its socket", || path.exists().then_some(()));
+    // Before that its file may be there and be bound anew.
+    let listens = format!("listening on {}", path.display());
+    wait::until(wait::LONG, "its socket", || place.stderr().contains(&listens).then_some(()));
     // What a service can do in a directory of its own.
     std::fs::remove_file(&path).unwrap();
     symlink(&target, &path).unwrap();
