@@ -42,6 +42,7 @@ mod logs_judged;
 mod logs_output;
 mod lookups;
 mod neighbours;
+mod notify_files;
 mod notify_main;
 mod notify_store;
 mod on_the_way;
