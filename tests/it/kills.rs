@@ -16,9 +16,9 @@ const RATE: u32 = 200;
 /// Lines that the writer writes after it has been told that the kill was made.
 const REST: usize = 12_000;
 
-/// Writes numbered lines as fast as they are taken, from the first signal until the second and `REST` more: half of
-/// them one by one, half in large pieces that the pipe cuts anywhere. So a kill between the signals is always in the
-/// middle of them.
+/// Writes numbered lines from the first signal until the second, and then `REST` more as fast as they are taken: half
+/// of them one by one, half in large pieces that the pipe cuts anywhere. So a kill between the signals is always in the
+/// middle of them, and how many they are is bounded also where the second is long in coming.
 const WRITER: &str = r#"
 import os, signal
 begin, end = signal.SIGUSR1, signal.SIGUSR2
@@ -39,9 +39,8 @@ def some(count):
 put(b"0 ready\n")
 while True:
     signal.sigwait({begin})
-    while end not in signal.sigpending():
+    while signal.sigtimedwait({end}, 0.005) is None:
         some(200)
-    signal.sigwait({end})
     some(REST)
     number += 1
     put(b"%d over\n" % number)
@@ -70,7 +69,10 @@ impl Bench {
         );
         place.write("srv/writer.py", &WRITER.replace("REST", &REST.to_string()));
         let python = gunicorn::python();
-        place.unit("writer", &format!("command = [\"{python}\", \"-S\", \"writer.py\"]\n"));
+        place.unit(
+            "writer",
+            &format!("command = [\"{python}\", \"-S\", \"writer.py\"]\n[log]\nkeep = 1000\n"),
+        );
         place.unit("other", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"20ms\"\n");
         place.run();
         let targets = vec![Target::Tcp(address), Target::Unix(path)];
