@@ -28,8 +28,12 @@ pub fn open_by(pid: u32) -> io::Result<Vec<(i32, Open)>> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
         let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let what = fs::read_link(entry.path()).ok().and_then(|link| parse(link.to_str()?));
-        found.extend(number.zip(what));
+        match fs::read_link(entry.path()) {
+            Ok(link) => found.extend(number.zip(link.to_str().and_then(parse))),
+            // Who may not look is told so; what has been closed meanwhile is not there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(_) => {}
+        }
     }
     Ok(found)
 }

@@ -42,6 +42,11 @@ impl Holdings {
         all
     }
 
+    /// Why something of theirs may not have been found.
+    pub fn hidden(&self) -> Option<String> {
+        self.hidden.as_ref().map(reason)
+    }
+
     /// A read end of a pipe that one of them writes to.
     pub fn reader(&self, pipe: u64) -> Option<OwnedFd> {
         let (pid, fd) = self.table.get(&Open::Pipe(pipe))?;
@@ -79,7 +84,7 @@ impl Manager {
         let service = left.services.get(&listener.service);
         let name = service.map_or("?", |service| service.name.as_str());
         let runs = service.is_some_and(|service| service.policy.incarnations().next().is_some());
-        let (socket, lock) = match self.found_again(listener, holdings) {
+        let (socket, lock) = match self.found_again(number, listener, holdings) {
             Ok(found) => found,
             // What nobody has is bound anew with the next start.
             Err(_) if !runs => return Ok(false),
@@ -103,6 +108,7 @@ impl Manager {
 
     fn found_again(
         &self,
+        number_of: u64,
         listener: &Listener,
         holdings: &Holdings,
     ) -> Result<(OwnedFd, Option<OwnedFd>), String> {
@@ -120,11 +126,14 @@ impl Manager {
         if listener.address.has_queue() && !sockets::is_listening(socket.as_fd()).unwrap_or(false) {
             return Err("nobody listens on it".to_owned());
         }
-        Ok((socket, self.lock_again(listener)?))
+        Ok((socket, self.lock_again(number_of, listener)?))
     }
 
-    /// The lock of its path, which went with its holder.
-    fn lock_again(&self, listener: &Listener) -> Result<Option<OwnedFd>, String> {
+    /// The lock of its path, which went with its holder. A manager that died on this way may have it already.
+    fn lock_again(&self, number: u64, listener: &Listener) -> Result<Option<OwnedFd>, String> {
+        if self.kept.fd(Kind::PathLock, number).is_some() {
+            return Ok(None);
+        }
         // One that the init above has given is its own, with its file.
         let (Address { spot: Spot::Path(path), .. }, Some(_)) = (&listener.address, listener.file) else {
             return Ok(None);

@@ -236,6 +236,13 @@ impl Manager {
             process.generation,
             run.0
         );
+        if let Some(why) = holdings.hidden().filter(|_| outputs < asked) {
+            log::warn!(
+                "service={name} run={} what it writes is not read any more, nor can it be: looking at what it has open: \
+                 {why}\nhint: that needs CAP_SYS_PTRACE; a restart gives it another output",
+                run.0
+            );
+        }
         left.processes.insert(run, record);
         Ok(())
     }

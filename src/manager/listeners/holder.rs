@@ -50,6 +50,14 @@ impl Manager {
                 return self.one_who_has(*pid);
             }
         }
+        if let Some(id) = self.adopted_at(address) {
+            let name = self.name_of(id);
+            let hint = format!(
+                "its socket was not to be had when it was adopted: `supervise restart --stop-first {name}` ends what has \
+                 it, and binds it anew"
+            );
+            return (format!("`{name}` itself has it, it seems"), hint);
+        }
         let who = "by somebody who cannot be seen from here".to_owned();
         let tool = match address.spot {
             Spot::Inet { .. } => "`ss -lntup`",
@@ -65,6 +73,13 @@ impl Manager {
             inode.is_some_and(|(_, inode)| inodes.contains(&inode))
         });
         kept.map(|(_, listener)| listener.service)
+    }
+
+    /// The service that wants an address and goes on from before its supervisor was killed.
+    fn adopted_at(&self, address: &Address) -> Option<ServiceId> {
+        let adopted = self.processes.iter().filter(|(_, process)| process.adopted.is_some());
+        let mut services = adopted.map(|(_, process)| process.service);
+        services.find(|id| self.wants(*id).iter().any(|wanted| wanted.address == *address))
     }
 
     fn one_who_has(&self, pid: u32) -> (String, String) {
