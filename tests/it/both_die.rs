@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use supervise::sys::process;
 use supervise::wire::mirror::{self, Head};
@@ -57,10 +57,13 @@ fn web(who: Who) -> (Place, Vec<Target>) {
 struct Stranger(Child);
 
 impl Stranger {
-    /// Who is of the supervisor's user; with a session of its own, as every service has one, or in ours.
+    /// Who is of the services' user; with a session of its own, as every service has one, or in ours.
     fn start(place: &Place, leads: bool) -> Self {
         let program = std::path::Path::new(if leads { "setsid" } else { "env" });
-        let mut command = place.command(program);
+        let mut command = match place.who {
+            Who::Root => place.command_as(place.account.uid, place.account.gid, &[], program),
+            Who::User => place.command(program),
+        };
         Self(command.args(["sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap())
     }
 
@@ -404,9 +407,9 @@ fn root_what_the_units_say_by_now_counts_for_what_does_not_run() {
     assert!(UnixStream::connect(&path).is_ok(), "what was held listens no more");
     place.reaches("bad", "running");
     place.reaches("fresh", "running");
+    runs_anew(&place, "restless", restless);
     let service = place.service("restless");
     assert_eq!(service["restarts"], 1, "{service:#}");
-    runs_anew(&place, "restless", restless);
     let said = place.stderr();
     for line in ["service=changed its unit has changed", "service=gone its unit is gone: it is stopped"] {
         assert!(said.contains(line), "{line}: {said}");
@@ -428,27 +431,42 @@ fn root_where_nothing_runs_any_more_all_begins_anew() {
 fn in_the_middle_of_a_roll(who: Who) {
     let mut place = Place::new(who);
     let path = place.path("sock/web.sock");
-    let socket = format!("[socket.local]\nlisten = \"{}\"\n", path.display());
-    place.unit("web", &format!("command = [\"/bin/sleep\", \"1000\"]\nsettle = \"2s\"\n{socket}"));
+    // It is ready when there is a file.
+    let script = format!(
+        "while ! test -e {}; do sleep 0.02; done; echo ready >&4; exec sleep 1000",
+        place.path("srv/go").display()
+    );
+    let unit = "ready = { fd = 4 }\nsettle = \"10ms\"\nstart-timeout = \"5min\"\n";
+    place.unit(
+        "web",
+        &format!(
+            "command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{unit}[socket.local]\nlisten = \"{}\"\n",
+            path.display()
+        ),
+    );
+    place.write("srv/go", "");
     place.run();
     place.reaches("web", "running");
     let old = place.pid_of("web");
+    fs::remove_file(place.path("srv/go")).unwrap();
     place.order(&["restart", "--no-wait", "web"]);
-    let next = wait::until(wait::LONG, "the next one", || {
+    let next = || {
         let service = place.service("web");
         let all = service["instances"].as_array().unwrap().iter();
-        let next = all.filter(|one| one["role"] == "next").find_map(|one| one["pid"].as_u64());
-        next.map(|pid| pid as u32)
-    });
+        all.filter(|one| one["role"] == "next").find_map(|one| one["pid"].as_u64()).map(|pid| pid as u32)
+    };
+    let coming = wait::until(wait::LONG, "the next one", next);
     kill_all_at_once(&mut place);
-    assert!(processes::lives(old) && processes::lives(next));
     place.run();
+    assert!(processes::lives(old) && processes::lives(coming), "{}", place.stderr());
+    assert_eq!(place.pid_of("web"), old);
+    place.write("srv/go", "");
     wait::until(wait::LONG, "one to be left", || {
         let service = place.service("web");
-        let one = service["pids"].as_array().unwrap().len() == 1 && service["state"] == "running";
+        let one = service["instances"].as_array().unwrap().len() == 1 && service["state"] == "running";
         (one && service["generation"] == 2).then_some(())
     });
-    assert_eq!(place.pid_of("web"), next, "{}", place.stderr());
+    assert_eq!(place.pid_of("web"), coming, "{}", place.stderr());
     assert!(!processes::lives(old));
     assert!(UnixStream::connect(&path).is_ok());
 }
@@ -461,4 +479,71 @@ fn root_a_roll_goes_on_where_it_was() {
 #[test]
 fn user_a_roll_goes_on_where_it_was() {
     in_the_middle_of_a_roll(Who::User);
+}
+
+/// A container withholds the right to look into processes of others: what runs is adopted, and serves on, but its socket
+/// is its own, until it has ended.
+#[test]
+fn root_without_the_right_to_trace_what_runs_goes_on_with_its_own_socket() {
+    let (mut place, targets) = web(Who::Root);
+    let master = place.pid_of("web");
+    let load = Load::start(targets.clone(), RATE);
+    load.goes_on(RATE as usize / 4);
+    kill_all_at_once(&mut place);
+    place.run_below(&["setpriv", "--inh-caps=-sys_ptrace", "--bounding-set=-sys_ptrace", "--"]);
+    assert_eq!(place.reaches("web", "running")["pid"].as_u64(), Some(master.into()));
+    load.goes_on(RATE as usize / 4);
+    let said = place.ask(&["restart", "web"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("restart --stop-first web"), "{said:?}");
+    assert_eq!(place.pid_of("web"), master, "one that cannot be replaced was ended");
+    load.goes_on(RATE as usize / 4);
+    load.end().assert_none_failed();
+    place.order(&["restart", "--stop-first", "web"]);
+    assert_ne!(place.pid_of("web"), master);
+    targets.iter().for_each(|target| drop(get(target).unwrap()));
+    let said = place.stderr();
+    for line in ["its socket is not taken back", "what it writes is not read any more"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+/// Takes the file system away again, also where the test fails.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn root_a_mirror_without_room_is_none_until_there_is_some() {
+    let mut place = Place::new(Who::Root);
+    let run = place.path("run");
+    fs::create_dir(&run).unwrap();
+    let mount = ["-t", "tmpfs", "-o", "size=1m,mode=755", "none"];
+    assert!(Command::new("mount").args(mount).arg(&run).status().unwrap().success());
+    let _mounted = Mounted(run.clone());
+    place.unit("one", SLEEP);
+    place.run();
+    place.reaches("one", "running");
+    assert!(mirror(&place).exists());
+    let filler = run.join("filler");
+    assert!(fs::write(&filler, vec![0; 2 << 20]).is_err(), "it is not full");
+    // Supervision goes on, and a mirror that would be out of date is none.
+    wait::until(wait::LONG, "the mirror to go", || {
+        place.order(&["restart", "one"]);
+        (!mirror(&place).exists()).then_some(())
+    });
+    assert!(place.stderr().contains("writing the mirror of the state"), "{}", place.stderr());
+    fs::remove_file(&filler).unwrap();
+    wait::until(wait::LONG, "the mirror to be there again", || {
+        place.order(&["restart", "one"]);
+        mirror(&place).exists().then_some(())
+    });
+    let pid = place.pid_of("one");
+    kill_all_at_once(&mut place);
+    place.run();
+    assert_eq!(place.reaches("one", "running")["pid"].as_u64(), Some(pid.into()));
 }
