@@ -80,9 +80,9 @@ impl Manager {
         let number = |who: &Who| match who {
             Who::Everyone => Some(Number::Everyone),
             // A name that was not found has no number, and nobody gets anything by it.
-            Who::User(name) => known.inputs.users.get(name).copied().map(Number::User),
+            Who::User(name) => known.inputs.users.get(name).map(Number::User),
             Who::Group(name) => {
-                name.parse().ok().or_else(|| known.inputs.groups.get(name).copied()).map(Number::Group)
+                name.parse().ok().or_else(|| known.inputs.groups.get(name)).map(Number::Group)
             }
         };
         let lists = [

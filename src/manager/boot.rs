@@ -436,9 +436,7 @@ impl Manager {
 
     /// Adds a service that has never been; one without a unit has failed before it began.
     fn add_service(&mut self, mut known: Known) -> ServiceId {
-        if let Some(unit) = &mut known.unit {
-            unit.forget_places();
-        }
+        known.slim(self.services.values().next_back().map(Box::as_ref));
         let id = ServiceId(self.services.keys().last().map_or(1, |last| last.0 + 1));
         let mut service = Service::new();
         let spec = match &known.unit {

@@ -4,9 +4,11 @@
 use crate::sys::errno::reason;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::numbers::Numbers;
 use super::read_units::Layer;
 use super::{Manager, directories, notices, stored};
 use crate::launch::Stage;
@@ -31,11 +33,11 @@ pub struct Inputs {
     #[serde(default)]
     pub unreadable: Vec<Layer>,
     /// The account that the service runs as.
-    pub account: Option<Account>,
+    pub account: Option<Rc<Account>>,
     /// Numbers of the groups that the unit names.
-    pub groups: BTreeMap<String, u32>,
+    pub groups: Numbers,
     /// Numbers of the users that the unit names for its sockets.
-    pub users: BTreeMap<String, u32>,
+    pub users: Numbers,
     /// The working directory, symbolic links resolved.
     pub directory: String,
     /// Variables that the unit passes on from supervise's own environment, as they were there.
@@ -100,7 +102,7 @@ impl Inputs {
         let (mut own, before, mut stale) = (None, self.account.take(), false);
         for question in questions(unit, user) {
             let silent = matches!(answers.get(&question), Some(Answer::Failed(_)) | None);
-            if silent && self.holds_still(&question, unit, user, before.as_ref()) {
+            if silent && self.holds_still(&question, unit, user, before.as_deref()) {
                 if is_own(&question, unit, user) {
                     own.clone_from(&before);
                 }
@@ -127,20 +129,20 @@ impl Inputs {
                         Question::Id(id) => id.to_string(),
                         Question::Group(_) => continue,
                     };
-                    self.users.insert(name, account.uid);
+                    self.users.insert(&name, account.uid);
                     if is_own(&question, unit, user) {
-                        own = Some(account.clone());
+                        own = Some(Rc::new(account.clone()));
                     }
                 }
                 (Question::Group(name), Some(Answer::Group(id))) => {
-                    self.groups.insert(name.clone(), *id);
+                    self.groups.insert(name, *id);
                 }
                 (Question::Group(name), _) => return Err(missing("group", name)),
                 (Question::User(name), _) => return Err(missing("user", name)),
                 (Question::Id(id), _) => return Err(missing("user", &id.to_string())),
             }
         }
-        if let Some(account) = own.as_ref().filter(|_| user != 0) {
+        if let Some(account) = own.as_deref().filter(|_| user != 0) {
             self.only_own(unit, user, account).map_err(Lacking::wrong)?;
         }
         self.account = own;
@@ -176,15 +178,15 @@ impl Inputs {
     fn holds_still(&self, question: &Question, unit: &Unit, user: u32, account: Option<&Account>) -> bool {
         match question {
             question if is_own(question, unit, user) => account.is_some(),
-            Question::User(name) => self.users.contains_key(name),
-            Question::Id(id) => self.users.contains_key(&id.to_string()),
-            Question::Group(name) => self.groups.contains_key(name),
+            Question::User(name) => self.users.get(name).is_some(),
+            Question::Id(id) => self.users.get(&id.to_string()).is_some(),
+            Question::Group(name) => self.groups.get(name).is_some(),
         }
     }
 
     fn group_of(&self, group: &unit::Account) -> Option<u32> {
         match group {
-            unit::Account::Name(name) => self.groups.get(name).copied(),
+            unit::Account::Name(name) => self.groups.get(name),
             unit::Account::Id(id) => Some(*id),
         }
     }

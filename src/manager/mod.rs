@@ -33,6 +33,7 @@ mod logs;
 mod lookups;
 mod mirror;
 mod notices;
+mod numbers;
 mod own;
 mod parked;
 mod private;
@@ -80,6 +81,28 @@ struct Known {
     inputs: inputs::Inputs,
     /// Those of generations before that are still needed.
     older: BTreeMap<u32, inputs::Inputs>,
+}
+
+impl Known {
+    /// Lets go what is not needed once problems are told, and shares with another one what both have: there may be a
+    /// thousand.
+    fn slim(&mut self, other: Option<&Self>) {
+        if let Some(unit) = &mut self.unit {
+            unit.forget_places();
+            if let Some(theirs) = other.and_then(|other| other.unit.as_ref()) {
+                unit.share_with(theirs);
+            }
+        }
+        if let (Some(mine), Some(theirs)) =
+            (&mut self.inputs.account, other.and_then(|other| other.inputs.account.as_ref()))
+            && mine == theirs
+        {
+            mine.clone_from(theirs);
+        }
+        for layer in &mut self.inputs.layers {
+            layer.text.shrink_to_fit();
+        }
+    }
 }
 
 /// The body of a service's record.

@@ -142,7 +142,7 @@ impl Manager {
         let all: Vec<(ServiceId, Needs)> = with_units
             .filter(|(_, unit)| unit.dependencies.all().next().is_some())
             .map(|(id, unit)| {
-                let unit::Dependencies { requires, wants, after } = &unit.dependencies;
+                let unit::Dependencies { requires, wants, after } = &*unit.dependencies;
                 (id, Needs { requires: of(requires), wants: of(wants), after: of(after) })
             })
             .collect();
@@ -176,13 +176,11 @@ impl Manager {
                 .unwrap_or_else(|| Inputs { name: record.name.clone(), ..Inputs::default() });
             let needed = (1..newest).rev().filter(|generation| record.policy.needs(*generation));
             let older = needed.filter_map(|one| Some((one, self.kept_inputs(id, one)?))).collect();
-            let mut unit =
-                Some(&inputs).filter(|inputs| !inputs.refused).and_then(|inputs| inputs.unit().ok());
-            if let Some(unit) = &mut unit {
-                unit.forget_places();
-            }
+            let unit = Some(&inputs).filter(|inputs| !inputs.refused).and_then(|inputs| inputs.unit().ok());
             let spec = unit.as_ref().map_or_else(boot::never, inputs::spec);
-            self.services.insert(id, Box::new(Known { name: record.name, unit, inputs, older }));
+            let mut known = Known { name: record.name, unit, inputs, older };
+            known.slim(self.services.values().next_back().map(Box::as_ref));
+            self.services.insert(id, Box::new(known));
             self.world.add(id, spec, record.policy);
         }
     }

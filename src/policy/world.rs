@@ -7,6 +7,7 @@
 //! soon as another service has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::service::{Goal, Incarnation, Instance, Kind, Lack, Phase, Service, Spec, Step};
 use super::{Action, Event, Mono, Run, ServiceId};
@@ -46,7 +47,7 @@ impl Needs {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    spec: Spec,
+    spec: Rc<Spec>,
     service: Service,
     due: Option<Mono>,
     needs: Needs,
@@ -93,6 +94,9 @@ impl World {
         if spec.essential {
             self.essential.insert(id);
         }
+        // Units of a kind are alike, and their files often come one after the other.
+        let like = self.services.values().next_back().filter(|last| *last.spec == spec);
+        let spec = like.map_or_else(|| Rc::new(spec), |last| Rc::clone(&last.spec));
         let (needs, needed_by) = (Needs::default(), Vec::new());
         self.services.insert(id, Box::new(Entry { spec, service, due, needs, needed_by }));
     }
@@ -142,7 +146,7 @@ impl World {
 
     /// The numbers of one service.
     pub fn spec(&self, id: ServiceId) -> Option<&Spec> {
-        self.services.get(&id).map(|entry| &entry.spec)
+        self.services.get(&id).map(|entry| &*entry.spec)
     }
 
     /// All of them, in the order of their ids.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::account::Account;
 use super::address::{self, Listen};
@@ -27,23 +28,23 @@ pub struct Unit {
     /// What runs.
     pub service: Service,
     /// When it runs again.
-    pub restart: Restart,
+    pub restart: Rc<Restart>,
     /// What it listens on, in file order, which is descriptor order.
     pub sockets: Vec<Socket>,
     /// How to see that it works; None where nobody said.
-    pub health: Option<Health>,
+    pub health: Option<Rc<Health>>,
     /// How a new generation takes over.
-    pub deploy: Deploy,
+    pub deploy: Rc<Deploy>,
     /// Which other units it needs.
-    pub dependencies: Dependencies,
+    pub dependencies: Rc<Dependencies>,
     /// What becomes of its output.
-    pub log: Log,
+    pub log: Rc<Log>,
     /// What it may use.
-    pub limits: Limits,
+    pub limits: Rc<Limits>,
     /// What it cannot reach.
     pub sandbox: Sandbox,
     /// Who else may see and control it.
-    pub access: Access,
+    pub access: Rc<Access>,
     /// Where each of these was written.
     pub places: Places,
 }
@@ -376,6 +377,25 @@ impl Unit {
         }
     }
 
+    /// Has the same tables in memory as another unit, where they say the same: of a thousand units most leave most
+    /// tables out.
+    pub fn share_with(&mut self, other: &Self) {
+        fn share<T: PartialEq>(mine: &mut Rc<T>, theirs: &Rc<T>) {
+            if mine == theirs {
+                mine.clone_from(theirs);
+            }
+        }
+        share(&mut self.restart, &other.restart);
+        share(&mut self.deploy, &other.deploy);
+        share(&mut self.dependencies, &other.dependencies);
+        share(&mut self.log, &other.log);
+        share(&mut self.limits, &other.limits);
+        share(&mut self.access, &other.access);
+        if let (Some(mine), Some(theirs)) = (&mut self.health, &other.health) {
+            share(mine, theirs);
+        }
+    }
+
     /// Forgets where things were written, for those who keep many units and have shown their problems: but for keys of
     /// which it matters later whether somebody wrote them ([`Unit::is_written`]).
     pub fn forget_places(&mut self) {
@@ -458,6 +478,20 @@ mod tests {
         let text = "[service]\ncommand = \"/bin/true\"\n[restart]\ndelay = \"0ms\"\n";
         let unit = Unit::parse_layers("web", &[Layer { path: "web.toml", text }]).unwrap();
         assert_eq!((unit.restart.delay_ms, unit.restart.max_delay_ms), (0, 30_000));
+    }
+
+    #[test]
+    fn units_share_the_tables_that_say_the_same_and_no_others() {
+        let unit = |name: &str, more: &str| {
+            let text = format!("[service]\ncommand = \"/bin/true\"\n{more}");
+            Unit::parse_layers(name, &[Layer { path: "unit.toml", text: &text }]).unwrap()
+        };
+        let (one, plain) = (unit("one", ""), unit("two", "[limits]\nnofile = 99\n"));
+        let mut two = plain.clone();
+        two.share_with(&one);
+        assert_eq!(two, plain, "it says what it said");
+        assert!(Rc::ptr_eq(&one.log, &two.log) && Rc::ptr_eq(&one.access, &two.access));
+        assert!(!Rc::ptr_eq(&one.limits, &two.limits));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! ROOT. The sockets of a service: what its unit wants, and that all of it is bound and right before a process
 //! gets it. Never starts one.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -9,6 +8,7 @@ use super::bind::{self, Bound, Failure, Locks};
 use super::repair::repair;
 use super::{Address, Carries, Listener, Spot, Unbound, Wanted};
 use crate::manager::Manager;
+use crate::manager::numbers::Numbers;
 use crate::policy::{Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{files, sockets};
@@ -54,8 +54,8 @@ impl Manager {
     pub(super) fn wants(&self, id: ServiceId) -> Vec<Wanted> {
         let Some(known) = self.services.get(&id) else { return Vec::new() };
         let sockets = known.unit.iter().flat_map(|unit| &unit.sockets);
-        let number = |account: &unit::Account, table: &BTreeMap<String, u32>| match account {
-            unit::Account::Name(name) => table.get(name).copied(),
+        let number = |account: &unit::Account, table: &Numbers| match account {
+            unit::Account::Name(name) => table.get(name),
             unit::Account::Id(id) => Some(*id),
         };
         sockets
