@@ -92,6 +92,8 @@ impl Known {
             if let Some(theirs) = other.and_then(|other| other.unit.as_ref()) {
                 unit.share_with(theirs);
             }
+            // What is gone has left holes between what stays: a copy of that has no spare room, and lies closer.
+            *unit = unit.clone();
         }
         if let (Some(mine), Some(theirs)) =
             (&mut self.inputs.account, other.and_then(|other| other.inputs.account.as_ref()))
