@@ -205,6 +205,7 @@ fn status_as_json_is_the_reply_in_one_piece() {
         "sockets",
         "state",
         "status_text",
+        "stored",
         "tracking",
         "user",
         "waiting_for",

@@ -42,6 +42,12 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
         );
     }
     page.list("sockets", service.sockets.iter().map(socket));
+    let stored = match service.stored {
+        0 => None,
+        1 => Some("1 descriptor for its next start".to_owned()),
+        many => Some(format!("{many} descriptors for its next start")),
+    };
+    page.one("stored", stored);
     page.one("gate", service.gate.as_deref().map(shown));
     page.one("memory", service.memory_bytes.map(span::size));
     page.one("processor time", service.cpu_seconds.map(|seconds| format!("{seconds:.1}s")));

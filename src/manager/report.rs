@@ -184,6 +184,7 @@ impl Manager {
                 ends: self.ends_of(id),
                 changed: self.changed_files(id),
                 adopted: process.and_then(|process| process.adopted).map(|adopted| instant(adopted.at_ns)),
+                stored: self.stores.count(id),
                 ..control::Service::default()
             }
             .bounded(),

@@ -59,6 +59,11 @@ impl Stores {
         all.map(|(number, one)| (*number, one.name.as_str()))
     }
 
+    /// How many there are of all instances of a service.
+    pub fn count(&self, id: ServiceId) -> u64 {
+        self.table.values().filter(|one| one.service == id).count() as u64
+    }
+
     fn numbers(&self, which: impl Fn(&Stored) -> bool) -> Vec<u64> {
         self.table.iter().filter(|(_, one)| which(one)).map(|(number, _)| *number).collect()
     }

@@ -223,6 +223,8 @@ pub struct Service {
     pub adopted: Option<String>,
     /// The last lines of its output, where they were asked for and may be read.
     pub output: Vec<String>,
+    /// Descriptors that it has stored for its next start (`FDSTORE=1`), of all its instances.
+    pub stored: u64,
 }
 
 /// How one incarnation ended, or why it never began.

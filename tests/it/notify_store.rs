@@ -191,6 +191,9 @@ fn comes_back(who: Who) {
     have(&place, "send('FDSTORE=1\\nFDNAME=new', memory('new'))\nbarrier()");
     place.order(&["restart", "web"]);
     assert_eq!(names(&place), ["http", "conn", "stored", "new"]);
+    assert_eq!(place.service("web")["stored"], 3);
+    let page = place.order(&["status", "web"]).out;
+    assert!(page.contains("  stored           3 descriptors for its next start\n"), "{page}");
     // What an operator stops has nothing more to come back to.
     place.order(&["stop", "web"]);
     assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "the connection is still held");
