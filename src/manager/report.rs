@@ -314,7 +314,7 @@ impl Manager {
                 let ended = service.ends.iter().rev().find(|ended| ended.run == run);
                 let which = self.which(id, run).or_else(|| ended.map(Which::of));
                 let words = which.map_or_else(String::new, |which| self.words_of_one(id, which, end));
-                log::warn!("{} {words}{next}", about(run));
+                log::warn!("{} {}", about(run), with_fields(&words, &next));
             }
             Event::Ready(run) => log::info!("{} ready", about(run)),
             Event::Empty(run) => log::info!("{} gone{next}", about(run)),
@@ -504,6 +504,13 @@ fn incarnation_state(one: &Incarnation, said: Option<&Said>) -> control::State {
     }
 }
 
+/// Fields belong to what happened: they come before the lines that explain it, and before the hint.
+fn with_fields(words: &str, fields: &str) -> String {
+    let end = words.find('\n').unwrap_or(words.len());
+    let (first, rest) = words.split_at(end);
+    format!("{first}{fields}{rest}")
+}
+
 /// When the service, or its first instance, came to be as it is.
 fn since(service: &Service) -> Option<Mono> {
     let first = service.instances.first().map(|instance| instance.rest_since);
@@ -515,5 +522,18 @@ fn next_start(instance: &Instance) -> Option<Mono> {
     match (instance.rest, &instance.current) {
         (Rest::BackingOff { until }, None) => Some(until),
         (Rest::BackingOff { .. } | Rest::Stopped | Rest::Waiting | Rest::Done | Rest::Failed, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_fields;
+
+    #[test]
+    fn fields_come_before_the_hint() {
+        let next = " next=start in_ms=250 failures=1";
+        assert_eq!(with_fields("it failed", next), format!("it failed{next}"));
+        assert_eq!(with_fields("no\n  at all\nhint: mend", next), format!("no{next}\n  at all\nhint: mend"));
+        assert_eq!(with_fields("", ""), "");
     }
 }
