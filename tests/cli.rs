@@ -523,3 +523,27 @@ fn a_second_supervisor_is_refused_and_told_who_the_first_is() {
     );
     assert_eq!((status, stdout.as_str(), stderr), (1, "", expected));
 }
+
+#[test]
+fn one_that_waits_for_the_lock_of_a_dead_one_stops_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody is named in it, and nobody hands anything over.
+    let _held = supervise::sys::files::try_lock(&dir.path().join("lock")).unwrap().unwrap();
+    let child = program(dir.path(), &["run", "--units", "units"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // From there on its signals are held back.
+    let waits = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap_or("").trim();
+        u64::from_str_radix(blocked, 16).is_ok_and(|set| set & (1 << 14) != 0)
+    };
+    while !waits() {
+        std::thread::yield_now();
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGTERM).unwrap();
+    let expected = "supervise: stopping: nothing has been started yet\n";
+    assert_eq!(finished(child), (0, String::new(), expected.to_owned()));
+}

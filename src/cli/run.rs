@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::trouble::{self, Trouble, reason, say, shown_path};
 use crate::plan::Resource;
 use crate::sys::link::Link;
-use crate::sys::{clock, fds, files, limits, lock, memfd, parent, peer, sockets};
+use crate::sys::{clock, fds, files, limits, lock, memfd, parent, peer, signals, sockets};
 use crate::wire::handover::{keeper_arguments, lock_in, socket_in};
 use crate::wire::keeper::{BATCH, Carried, ENTRY, Entry, FIRST_FREE_SLOT, HEAD, Head, Kind, MESSAGE, Verb};
 use crate::wire::settings::{LogUser, Settings};
@@ -26,6 +26,8 @@ const FIRST_GIVEN: RawFd = 3;
 /// Milliseconds for which a manager that has lost its keeper is looked for, while the lock is held and its
 /// holder is dead.
 const HANDOVER_MS: u64 = 5_000;
+/// What tells `run` to stop.
+const STOPPING: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 /// Milliseconds that it has for each answer.
 const ANSWER_MS: u64 = 5_000;
 
@@ -191,10 +193,13 @@ fn claim_lock(lock: BorrowedFd<'_>, path: &Path) {
 }
 
 /// Somebody holds the lock: a living keeper is not to be disturbed; a manager that has lost its keeper hands
-/// everything over.
+/// everything over. Told to stop meanwhile, there is nothing to stop.
 fn take_over(directory: &Path, path: &Path) -> Result<Vec<(Entry, OwnedFd)>, Trouble> {
     let deadline = clock::monotonic_ms() + HANDOVER_MS;
     loop {
+        if let Ok(Some(_)) = signals::take_pending(&STOPPING) {
+            return Err(Trouble::plain(Exit::Done, "stopping: nothing has been started yet"));
+        }
         if let Some(pid) = lock::living_holder(path) {
             let text = format!("a supervisor (pid {pid}) already runs in {}", directory.display());
             return Err(Trouble::plain(Exit::Failed, text)
