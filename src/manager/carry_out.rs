@@ -8,7 +8,7 @@ use super::listeners::NotAll;
 use super::processes::Stands;
 use super::tree::Tree;
 use crate::policy::{Action, Event, Run, ServiceId};
-use crate::sys::process;
+use crate::sys::{clock, process};
 use crate::unit::{Gate, Reload};
 use crate::wire::keeper::Kind;
 use crate::wire::state;
@@ -120,6 +120,10 @@ impl Manager {
         match &unit.service.reload {
             Some(Reload::Signal(signal)) => {
                 let signal = signal.number();
+                if waits {
+                    let now_us = clock::monotonic_ns() / 1_000; // before the signal: what it begins by that is later
+                    self.change_said(run, |said| said.asked_to_reload(now_us));
+                }
                 if let Some(pidfd) = self.kept.fd(Kind::Process, run.0) {
                     let _ = process::signal(pidfd, signal);
                 }

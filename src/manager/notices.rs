@@ -44,6 +44,10 @@ const PIECE: usize = 512;
 pub struct Said {
     /// It reads its configuration again.
     pub reloading: bool,
+    /// When it was last sent the signal to do so, in microseconds of CLOCK_MONOTONIC.
+    pub reload_us: Option<u64>,
+    /// The reload that it is in was begun before that signal, so its end is not the end of the one that was asked for.
+    pub reloads_earlier: bool,
     /// It goes down.
     pub stopping: bool,
     /// How it is, in a line.
@@ -72,6 +76,16 @@ impl Said {
         let errno = self.errno.map(|errno| reason(&io::Error::from_raw_os_error(errno)).to_string());
         let all = [errno, self.bus_error.clone(), self.varlink_error.clone()];
         all.into_iter().flatten().map(|what| format!("it says of itself: {what}")).collect()
+    }
+
+    /// Whether a reload that began then is one from before the last signal (`Type=notify-reload` of systemd).
+    fn is_earlier(&self, begun_us: Option<u64>) -> bool {
+        begun_us.zip(self.reload_us).is_some_and(|(begun, asked)| begun < asked)
+    }
+
+    /// It is sent the signal to read its configuration again.
+    pub const fn asked_to_reload(&mut self, now_us: u64) {
+        (self.reload_us, self.reloads_earlier) = (Some(now_us), self.reloading);
     }
 
     /// That a process that it calls its main one is not followed.
@@ -405,9 +419,14 @@ impl Manager {
         }
         // Where it is probed instead, its own word is not enough.
         let believed = self.unit_of(id).is_some_and(|unit| unit.gate() == Gate::Notify);
+        let said = self.notices.of(run);
+        let earlier = match notice.reloading {
+            true => said.is_some_and(|said| said.is_earlier(notice.monotonic_us)),
+            false => said.is_some_and(|said| said.reloads_earlier),
+        };
         if notice.ready && believed {
             self.feed(id, Event::Ready(run));
-            if !notice.reloading {
+            if !notice.reloading && !earlier {
                 self.feed(id, Event::Reloaded(run));
             }
         }
@@ -421,6 +440,7 @@ impl Manager {
         self.change_said(run, |said| {
             said.access = notice.access.or(said.access);
             said.reloading = notice.reloading || said.reloading && !notice.ready;
+            said.reloads_earlier = earlier && (notice.reloading || !notice.ready);
             said.stopping |= notice.stopping;
             said.errno = notice.errno.or(said.errno).filter(|errno| *errno != 0);
             take_up(&mut said.bus_error, notice.bus_error);

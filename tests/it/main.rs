@@ -44,6 +44,7 @@ mod lookups;
 mod neighbours;
 mod notify_files;
 mod notify_main;
+mod notify_reload;
 mod notify_store;
 mod on_the_way;
 mod one_answer;
