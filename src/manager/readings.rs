@@ -213,9 +213,9 @@ impl Manager {
         }
         while let Some(reading) = self.readings.under_way.get_mut(&key) {
             let Some(path) = files.get(reading.files.len()) else { break };
-            // With root's rights only where nobody else could have put something else in its way; otherwise as the
-            // service itself would.
-            if user != 0 || !matches!(files::unsafe_part(path, 0), Ok(None)) {
+            // With root's rights, and here, only where nobody else could have put something else in its way, or says whose
+            // it is, or decides when it answers; otherwise as the service itself would.
+            if user != 0 || !matches!(files::unsafe_or_remote_part(path, 0), Ok(None)) {
                 let identity = reading.reader(user);
                 self.ask_file(ToRead { key, path: path.clone(), is_directory: false, identity });
                 return self.pump_lookups();

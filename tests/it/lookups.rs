@@ -168,6 +168,24 @@ fn root_a_directory_that_nobody_answers_for_holds_up_nobody_else() {
 }
 
 #[test]
+fn root_an_environment_file_that_nobody_answers_for_holds_up_nobody_else() {
+    let mut place = Place::new(Who::Root);
+    let silent = Silent::mount(&place.path("silent"));
+    place.unit("web", SLEEP);
+    let file = place.path("silent/own.env").display().to_string();
+    place.unit("hung", &format!("environment-files = [\"{file}\"]\nstart = \"manual\"\n{SLEEP}"));
+    place.run();
+    place.reaches("web", "running");
+    let start = place.begin(&["start", "hung"]);
+    meanwhile(&place, "read", || falls_and_rises(&place, "web"));
+    place.order(&["restart", "web"]);
+    drop(silent);
+    let said = start.wait();
+    let expected = format!("reading the environment file {file}: ");
+    assert!(said.code == Some(1) && said.err.contains(&expected), "{said:?}");
+}
+
+#[test]
 fn root_an_account_that_comes_later_needs_nobodys_command() {
     let mut place = Place::new(Who::Root);
     let late = Account::make();
