@@ -24,6 +24,8 @@ use crate::wire::keeper::Kind;
 const WITHIN_MS: u64 = 5_000;
 /// Milliseconds for which the end of a service waits for what it said last.
 const LAST_WORDS_MS: u64 = 1_000;
+/// The same of one that has used all of that up before: everybody else waits as well.
+const LAST_WORDS_OF_SLOW_MS: u64 = 5;
 /// Failures after which a message goes without what came with it.
 const MOST_FAILURES: u32 = 3;
 /// Processes of one service that do not end.
@@ -70,6 +72,8 @@ pub struct Couriers {
     /// Those whose message waits because there is no process to be had.
     short: BTreeSet<Run>,
     ending: BTreeMap<ServiceId, Vec<OwnedFd>>,
+    /// Services whose last words did not come to their end in time: once is a slow machine, or enough.
+    slow: BTreeSet<ServiceId>,
 }
 
 impl Couriers {
@@ -81,6 +85,11 @@ impl Couriers {
     /// Whether a message of this incarnation is being taken.
     pub fn has(&self, run: Run) -> bool {
         self.flying.values().any(|one| one.run == run)
+    }
+
+    /// Milliseconds that the end of this service waits for what it said last.
+    fn last_words_ms(&self, id: ServiceId) -> u64 {
+        if self.slow.contains(&id) { LAST_WORDS_OF_SLOW_MS } else { LAST_WORDS_MS }
     }
 
     fn are_stuck(&mut self, id: ServiceId) -> bool {
@@ -250,16 +259,22 @@ impl Manager {
         }
     }
 
-    /// Hears an incarnation to its end: what it said before it ended counts, descriptors and all.
+    /// Hears an incarnation to its end: what it said before it ended counts, descriptors and all. A service can hold up
+    /// the loop by that for a second once, and for a few milliseconds at each end after it.
     pub(super) fn hear_last(&mut self, run: Run) {
-        let deadline = clock::monotonic_ms() + LAST_WORDS_MS;
+        let Some(id) = self.service_of(run) else { return };
+        let deadline = clock::monotonic_ms() + self.couriers.last_words_ms(id);
         self.notices.listen_again(run);
         self.hear(run);
         loop {
             let left = deadline.saturating_sub(clock::monotonic_ms());
             let flying = self.couriers.flying.iter().find(|(_, one)| one.run == run);
             if let Some((request, link)) = flying.map(|(request, one)| (*request, &one.link)) {
-                if left == 0 || parent::wait(&[link.as_fd()], left as i32, &mut [false]).is_err() {
+                if left == 0 {
+                    self.couriers.slow.insert(id);
+                    return;
+                }
+                if parent::wait(&[link.as_fd()], left as i32, &mut [false]).is_err() {
                     return;
                 }
                 self.hear_courier(request);
@@ -296,5 +311,19 @@ impl Manager {
         }
         self.couriers.failures.remove(&run);
         self.couriers.short.remove(&run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_kept_everybody_waiting_once_does_not_do_it_again() {
+        let (mut couriers, id) = (Couriers::default(), ServiceId(1));
+        assert_eq!(couriers.last_words_ms(id), LAST_WORDS_MS);
+        couriers.slow.insert(id);
+        assert_eq!(couriers.last_words_ms(id), LAST_WORDS_OF_SLOW_MS);
+        assert_eq!(couriers.last_words_ms(ServiceId(2)), LAST_WORDS_MS);
     }
 }
