@@ -116,11 +116,24 @@ fn executed(
     if last.error.is_some() {
         return Err(trouble::of_answer(&last, Verb::Exec));
     }
-    let reply = ExecReply::of(last);
+    let (code, problem) = told(ExecReply::of(last));
     Ok(match unwritten {
-        Some(words) => (OURS, reply.problem.or(Some(words))),
-        None => (status(&reply.exit.unwrap_or_default()), reply.problem),
+        Some(words) => (OURS, problem.or(Some(words))),
+        None => (code, problem),
     })
+}
+
+/// The status, and what there is to say of it.
+fn told(reply: ExecReply) -> (u8, Option<String>) {
+    let unknown = || {
+        "how the command ended is not known: the process of supervise that was its parent had died\n\
+         hint: look at what it was to do before it is run again"
+            .to_owned()
+    };
+    match reply.exit {
+        Some(exit) => (status(&exit), reply.problem),
+        None => (OURS, reply.problem.or_else(|| Some(unknown()))),
+    }
 }
 
 /// Whether there is something to run.
@@ -316,5 +329,12 @@ mod tests {
         assert_eq!((of(Some(0), None), of(Some(3), None), of(None, Some("TERM"))), (0, 3, 143));
         assert_eq!(of(None, Some("40")), 168, "a real-time signal by its number");
         assert_eq!(of(None, None), OURS);
+        // A status of ours is never without words.
+        let (code, words) = told(ExecReply::default());
+        let words = words.unwrap();
+        assert!(code == OURS && words.starts_with("how the command ended is not known: "), "{words}");
+        assert!(words.contains("\nhint: "), "{words}");
+        let exit = control::Exit { code: Some(4), ..control::Exit::default() };
+        assert_eq!(told(ExecReply { exit: Some(exit), ..ExecReply::default() }), (4, None));
     }
 }

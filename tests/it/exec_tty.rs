@@ -420,3 +420,16 @@ fn user_a_session_goes_on_where_the_keeper_dies() {
     let (status, said) = screen.ends();
     assert_eq!(status.code(), Some(7), "{said}");
 }
+
+#[test]
+fn user_what_is_written_after_everybody_had_closed_the_terminal_is_shown() {
+    let place = served(Who::User);
+    // The command is in no hurry: its client sees nobody there before it goes on.
+    let script = "echo before; exec </dev/null >/dev/null 2>&1; sleep 0.4; echo after >/dev/tty; sleep 0.4; \
+                  echo last >/dev/tty; exit 3";
+    let mut screen = Screen::of(exec(&place, &["web", "--", "sh", "-c", script]));
+    let (status, said) = screen.ends();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("before") && said.contains("after") && said.contains("last"), "{said:?}");
+    assert!(screen.is_put_back());
+}

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -26,6 +26,8 @@ const HEARD: [i32; 3] = [libc::SIGWINCH, libc::SIGTSTP, libc::SIGCONT];
 const QUIET: Duration = Duration::from_millis(300);
 /// How long what is left may take in all, for a slow terminal and much of it.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long between looks at a terminal that nobody has open while the command runs: it may open it again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Ends an input that is no terminal, as Ctrl-D does.
 const END_OF_INPUT: u8 = 4;
 /// The window of one that is not on a terminal at all.
@@ -62,6 +64,8 @@ fn own_window() -> Option<Window> {
 pub struct Joined {
     ended: Receiver<()>,
     shown: Arc<AtomicU64>,
+    /// Whether the command has ended, so that nobody opens its terminal again.
+    over: Arc<AtomicBool>,
 }
 
 /// Joins them, and makes this one raw. Before any other thread: all of them are to block what one waits for.
@@ -82,17 +86,19 @@ pub fn join(master: OwnedFd) -> io::Result<Joined> {
     thread::spawn(move || type_in(&for_input));
     let (ending, ended) = mpsc::channel();
     let shown = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&shown);
+    let over = Arc::new(AtomicBool::new(false));
+    let (count, is_over) = (Arc::clone(&shown), Arc::clone(&over));
     thread::spawn(move || {
-        show(&master, &count);
+        show(&master, &count, &is_over);
         let _ = ending.send(());
     });
-    Ok(Joined { ended, shown })
+    Ok(Joined { ended, shown, over })
 }
 
 impl Joined {
     /// The command has ended: what it has written comes to its end, and the terminal is this process's again.
     pub fn part(self) {
+        self.over.store(true, Ordering::Release);
         let began = Instant::now();
         let mut shown = self.shown.load(Ordering::Relaxed);
         while began.elapsed() < LAST_WORDS {
@@ -207,12 +213,23 @@ fn type_in(master: &File) {
     let _ = master.write_all(begun_line).and_then(|()| master.write_all(&[END_OF_INPUT]));
 }
 
-/// Output of the command's terminal as it is, until nobody has that open any more.
-fn show(master: &File, shown: &AtomicU64) {
+/// Output of the command's terminal as it is, until nobody has that open any more and the command has ended.
+fn show(master: &File, shown: &AtomicU64, over: &AtomicBool) {
     let mut bytes = [0; 16 * 1024];
     let mut master = master;
     let mut output = io::stdout().lock();
-    while let Ok(count @ 1..) = master.read(&mut bytes) {
+    loop {
+        // Before the look: what it has written until its end is then there.
+        let was_over = over.load(Ordering::Acquire);
+        let count = match master.read(&mut bytes) {
+            Ok(count @ 1..) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(_) | Err(_) if was_over => return,
+            Ok(_) | Err(_) => {
+                thread::park_timeout(LOOK_AGAIN);
+                continue;
+            }
+        };
         let part = bytes.get(..count).unwrap_or_default();
         match output.write_all(part).and_then(|()| output.flush()) {
             Ok(()) => {}
