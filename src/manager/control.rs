@@ -197,6 +197,11 @@ impl Control {
         room
     }
 
+    /// The process at the other end, where the kernel says which that is.
+    pub fn process_of(&self, session: SessionId) -> Option<OwnedFd> {
+        self.places.get(session.place)?.as_ref()?.process(session.serial)
+    }
+
     /// The same with descriptors, of which at most one reply's wait for a client.
     pub fn reply_with(
         &mut self,

@@ -3,7 +3,8 @@
 //!
 //! Such a command belongs to its client: where that goes, it gets HUP and then KILL. Its input and output, pipes or a
 //! terminal, are between the two of them alone, so they go on where this manager dies. Nothing of it is in the state:
-//! the next manager finds it by its number among what the keeper has.
+//! the next manager finds it, and the client's process, by its number among what the keeper has. Where supervise stops
+//! it gets TERM, or HUP on a terminal, and then KILL, and its client is told.
 
 mod ends;
 
@@ -85,6 +86,12 @@ struct Command {
     /// Until it is there: the gate, and the client's ends.
     gate: Option<(OwnedFd, Vec<OwnedFd>)>,
     kill_at: Option<Mono>,
+    /// Whether it has been killed.
+    killed: bool,
+    /// Whether it is on a terminal.
+    terminal: bool,
+    /// What was done to it, for its client.
+    why: Option<String>,
     /// How it ended, where there is nobody yet to be told.
     ended: Option<Exit>,
 }
@@ -136,6 +143,12 @@ impl Execs {
         self.running.get(&number)?.process
     }
 
+    /// Whether the end of supervise waits for one: it has a moment to end, or its client is still to be told.
+    pub fn hold(&self) -> bool {
+        let waits = |command: &Command| command.ended.is_none() && command.kill_at.is_some();
+        !self.asked.is_empty() || self.running.values().any(waits)
+    }
+
     /// When one has to be killed.
     pub fn deadline(&self) -> Option<Mono> {
         self.running.values().filter_map(|command| command.kill_at).min()
@@ -152,7 +165,8 @@ impl Manager {
             Err(refusal) => return self.refuse(session, refusal),
         };
         let [id] = chosen.as_slice() else {
-            return self.not_executed(session, name, "it is more than one service", None);
+            let hint = Some("name the one that is meant".to_owned());
+            return self.not_executed(session, name, "it is more than one service", hint);
         };
         // Its own name, where a glob was given.
         let name = self.name_of(*id).to_owned();
@@ -163,6 +177,10 @@ impl Manager {
         };
         if !may_execute(&plan, caller) {
             return self.refuse(session, Refusal::NotPermitted(Right::Everything));
+        }
+        if self.world.is_closing() {
+            let hint = Some("ask again when it runs again".to_owned());
+            return self.not_executed(session, name, "supervise is stopping", hint);
         }
         if let Err((why, hint)) = self.execs.has_room(caller) {
             return self.not_executed(session, name, why, Some(hint.to_owned()));
@@ -200,9 +218,12 @@ impl Manager {
         self.reply(session, &Reply::Refused(Refusal::Failed(Box::new(failed))), true);
     }
 
+    /// For want of something of the machine's.
     fn not_executed_of(&mut self, command: &Command, why: &str) {
         if let Some(session) = command.session {
-            self.not_executed(session, &command.name, why, None);
+            let hint = "it is the machine or a limit of supervise's own that is at its end; try again, and look at \
+                        `supervise logs` and `dmesg` where that goes on";
+            self.not_executed(session, &command.name, why, Some(hint.to_owned()));
         }
     }
 
@@ -261,6 +282,9 @@ impl Manager {
             group,
             gate: Some((gate, theirs)),
             kill_at: None,
+            killed: false,
+            terminal: terminal.is_some(),
+            why: None,
             ended: None,
         };
         self.execs.asked.insert(request, command);
@@ -301,6 +325,11 @@ impl Manager {
             return Ok(());
         }
         command.process = Some((pid, ends::began(pid)));
+        // Where the kernel does not say who that is, or there is no room, a next manager waits for a moment alone.
+        let client = self.control.as_ref().zip(command.session);
+        if let Some(client) = client.and_then(|(control, session)| control.process_of(session)) {
+            let _ = self.kept.put(Kind::Client, command.number, 0, client);
+        }
         let Some((gate, ends)) = command.gate.take() else { return Ok(()) };
         let reply = Reply::Executed(ExecReply { pid: Some(pid.into()), ..ExecReply::default() });
         let now = self.now;
@@ -314,6 +343,7 @@ impl Manager {
         if room == Room::Gone {
             // Its client has gone; the gate closes and the child ends.
             self.kept.drop(Kind::Process, command.number);
+            self.kept.drop(Kind::Client, command.number);
             self.bury(&command);
             return Ok(());
         }
@@ -323,7 +353,11 @@ impl Manager {
             command.launch.as_ref().and_then(|(plan, _)| plan.argv.first()).map_or("", String::as_str)
         );
         self.kept.open_gate(gate);
+        let is_closing = self.world.is_closing();
         self.execs.running.insert(command.number, command);
+        if is_closing {
+            self.close_execs();
+        }
         Ok(())
     }
 
@@ -399,6 +433,9 @@ mod tests {
                 group: None,
                 gate: None,
                 kill_at: None,
+                killed: false,
+                terminal: false,
+                why: None,
                 ended: None,
             };
             match count % 2 {

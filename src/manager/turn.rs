@@ -54,7 +54,7 @@ impl Manager {
             self.watch_link(watch::ZYGOTE, self.starts.raw_link(), self.starts.waits());
             self.watch_link(watch::LOGGER, self.logs.raw_link(), self.logs.waits());
             self.watch_link(watch::FILES, self.listeners.guard.raw(), false);
-            if self.world.is_closed() {
+            if self.world.is_closed() && !self.execs.hold() {
                 return self.finish();
             }
             if let Some(id) = self.world.fallen()
@@ -420,10 +420,12 @@ impl Manager {
         for id in ids {
             self.feed(id, Event::Close);
         }
+        self.close_execs();
         self.run_events();
     }
 
     fn kill_all(&mut self) {
+        self.hurry_execs();
         let runs: Vec<Run> = self.world.incarnations().map(|(_, one)| one.run).collect();
         for run in runs {
             self.kill(run);

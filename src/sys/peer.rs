@@ -4,13 +4,14 @@
 //! those at listen), socket(7).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 
+use super::fds::owned;
 use super::retry;
 
 /// What the kernel knows of a peer. The pid is not here: it may belong to somebody else by now.
@@ -36,6 +37,21 @@ pub fn wait_readable(socket: &impl AsFd) -> io::Result<()> {
 pub fn credentials(socket: &impl AsFd) -> io::Result<Peer> {
     let found = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?;
     Ok(Peer { uid: found.uid(), gid: found.gid() })
+}
+
+/// The process that connected (SO_PEERPIDFD), whatever has become of it.
+///
+/// Errors: ENOPROTOOPT before Linux 6.5; ESRCH, or EINVAL before 6.16, where it has ended and was waited for.
+pub fn process(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let (socket, mut found): (_, libc::c_int) = (socket.as_fd().as_raw_fd(), -1);
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `found`, which outlives the call.
+    retry(|| unsafe {
+        let place = (&raw mut found).cast();
+        libc::getsockopt(socket, libc::SOL_SOCKET, SO_PEERPIDFD, place, &raw mut length).into()
+    })?;
+    Ok(owned(found.into()))
 }
 
 /// The supplementary groups of whom is at the other end (SO_PEERGROUPS), at most [`MOST_GROUPS`] of them: one with more

@@ -65,6 +65,8 @@ pub struct Stat {
     pub group: u32,
     /// Session.
     pub session: u32,
+    /// Number of its controlling terminal; 0 without one.
+    pub terminal: i32,
     /// Clock ticks after boot at which it started; with the pid, an identity for as long as the machine runs.
     pub start_time: u64,
     /// Clock ticks of processor time that it has used.
@@ -120,6 +122,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
+        terminal: fields.get(4)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
         ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
         pages: fields.get(21).and_then(|text| text.parse().ok()).unwrap_or(0),

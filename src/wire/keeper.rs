@@ -66,11 +66,13 @@ pub enum Kind {
     Given = 18,
     /// A descriptor that a service has stored; the id is the manager's number of it.
     Stored = 19,
+    /// The process that asked for a command; the id is the command's.
+    Client = 20,
 }
 
 impl Kind {
     /// Every kind, for decoding.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Exits,
         Self::LogState,
         Self::LogTray,
@@ -90,6 +92,7 @@ impl Kind {
         Self::Announce,
         Self::Given,
         Self::Stored,
+        Self::Client,
     ];
 
     /// The kind with this number.

@@ -149,15 +149,22 @@ fn user_a_command_goes_on_where_its_manager_dies_and_ends_without_its_client() {
     processes::signal(pid, libc::SIGTERM);
     let status = wait::until(wait::LONG, "the client's end", || client.try_wait().unwrap());
     assert_eq!(status.code(), Some(128 + libc::SIGTERM));
-    // One whose client does not come back is ended.
+    // One whose client does not come back is ended; one whose client is stopped and lives has longer.
     let (mut client, pid) = begin(&place);
-    processes::signal(client.id(), libc::SIGSTOP);
+    let (mut slow, slow_pid) = begin(&place);
+    [client.id(), slow.id()].into_iter().for_each(|client| processes::signal(client, libc::SIGSTOP));
     place.kill(Role::Manager);
     client.kill().unwrap();
     client.wait().unwrap();
     wait::until(wait::LONG, "the command's end", || (!processes::lives(pid)).then_some(()));
     place.reaches("web", "running");
     assert_eq!(place.pid_of("web"), service);
+    // Both were looked at together.
+    assert!(processes::lives(slow_pid));
+    processes::signal(slow.id(), libc::SIGCONT);
+    slow.stdin.take().unwrap().write_all(b"x\n").unwrap();
+    let status = wait::until(wait::LONG, "the client's end", || slow.try_wait().unwrap());
+    assert_eq!(status.code(), Some(9));
 }
 
 #[test]
@@ -289,4 +296,35 @@ fn user_a_client_says_what_it_could_not_do() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("hung up without an answer") && !said.contains("no supervisor there"), "{said}");
+}
+
+#[test]
+fn user_a_command_has_a_moment_where_supervise_stops_and_its_client_is_told() {
+    let mut place = Place::new(Who::User);
+    place.unit("web", "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\n");
+    place.run();
+    place.reaches("web", "running");
+    let begin = |script: &str| {
+        let mut client = place.command(&place.binary());
+        client.arg("--runtime-dir").arg(place.path("run")).args(["exec", "web", "--", "sh", "-c", script]);
+        let mut client =
+            client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        client.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        client
+    };
+    let polite = begin("trap 'echo bye; exit 7' TERM; echo ready; sleep 1000 >/dev/null 2>&1 & wait");
+    let deaf = begin("trap '' TERM; echo ready; read line; exec sleep 1000");
+    let keeper = place.keeper.take().unwrap();
+    processes::signal(place.role(Role::Keeper), libc::SIGTERM);
+    assert!(keeper.wait().success());
+    let output = polite.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(7), &b"bye\n"[..]), "{said}");
+    assert_eq!(said, "supervise: stopped while the command ran, which was sent SIGTERM\n");
+    let output = deaf.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(137), "{said}");
+    let expected =
+        "supervise: stopped while the command ran, which was sent SIGTERM, and killed as it did not end\n";
+    assert_eq!(said, expected);
 }

@@ -195,6 +195,12 @@ impl Client {
         }
     }
 
+    /// The process at the other end, while it waits for the reply to the call `serial`.
+    pub fn process(&self, serial: u64) -> Option<OwnedFd> {
+        self.flight.as_ref().filter(|flight| flight.serial == serial)?;
+        peer::process(&self.stream).ok()
+    }
+
     /// Sends a reply to the call `serial`, or drops it where that is no longer waited for.
     pub fn reply(&mut self, serial: u64, reply: &Reply, last: bool, now: Mono) -> Room {
         let flight = match &mut self.flight {

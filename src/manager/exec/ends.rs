@@ -9,13 +9,15 @@ use super::super::tree::Tree;
 use super::super::{Manager, report};
 use super::{Command, FIRST, GRACE_MS, GROUP};
 use crate::launch::{Stage, words};
-use crate::policy::{Exit, Run};
+use crate::policy::{Exit, Mono, Run};
 use crate::sys::errno::{self, reason};
 use crate::sys::{cgroup, parent, process};
 use crate::wire::control::{self, Reply};
 use crate::wire::exec::ExecReply;
 use crate::wire::keeper::Kind;
 
+/// Milliseconds that a killed command has until it is no longer waited for.
+const GONE_MS: u64 = 1_000;
 /// Milliseconds that a group has to become empty once it is killed.
 const EMPTY_MS: i32 = 50;
 
@@ -37,8 +39,10 @@ impl Manager {
             }
             _ => (exit, None),
         };
+        let problem = problem.or_else(|| command.why.take());
         match command.session {
             Some(session) => {
+                self.kept.drop(Kind::Client, number);
                 let reply = Reply::Executed(ExecReply { pid: None, exit: told(exit), problem });
                 self.reply(session, &reply, true);
                 self.bury(&command);
@@ -46,7 +50,7 @@ impl Manager {
             None => {
                 self.bury(&command);
                 // Its client has as long to come back as that of one which runs.
-                (command.ended, command.group) = (Some(exit), None);
+                (command.ended, command.group, command.why) = (Some(exit), None, problem);
                 command.kill_at = Some(self.now.after(GRACE_MS));
                 command.process = command.process.or(pid.map(|pid| (pid, 0)));
                 self.execs.running.insert(number, command);
@@ -62,14 +66,20 @@ impl Manager {
             command.session.is_none() && theirs && command.process.is_some_and(|(one, _)| one == pid)
         });
         let Some((number, ended)) = lost.map(|(number, command)| (*number, command.ended)) else {
-            return self.not_executed(session, name, "how the command ended is not known any more", None);
+            let hint = "look at what it was to do before it is run again".to_owned();
+            let why = "how the command ended is not known any more";
+            return self.not_executed(session, name, why, Some(hint));
         };
         if let Some(exit) = ended {
-            self.execs.running.remove(&number);
-            let reply = ExecReply { exit: told(exit), ..ExecReply::default() };
+            let problem = self.execs.running.remove(&number).and_then(|command| command.why);
+            self.kept.drop(Kind::Client, number);
+            let reply = ExecReply { pid: None, exit: told(exit), problem };
             self.reply(session, &Reply::Executed(reply), true);
         } else if let Some(command) = self.execs.running.get_mut(&number) {
-            (command.session, command.kill_at) = (Some(session), None);
+            command.session = Some(session);
+            if command.why.is_none() {
+                command.kill_at = None;
+            }
             let reply = ExecReply { pid: Some(pid.into()), ..ExecReply::default() };
             self.reply(session, &Reply::Executed(reply), false);
         }
@@ -87,14 +97,56 @@ impl Manager {
         }
     }
 
-    /// Kills those whose time is over, and forgets how others ended that nobody has asked for.
+    /// Kills those whose time is over, and forgets how others ended that nobody has asked for. One of an earlier manager
+    /// has more time while its client's process lives, which may be stopped, and asks when it goes on.
     pub(in crate::manager) fn keep_execs(&mut self) {
         let (now, keeper) = (self.now, self.kept.keeper_pid);
         let over = |command: &Command| command.kill_at.is_some_and(|at| at <= now);
-        self.execs.running.retain(|_, command| command.ended.is_none() || !over(command));
-        for command in self.execs.running.values_mut().filter(|command| over(command)) {
-            command.kill_at = None;
-            kill(command, self.kept.fd(Kind::Process, command.number), keeper);
+        let mut forgotten = Vec::new();
+        for (number, command) in self.execs.running.iter_mut().filter(|(_, command)| over(command)) {
+            let client = self.kept.fd(Kind::Client, *number);
+            let lives = client.is_some_and(|client| !process::has_ended(client));
+            if command.session.is_none() && command.why.is_none() && lives {
+                command.kill_at = Some(now.after(GRACE_MS));
+            } else if command.ended.is_some() {
+                forgotten.push(*number);
+            } else if command.killed {
+                command.kill_at = None;
+            } else {
+                (command.killed, command.kill_at) = (true, Some(now.after(GONE_MS)));
+                if let Some(why) = &mut command.why {
+                    *why += ", and killed as it did not end";
+                }
+                kill(command, self.kept.fd(Kind::Process, *number), keeper);
+            }
+        }
+        for number in forgotten {
+            self.execs.running.remove(&number);
+            self.kept.drop(Kind::Client, number);
+        }
+    }
+
+    /// Supervise stops: each is asked to end, and has a moment.
+    pub(in crate::manager) fn close_execs(&mut self) {
+        let at = self.stop_at.map_or(self.now.after(GRACE_MS), |at| at.min(self.now.after(GRACE_MS)));
+        let asked = |command: &Command| command.ended.is_some() || command.why.is_some();
+        for command in self.execs.running.values_mut().filter(|command| !asked(command)) {
+            let (signal, name) =
+                if command.terminal { (libc::SIGHUP, "HUP") } else { (libc::SIGTERM, "TERM") };
+            command.why = Some(format!("stopped while the command ran, which was sent SIG{name}"));
+            command.kill_at = Some(command.kill_at.map_or(at, |before| before.min(at)));
+            if let Some(pidfd) = self.kept.fd(Kind::Process, command.number) {
+                let _ = process::signal(pidfd, signal);
+                let _ = process::signal(pidfd, libc::SIGCONT); // one that is stopped would not hear it
+            }
+        }
+    }
+
+    /// Nobody has a moment any more.
+    pub(in crate::manager) fn hurry_execs(&mut self) {
+        let now: Mono = self.now;
+        for command in self.execs.running.values_mut().filter(|command| !command.killed) {
+            command.kill_at = command.kill_at.map(|at| at.min(now));
         }
     }
 
@@ -118,11 +170,22 @@ impl Manager {
                 group: self.group_of_exec(number),
                 gate: None,
                 kill_at: Some(self.now.after(GRACE_MS)),
+                killed: false,
+                terminal: pid.and_then(|pid| process::stat(pid).ok()).is_some_and(|stat| stat.terminal != 0),
+                why: None,
                 ended: None,
             };
             self.execs.running.insert(number, command);
         }
         self.watch_execs();
+        // One whose process is gone is nobody's any more.
+        let clients = self.kept.ids(Kind::Client);
+        for number in clients.into_iter().filter(|number| !self.execs.running.contains_key(number)) {
+            self.kept.drop(Kind::Client, number);
+        }
+        if self.world.is_closing() {
+            self.close_execs();
+        }
     }
 
     fn group_of_exec(&self, number: u64) -> Option<(String, OwnedFd)> {
@@ -146,6 +209,7 @@ impl Manager {
                 }
             }
             self.kept.drop(Kind::Process, number);
+            self.kept.drop(Kind::Client, number);
         }
         for command in std::mem::take(&mut self.execs.running).into_values() {
             self.bury(&command);
