@@ -263,10 +263,8 @@ impl Service {
             list.truncate(MOST_LINES);
             list.iter_mut().for_each(cut);
         }
-        for socket in &mut self.sockets {
-            cut_to(&mut socket.name, MOST_ADDRESS);
-            cut_to(&mut socket.address, MOST_ADDRESS);
-        }
+        let of_sockets = self.sockets.iter_mut().flat_map(|one| [&mut one.name, &mut one.address]);
+        of_sockets.for_each(|text| cut_to(text, MOST_ADDRESS));
         [&mut self.gate, &mut self.status_text, &mut self.tracking].into_iter().flatten().for_each(cut);
         self.exit.iter_mut().for_each(|exit| cut(&mut exit.meaning));
         self
