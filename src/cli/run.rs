@@ -2,6 +2,7 @@
 //! keeper in place of this process. Never reads a unit.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -160,11 +161,7 @@ fn claim(settings: &Settings) -> Result<Vec<(Entry, OwnedFd)>, Trouble> {
     }
     let path = lock_in(directory);
     match files::try_lock(&path) {
-        Ok(Some(file)) => {
-            claim_lock(file.as_fd(), &path);
-            let entry = Entry { slot: LOCK_SLOT, kind: Kind::Lock as u32, id: 0, pid: 0 };
-            Ok(vec![(entry, file.into())])
-        }
+        Ok(Some(file)) => Ok(claimed(file, &path)),
         Ok(None) => take_over(directory, &path),
         Err(error) if can_write_nothing(&error, &path) => without(&error),
         Err(error) => {
@@ -183,6 +180,13 @@ fn can_write_nothing(error: &io::Error, lock: &Path) -> bool {
             .is_err_and(|error| matches!(error.kind(), io::ErrorKind::NotFound)),
         _ => false,
     }
+}
+
+/// The lock that is ours now.
+fn claimed(file: File, path: &Path) -> Vec<(Entry, OwnedFd)> {
+    claim_lock(file.as_fd(), path);
+    let entry = Entry { slot: LOCK_SLOT, kind: Kind::Lock as u32, id: 0, pid: 0 };
+    vec![(entry, file.into())]
 }
 
 /// Says in the lock who holds it. Where that cannot be written it is held all the same.
@@ -204,6 +208,10 @@ fn take_over(directory: &Path, path: &Path) -> Result<Vec<(Entry, OwnedFd)>, Tro
             let text = format!("a supervisor (pid {pid}) already runs in {}", directory.display());
             return Err(Trouble::plain(Exit::Failed, text)
                 .hint("`supervise status` shows what it does; another one needs its own `--runtime-dir`"));
+        }
+        // Of one that was killed whole the last process may have been about to end.
+        if let Ok(Some(file)) = files::try_lock(path) {
+            return Ok(claimed(file, path));
         }
         match take_from(&socket_in(directory)) {
             Ok(taken) => {

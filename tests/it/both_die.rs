@@ -547,3 +547,23 @@ fn root_a_mirror_without_room_is_none_until_there_is_some() {
     place.run();
     assert_eq!(place.reaches("one", "running")["pid"].as_u64(), Some(pid.into()));
 }
+
+/// An init starts the next one as soon as the keeper is dead, and the others may take a moment more.
+#[test]
+fn root_the_next_one_waits_for_the_last_process_of_the_one_before() {
+    let (mut place, pid) = sleeper(Who::Root);
+    let [keeper, manager] = [Role::Keeper, Role::Manager].map(|role| place.role(role));
+    processes::signal(manager, libc::SIGSTOP);
+    place.kill_at_once(keeper);
+    let mut next = place.spawn();
+    // It has found the lock held, and waits (poll or ppoll) to look again.
+    wait::until(wait::LONG, "the next one to wait", || {
+        let call = fs::read_to_string(format!("/proc/{}/syscall", next.pid)).unwrap_or_default();
+        ["7 ", "271 ", "73 "].iter().any(|number| call.starts_with(number)).then_some(())
+    });
+    assert!(next.is_running());
+    processes::signal(manager, libc::SIGKILL);
+    place.keeper = Some(next);
+    wait::until(wait::LONG, "the supervisor to answer", || place.try_status());
+    assert_eq!(place.pid_of("one"), pid, "{}", place.stderr());
+}
