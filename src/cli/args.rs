@@ -11,6 +11,7 @@ use super::logs;
 use super::place::{Place, Wanted};
 use super::span;
 use crate::unit::Signal;
+use crate::wire::request::MOST_INSTANCES;
 use crate::wire::verb::Verb;
 
 /// What the user asks for.
@@ -286,8 +287,8 @@ fn command(verb: Verb) -> Command {
                     .value_name("N")
                     .required(true)
                     .allow_negative_numbers(true)
-                    .value_parser(value_parser!(u16).range(1..))
-                    .help("How many instances, from 1 on"),
+                    .value_parser(value_parser!(u16).range(0..=i64::from(MOST_INSTANCES)))
+                    .help("How many instances, 0 to 1024"),
             )
             .args([no_wait, json]),
         Verb::Kill => command
@@ -527,7 +528,7 @@ mod tests {
             "restart",
             "reload",
             "scale web",
-            "scale web 0",
+            "scale web 1025",
             "scale web x",
             "kill",
             "kill -s FLY web",
@@ -556,6 +557,7 @@ mod tests {
         assert_eq!(what("stop web --hold"), What::Stop { hold: true });
         assert_eq!(what("restart --stop-first web"), What::Restart { stop_first: true });
         assert_eq!(what("scale web 3"), What::Scale(3));
+        assert_eq!(what("scale web 0"), What::Scale(0));
         let kill = |signal: &str, all| What::Kill { signal: signal.into(), all };
         for (line, expected) in [
             ("kill web", kill("TERM", false)),

@@ -279,6 +279,18 @@ impl Manager {
                 return Some(Refusal::Failed(Box::new(Failed { first, others: tasks.collect() })));
             }
         }
+        if let Event::Scale(_, count) = event {
+            let lacks = |id: &ServiceId| {
+                let (reason, hint) = self.lacks_room(Some(*id), self.unit_of(*id)?, count)?;
+                let service = self.name_of(*id).to_owned();
+                let step = "changing its instances".to_owned();
+                Some(Failure { service, step, reason, hint: Some(hint), ..Failure::default() })
+            };
+            let mut lacking = chosen.iter().filter_map(lacks);
+            if let Some(first) = lacking.next() {
+                return Some(Refusal::Failed(Box::new(Failed { first, others: lacking.collect() })));
+            }
+        }
         let mut failures = chosen.iter().filter(|id| self.unit_of(**id).is_none()).map(|id| Failure {
             service: self.name_of(*id).to_owned(),
             step: "reading its unit".to_owned(),

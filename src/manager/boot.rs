@@ -129,6 +129,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         world: World::new(),
         services: BTreeMap::new(),
         words: BTreeMap::new(),
+        unsaved: BTreeSet::new(),
         processes: super::processes::Processes::default(),
         listeners: super::listeners::Listeners::default(),
         starts: super::start::Starts::default(),
@@ -388,7 +389,9 @@ impl Manager {
             let mut rules = rules::check_identity(unit, runner);
             rules.extend(crate::unit::check_server(unit));
             known.inputs.problems.extend(rules.iter().map(|problem| problem.to_string()));
-            if rules.iter().any(|problem| problem.severity == Severity::Error) {
+            let lacks = self.lacks_room(None, unit, unit.service.instances);
+            known.inputs.problems.extend(lacks.iter().map(|(words, hint)| format!("{words}\nhint: {hint}")));
+            if lacks.is_some() || rules.iter().any(|problem| problem.severity == Severity::Error) {
                 known.unit = None;
             }
         }
@@ -449,7 +452,7 @@ impl Manager {
         self.services.insert(id, Box::new(known));
         self.keep_inputs(id, service.newest);
         self.world.add(id, spec, service);
-        self.save_service(id);
+        self.save_service(id, None);
         id
     }
 

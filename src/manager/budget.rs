@@ -4,7 +4,10 @@
 //! Where there are plenty, and that is nearly everywhere, each share is its most. With few of them each is smaller, and
 //! what is left is for what services need.
 
-use super::{control, exec};
+use super::notices::notifies;
+use super::{Manager, control, exec};
+use crate::policy::{Run, ServiceId};
+use crate::unit::{Gate, LogTo, Unit};
 
 /// For this process itself, and for what passes through it at a start.
 const SPARE: u64 = 40;
@@ -38,6 +41,38 @@ impl Budget {
             commands: commands as usize,
             slots: u32::try_from(rest).unwrap_or(u32::MAX),
         }
+    }
+}
+
+/// What the supervisor keeps of each instance of a unit while it runs: its process, its group, its output, and what it
+/// says by.
+fn kept_of_each(unit: &Unit, grouped: bool) -> usize {
+    let output = if unit.log.to == LogTo::Null { 0 } else { 2 };
+    let line = matches!(unit.gate(), Gate::Line(_));
+    1 + usize::from(grouped) + output + usize::from(line) + usize::from(notifies(unit))
+}
+
+impl Manager {
+    /// Why so many instances of a unit are more than there is room for, in words, and what would help.
+    pub(super) fn lacks_room(
+        &self,
+        id: Option<ServiceId>,
+        unit: &Unit,
+        count: u16,
+    ) -> Option<(String, String)> {
+        let own = |run| id.is_some() && self.service_of(run) == id;
+        let taken =
+            self.kept.all().filter(|(kind, number, _)| !(kind.is_of_incarnation() && own(Run(*number))));
+        // While one takes the place of another there is one more.
+        let needed =
+            (usize::from(count) + 1) * kept_of_each(unit, self.cgroups.is_some()) + unit.sockets.len();
+        let free = self.kept.capacity().saturating_sub(taken.count());
+        (needed > free).then(|| {
+            (
+                format!("{count} instances need {needed} descriptors, and there is room for {free}"),
+                "raise the limit on open files of the supervisor (`ulimit -n`, `LimitNOFILE=`)".to_owned(),
+            )
+        })
     }
 }
 

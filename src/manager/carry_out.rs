@@ -7,7 +7,7 @@ use super::Manager;
 use super::listeners::NotAll;
 use super::processes::Stands;
 use super::tree::Tree;
-use crate::policy::{Action, Event, Run, ServiceId};
+use crate::policy::{Action, End, Event, Run, ServiceId};
 use crate::sys::{clock, process};
 use crate::unit::{Gate, Reload};
 use crate::wire::keeper::Kind;
@@ -19,8 +19,9 @@ impl Manager {
         let mut actions = std::mem::take(&mut self.actions);
         actions.clear();
         let now = self.now;
-        if self.world.step(id, event, now, &mut actions) {
-            self.save_service(id);
+        let changes = self.world.step(id, event, now, &mut actions);
+        if changes.any() {
+            self.save_service(id, Some(&changes));
             self.report_step(id, event, &actions);
         }
         for action in &actions {
@@ -81,7 +82,12 @@ impl Manager {
 
     pub(super) fn carry_out(&mut self, id: ServiceId, action: Action) {
         match action {
+            // Nothing runs unrecorded.
+            Action::Spawn(run) if self.unsaved.contains(&id) => {
+                self.feed(id, Event::NotCloned(run, End::NoProcess(libc::ENOSPC)));
+            }
             Action::Spawn(run) => self.want_process(id, run),
+            Action::Release(run) if self.unsaved.contains(&id) => self.kill(run), // its gate stays shut
             Action::Release(run) => {
                 if let Some(gate) = self.processes.take_gate(run) {
                     self.write_mirror(); // nothing runs of which nobody would know

@@ -125,8 +125,14 @@ impl Manager {
 
     fn inherit(&mut self, id: ServiceId, run: Run, heir: Heir, pidfd: OwnedFd) {
         let before = self.processes.get(run).map_or(0, |known| known.main().pid);
-        let Some(record) = self.processes.inherit(run, heir).cloned() else { return };
-        self.save(state::Kind::Process, run.0, &record);
+        let Some(record) = self.processes.get(run).map(|known| Process { heir: Some(heir), ..known.clone() })
+        else {
+            return;
+        };
+        if !self.save(state::Kind::Process, run.0, &record) {
+            return;
+        }
+        self.processes.inherit(run, heir);
         self.register_heir(run, heir, pidfd);
         if self.notices.may_tell(run) {
             log::info!(

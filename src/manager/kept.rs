@@ -398,6 +398,11 @@ impl Kept {
         Some(self.next - 1)
     }
 
+    /// How many descriptors it has room for in all.
+    pub const fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
     /// Slots that are not used.
     fn room(&self) -> usize {
         self.vacated.len() + self.free.len() + self.capacity.saturating_sub(self.next) as usize

@@ -26,7 +26,7 @@ const ROOM: usize = 256 * 1024;
 /// The most bytes that are read of one.
 const MOST_BYTES: u64 = 1 << 30;
 /// What of the state it has.
-const KINDS: [Kind; 4] = [Kind::Service, Kind::Process, Kind::Listener, Kind::Said];
+const KINDS: [Kind; 5] = [Kind::Service, Kind::Instance, Kind::Process, Kind::Listener, Kind::Said];
 
 /// The file, and what is still to be written.
 #[derive(Debug, Default)]

@@ -56,13 +56,14 @@ mod watch;
 use crate::sys::errno::reason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::policy::world::World;
+use crate::policy::service::Service;
+use crate::policy::world::{Changes, World};
 use crate::policy::{Action, Event, Mono, Operation, Run, ServiceId};
 use crate::sys::{cgroup, fds, memfd};
 use crate::unit::Unit;
@@ -107,11 +108,32 @@ impl Known {
     }
 }
 
-/// The body of a service's record.
+/// The body of a service's record. The instances have their own.
 #[derive(Serialize, serde::Deserialize)]
 struct ServiceRecord<P> {
     name: String,
     policy: P,
+}
+
+/// A record: what it is about, which, and its body, which is empty where there is nothing any more.
+type Body = (state::Kind, u64, serde_json::Result<Vec<u8>>);
+
+/// The records of a service: those that an event has changed, or all. Instances first: a mirror may be cut off between
+/// two, and an incarnation of which only the service knows would be none.
+fn service_records(id: ServiceId, name: &str, service: &Service, changes: Option<&Changes>) -> Vec<Body> {
+    let instance = |number: u16| {
+        let body = service.instances.get(usize::from(number).wrapping_sub(1)).map(serde_json::to_vec);
+        (state::Kind::Instance, state::instance_id(id.0, number), body.unwrap_or_else(|| Ok(Vec::new())))
+    };
+    let mut records: Vec<Body> = match changes {
+        Some(changes) => changes.instances.iter().copied().map(instance).collect(),
+        None => service.instances.iter().map(|one| instance(one.number)).collect(),
+    };
+    if changes.is_none_or(|changes| changes.service) {
+        let record = ServiceRecord { name: name.to_owned(), policy: service.without_instances() };
+        records.push((state::Kind::Service, id.0.into(), serde_json::to_vec(&record)));
+    }
+    records
 }
 
 /// Everything a manager has.
@@ -132,6 +154,8 @@ struct Manager {
     world: World,
     services: BTreeMap<ServiceId, Box<Known>>,
     words: BTreeMap<ServiceId, String>,
+    /// Services whose last state could not be written: nothing of them is started before it is.
+    unsaved: BTreeSet<ServiceId>,
     processes: processes::Processes,
     listeners: listeners::Listeners,
     starts: start::Starts,
@@ -233,36 +257,58 @@ impl Manager {
 
     // ---- the state -----------------------------------------------------------------------------------
 
-    fn save_service(&mut self, id: ServiceId) {
+    /// Writes down what has changed of a service; all of it where that is not said.
+    fn save_service(&mut self, id: ServiceId, changes: Option<&Changes>) {
         let Some(service) = self.world.get(id) else { return };
-        let record = ServiceRecord { name: self.name_of(id).to_owned(), policy: service };
-        match serde_json::to_vec(&record) {
-            Ok(body) => self.write(state::Kind::Service, id.0.into(), &body),
-            Err(error) => log::error!("the state of {} cannot be written: {error}", self.name_of(id)),
+        let changes = changes.filter(|_| !self.unsaved.contains(&id));
+        let records = service_records(id, self.name_of(id), service, changes);
+        match self.write(records) {
+            Ok(()) => drop(self.unsaved.remove(&id)),
+            Err(error) if self.unsaved.insert(id) => log::error!(
+                "service={} its state cannot be written: {}\nhint: what runs goes on and can be stopped; nothing of it is \
+                 started before there is room",
+                self.name_of(id),
+                reason(&error)
+            ),
+            Err(_) => {} // told
         }
     }
 
-    fn save(&mut self, kind: state::Kind, id: u64, body: &impl Serialize) {
-        match serde_json::to_vec(body) {
-            Ok(body) => self.write(kind, id, &body),
-            Err(error) => log::error!("the state cannot be written: {error}"),
+    /// Tries again to write down what could not be.
+    fn save_unsaved(&mut self) {
+        for id in self.unsaved.clone() {
+            self.save_service(id, None);
         }
+    }
+
+    /// Writes a record down. False where that was not possible: then what it was written for must not happen.
+    fn save(&mut self, kind: state::Kind, id: u64, body: &impl Serialize) -> bool {
+        let result = self.write(vec![(kind, id, serde_json::to_vec(body))]);
+        result.inspect_err(|error| log::error!("the state cannot be written: {}", reason(error))).is_ok()
     }
 
     fn remove_record(&mut self, kind: state::Kind, id: u64) {
-        self.write(kind, id, &[]);
-    }
-
-    fn write(&mut self, kind: state::Kind, id: u64, body: &[u8]) {
-        self.mirror.note(kind, id, body);
-        let result = self.store.put(kind, id, body).and_then(|larger| match larger {
-            // Until the keeper has the larger one the old one counts, and it has all but this record.
-            Some(fd) => self.kept.put(Kind::State, 0, 0, fd),
-            None => Ok(()),
-        });
-        if let Err(error) = result {
+        if let Err(error) = self.write(vec![(kind, id, Ok(Vec::new()))]) {
             log::error!("the state cannot be written: {}", reason(&error));
         }
+    }
+
+    /// Writes records, all of them or none.
+    fn write(&mut self, bodies: Vec<Body>) -> io::Result<()> {
+        let mut all = Vec::with_capacity(bodies.len());
+        for (kind, id, body) in bodies {
+            all.push((kind, id, body.map_err(io::Error::other)?));
+        }
+        let records: Vec<state::Record<'_>> =
+            all.iter().map(|(kind, id, body)| state::Record { kind: *kind, id: *id, body }).collect();
+        if let Some(larger) = self.store.put_all(&records)? {
+            // Until the keeper has the larger one the old one counts, and it has all but these records.
+            self.kept.put(Kind::State, 0, 0, larger)?;
+        }
+        for state::Record { kind, id, body } in records {
+            self.mirror.note(kind, id, body);
+        }
+        Ok(())
     }
 
     /// 32 hexadecimal digits that no other incarnation has: the keeper's id, the manager's number, the run.
@@ -286,7 +332,7 @@ impl log::Log for Stderr {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = format!("supervise: {}\n", record.args());
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            let _ = io::stderr().write_all(line.as_bytes());
         }
     }
 
@@ -301,7 +347,7 @@ fn log_to_stderr() {
 }
 
 /// /dev/null for reading, or an empty pipe where there is none.
-fn open_null() -> std::io::Result<OwnedFd> {
+fn open_null() -> io::Result<OwnedFd> {
     match std::fs::File::open("/dev/null") {
         Ok(file) => Ok(file.into()),
         Err(_) => fds::pipe(0).map(|(read, _)| read),

@@ -455,7 +455,8 @@ impl Manager {
         let mut said = before.clone();
         change(&mut said);
         if said != before {
-            self.save(state::Kind::Said, run.0, &said);
+            // Where there is no room for it this manager alone knows it.
+            let _ = self.save(state::Kind::Said, run.0, &said);
             self.notices.said.insert(run, said);
             if let Some(id) = self.service_of(run) {
                 self.tell_watchers(id);

@@ -9,7 +9,7 @@ use super::processes::{Adopted, Process, Stands};
 use super::turn::Launched;
 use super::{Known, Manager, ServiceRecord, boot};
 use crate::policy::recover::{self, Found, missed};
-use crate::policy::service::{Incarnation, Phase, Probe, Service};
+use crate::policy::service::{Incarnation, Instance, Phase, Probe, Service};
 use crate::policy::world::Needs;
 use crate::policy::{Action, Event, Exit, Run, ServiceId};
 use crate::sys::{clock, memfd};
@@ -161,15 +161,23 @@ impl Manager {
     }
 
     fn restore_services(&mut self) {
+        let mut instances: BTreeMap<u32, Vec<Instance>> = BTreeMap::new();
+        for (number, body) in self.store.bodies(state::Kind::Instance) {
+            match serde_json::from_slice(&body) {
+                Ok(one) => instances.entry(state::service_of_instance(number)).or_default().push(one),
+                Err(error) => log::error!("the record of instance {number:#x}: {error}"),
+            }
+        }
         for (number, body) in self.store.bodies(state::Kind::Service) {
             let id = ServiceId(number as u32);
-            let record: ServiceRecord<Service> = match serde_json::from_slice(&body) {
+            let mut record: ServiceRecord<Service> = match serde_json::from_slice(&body) {
                 Ok(record) => record,
                 Err(error) => {
                     log::error!("the record of service {number}: {error}");
                     continue;
                 }
             };
+            record.policy.take_instances(instances.remove(&id.0).unwrap_or_default(), self.now);
             let newest = record.policy.newest;
             let inputs = self
                 .kept_inputs(id, newest)

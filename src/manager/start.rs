@@ -43,6 +43,46 @@ struct Prepared {
     stand_ins: Vec<StandIn>,
 }
 
+/// Starts that are wanted. Each service has its turn, so that nobody waits behind the thousand instances of another.
+#[derive(Debug, Default)]
+struct Queue {
+    lanes: BTreeMap<ServiceId, VecDeque<Run>>,
+    turns: VecDeque<ServiceId>,
+}
+
+impl Queue {
+    fn push(&mut self, id: ServiceId, run: Run) {
+        let lane = self.lanes.entry(id).or_default();
+        if lane.is_empty() {
+            self.turns.push_back(id);
+        }
+        lane.push_back(run);
+    }
+
+    /// Puts one back that was taken last.
+    fn put_back(&mut self, id: ServiceId, run: Run) {
+        self.turns.retain(|one| *one != id);
+        self.turns.push_front(id);
+        self.lanes.entry(id).or_default().push_front(run);
+    }
+
+    fn take(&mut self) -> Option<(ServiceId, Run)> {
+        let id = self.turns.pop_front()?;
+        let lane = self.lanes.get_mut(&id)?;
+        let run = lane.pop_front()?;
+        if lane.is_empty() {
+            self.lanes.remove(&id);
+        } else {
+            self.turns.push_back(id);
+        }
+        Some((id, run))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+}
+
 /// What goes to the zygote.
 struct Parcel {
     spawn: Spawn,
@@ -55,7 +95,7 @@ struct Parcel {
 #[derive(Debug, Default)]
 pub struct Starts {
     link: Option<Link>,
-    queue: VecDeque<(ServiceId, Run)>,
+    queue: Queue,
     asked: BTreeMap<u64, (Run, Prepared)>,
     requests: u64,
     /// Its link had no room for the last that was to be asked.
@@ -128,14 +168,14 @@ impl Manager {
 
     /// Wants a process for this incarnation.
     pub(super) fn want_process(&mut self, id: ServiceId, run: Run) {
-        self.starts.queue.push_back((id, run));
+        self.starts.queue.push(id, run);
         self.pump_starts();
     }
 
     /// Asks for as many clones as may be asked for.
     pub(super) fn pump_starts(&mut self) {
         while self.starts.link.is_some() && self.starts.asked.len() < MOST_AT_ONCE {
-            let Some((id, run)) = self.starts.queue.pop_front() else { return };
+            let Some((id, run)) = self.starts.queue.take() else { return };
             let ready = self.prepare(id, run);
             if matches!(
                 ready,
@@ -175,11 +215,11 @@ impl Manager {
                     self.starts.full.set(false);
                     self.discard_all(id, run);
                     self.give_stored_up(id, parcel.stored.unwrap_or(0));
-                    self.starts.queue.push_front((id, run));
+                    self.starts.queue.put_back(id, run);
                 }
                 Err(error) if is_full(&error) => {
                     self.discard_all(id, run);
-                    self.starts.queue.push_front((id, run)); // its link's room wakes us
+                    self.starts.queue.put_back(id, run); // its link's room wakes us
                     return;
                 }
                 Err(error) => {
@@ -428,7 +468,12 @@ impl Manager {
             adopted: None,
             stand_ins: prepared.stand_ins,
         };
-        self.save(state::Kind::Process, run.0, &process);
+        if !self.save(state::Kind::Process, run.0, &process) {
+            // Dropping its gate ends it.
+            self.kept.drop_all(&[Kind::Report], run.0);
+            self.abandon(run, id, End::NoProcess(libc::ENOSPC));
+            return;
+        }
         let mut ends = vec![(Kind::Report, 0, prepared.report)];
         ends.extend(prepared.stdout.map(|end| (Kind::Stdout, 0, end)));
         ends.extend(prepared.stderr.map(|end| (Kind::Stderr, 0, end)));

@@ -12,6 +12,10 @@ use crate::wire::state::{Kind, MAGIC, MOST_BODY, Record, header, records};
 /// Bytes of one half at first; it doubles when what lives no longer fits.
 const FIRST_HALF: usize = 64 * 1024;
 
+/// Bytes that one half never exceeds. A thousand services take some two megabytes, and so do a thousand instances of
+/// one; what no longer fits is refused where it would begin.
+const MOST_HALF: usize = 256 * 1024 * 1024;
+
 /// The state.
 #[derive(Debug)]
 pub struct Store {
@@ -19,7 +23,8 @@ pub struct Store {
     half: usize,
     active: usize,
     length: usize,
-    living: BTreeMap<(Kind, u64), (usize, usize)>, // offset in the active half, and size
+    living: Living,
+    most: usize,
 }
 
 fn bad(what: &str) -> io::Error {
@@ -35,7 +40,7 @@ impl Store {
     fn sized(half: usize) -> io::Result<(Self, OwnedFd)> {
         let fd = memfd::fixed(c"supervise-state", header::BYTES + 2 * half)?;
         let map = Map::new(fd.as_fd(), true)?;
-        let store = Self { map, half, active: 0, length: 0, living: BTreeMap::new() };
+        let store = Self { map, half, active: 0, length: 0, living: BTreeMap::new(), most: MOST_HALF };
         store.set(header::MAGIC, MAGIC);
         Ok((store, fd))
     }
@@ -44,7 +49,7 @@ impl Store {
     pub fn open(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let map = Map::new(fd, true)?;
         let half = map.len().saturating_sub(header::BYTES) / 2;
-        let mut store = Self { map, half, active: 0, length: 0, living: BTreeMap::new() };
+        let mut store = Self { map, half, active: 0, length: 0, living: BTreeMap::new(), most: MOST_HALF };
         if store.get(header::MAGIC) != MAGIC {
             return Err(bad("is of another version"));
         }
@@ -102,38 +107,45 @@ impl Store {
     /// Writes a record (an empty body removes it). When a larger memfd had to be made for it, that is
     /// returned and must be kept in the old one's place before anything else happens.
     pub fn put(&mut self, kind: Kind, id: u64, body: &[u8]) -> io::Result<Option<OwnedFd>> {
-        if body.len() > MOST_BODY {
+        self.put_all(&[Record { kind, id, body }])
+    }
+
+    /// Writes several, all of them or none, whenever this manager ends.
+    pub fn put_all(&mut self, records: &[Record<'_>]) -> io::Result<Option<OwnedFd>> {
+        if records.iter().any(|record| record.body.len() > MOST_BODY) {
             return Err(bad("takes no record of that size"));
         }
-        let record = Record { kind, id, body };
-        if body.is_empty() && !self.living.contains_key(&(kind, id)) {
-            return Ok(None);
-        }
-        let size = record.size();
+        let is_news =
+            |one: &&Record<'_>| !one.body.is_empty() || self.living.contains_key(&(one.kind, one.id));
+        let records: Vec<Record<'_>> = records.iter().filter(is_news).copied().collect();
+        let size: usize = records.iter().map(Record::size).sum();
         if self.length + size <= self.half {
-            self.append(record);
+            self.append(&records);
             return Ok(None);
         }
         let living: usize = self.living.values().map(|(_, size)| size).sum();
         if living + size <= self.half / 2 {
             self.compact();
-            self.append(record);
+            self.append(&records);
             return Ok(None);
         }
-        self.grow(living + size, record).map(Some)
+        self.grow(living + size, &records).map(Some)
     }
 
-    fn append(&mut self, record: Record<'_>) {
-        let size = record.size();
-        self.map.store(self.base(self.active) + self.length, &record.encode());
-        let key = (record.kind, record.id);
-        if record.body.is_empty() {
-            self.living.remove(&key);
-        } else {
-            self.living.insert(key, (self.length, size));
+    fn append(&mut self, records: &[Record<'_>]) {
+        let mut at = self.length;
+        for record in records {
+            self.map.store(self.base(self.active) + at, &record.encode());
+            let key = (record.kind, record.id);
+            if record.body.is_empty() {
+                self.living.remove(&key);
+            } else {
+                self.living.insert(key, (at, record.size()));
+            }
+            at += record.size();
         }
-        self.length += size;
-        // Only now does the record exist for whoever comes after us.
+        self.length = at;
+        // Only now do they exist for whoever comes after us.
         self.set(header::LENGTHS + 8 * self.active, self.length as u64);
     }
 
@@ -148,10 +160,13 @@ impl Store {
         (self.living, self.length, self.active) = (living, packed.len(), other);
     }
 
-    fn grow(&mut self, needed: usize, record: Record<'_>) -> io::Result<OwnedFd> {
+    fn grow(&mut self, needed: usize, records: &[Record<'_>]) -> io::Result<OwnedFd> {
         let mut half = self.half * 2;
         while half / 2 < needed {
             half *= 2;
+        }
+        if half > self.most {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the state is full"));
         }
         let (mut larger, fd) = Self::sized(half)?;
         let mut word = header::EXIT_CURSOR;
@@ -163,12 +178,14 @@ impl Store {
         larger.map.store(larger.base(0), &packed);
         larger.set(header::LENGTHS, packed.len() as u64);
         (larger.living, larger.length) = (living, packed.len());
-        larger.append(record);
+        larger.append(records);
+        larger.most = self.most;
         *self = larger;
         Ok(fd)
     }
 }
 
+/// Where each record that counts is in the active half, and its size.
 type Living = BTreeMap<(Kind, u64), (usize, usize)>;
 
 fn pack(living: &Living, bytes: &[u8]) -> (Living, Vec<u8>) {
@@ -228,6 +245,22 @@ mod tests {
         assert!(grown > 1);
         let back = Store::open(fd.as_fd()).unwrap();
         assert_eq!((back.bodies(Kind::Process).len(), back.get(header::EXIT_CURSOR)), (500, 42));
+    }
+
+    #[test]
+    fn several_are_there_together_or_not_at_all() {
+        let (mut store, fd) = Store::create().unwrap();
+        store.put(Kind::Service, 1, b"one").unwrap();
+        store.most = store.half;
+        let large = vec![7; 60_000];
+        let both = [1, 2].map(|id| Record { kind: Kind::Service, id, body: &large });
+        let refused = store.put_all(&both).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(reopened(&fd), BTreeMap::from([(1, b"one".to_vec())]));
+        let both = [1, 2].map(|id| Record { kind: Kind::Service, id, body: b"two" });
+        let nobody = Record { kind: Kind::Service, id: 3, body: b"" };
+        assert!(store.put_all(&[both[0], nobody, both[1]]).unwrap().is_none());
+        assert_eq!(reopened(&fd), BTreeMap::from([(1, b"two".to_vec()), (2, b"two".to_vec())]));
     }
 
     #[test]

@@ -150,7 +150,9 @@ impl Manager {
         let number = self.stores.table.last_key_value().map_or(1, |(last, _)| last + 1);
         let polled = polled && kind.has_other_end();
         let stored = Stored { service: id, instance, uid, name: name.to_owned(), polled };
-        self.save(state::Kind::Stored, number, &stored);
+        if !self.save(state::Kind::Stored, number, &stored) {
+            return Err((Some("there is no room for it in the state".to_owned()), fd));
+        }
         if let Err((error, fd)) = self.kept.put_now(Kind::Stored, number, fd) {
             self.remove_record(state::Kind::Stored, number);
             return Err((Some(reason(&error)), fd));

@@ -90,6 +90,7 @@ impl Manager {
             self.kept.give_up();
             self.remove_left_groups();
         }
+        self.save_unsaved();
         self.write_mirror();
         self.kept.flush();
         objects::let_go(self.kept.exhumed());

@@ -30,8 +30,12 @@ impl Service {
         let count = step.spec.count(self.scale);
         self.finish_roll(count);
         let turn = self.turn(count);
+        // Counted once, as there may be a thousand of them.
+        let mut next = self.instances.iter().filter(|one| one.next.is_some()).count();
         for index in 0..self.instances.len().min(count) {
-            self.advance_one(index, turn == Some(index), step);
+            let others = next - self.has_next(index);
+            self.advance_one(index, turn == Some(index), others > 0, step);
+            next = others + self.has_next(index);
         }
     }
 
@@ -116,10 +120,12 @@ impl Service {
         })
     }
 
-    fn advance_one(&mut self, index: usize, its_turn: bool, step: &mut Step<'_>) {
+    fn has_next(&self, index: usize) -> usize {
+        self.instances.get(index).map_or(0, |one| one.next.is_some().into())
+    }
+
+    fn advance_one(&mut self, index: usize, its_turn: bool, others_next: bool, step: &mut Step<'_>) {
         let rolling = self.roll.filter(|_| its_turn);
-        let others_next =
-            self.instances.iter().enumerate().any(|(at, one)| at != index && one.next.is_some());
         let (generation, roll_to) = (self.generation, self.roll.map(|roll| roll.to));
         if self.tend_next(index, step) {
             return;
@@ -133,7 +139,7 @@ impl Service {
             self.fill(index, comes.map(|roll| roll.to), others_next, step);
             let filled = self.instances.get(index).is_some_and(|instance| instance.current.is_some());
             if rehearses && filled {
-                self.advance_one(index, its_turn, step); // and the rehearsal begins beside it
+                self.advance_one(index, its_turn, others_next, step); // and the rehearsal begins beside it
             }
             return;
         };

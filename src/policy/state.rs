@@ -299,7 +299,8 @@ pub struct Service {
     /// Starts of it there have been, of every instance and generation.
     #[serde(default)]
     pub starts: u32,
-    /// Its places.
+    /// Its places, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Instance>,
     /// Starts that repeated this generation.
     pub restarts: u32,
@@ -469,6 +470,41 @@ impl Service {
         let mut one = Instance::new(1, now);
         one.rest = Rest::Failed;
         Self { instances: vec![one], ..Self::new() }
+    }
+
+    /// All of it but its instances, which are written down one by one.
+    pub fn without_instances(&self) -> Self {
+        Self {
+            goal: self.goal,
+            generation: self.generation,
+            newest: self.newest,
+            prepared: self.prepared,
+            roll: self.roll,
+            replace: self.replace,
+            scale: self.scale,
+            waits: self.waits,
+            last_run: self.last_run,
+            starts: self.starts,
+            instances: Vec::new(),
+            restarts: self.restarts,
+            ends: self.ends.clone(),
+            asked: self.asked.clone(),
+        }
+    }
+
+    /// Takes its instances back that were written down, in any order. Places between them of which there is no record
+    /// have never run.
+    pub fn take_instances(&mut self, mut found: Vec<Instance>, now: Mono) {
+        found.sort_by_key(|one| one.number);
+        for one in found {
+            while self.instances.len() + 1 < usize::from(one.number) {
+                let number = u16::try_from(self.instances.len() + 1).unwrap_or(u16::MAX);
+                self.instances.push(Instance::new(number, now));
+            }
+            if self.instances.len() < usize::from(one.number) {
+                self.instances.push(one);
+            }
+        }
     }
 
     /// All its incarnations, in the order of the instances.

@@ -45,6 +45,35 @@ impl Needs {
     }
 }
 
+/// What of a service's state an event has changed. Each part is written down by itself, so that what a change costs does
+/// not grow with the number of instances; all parts of one event are written at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What is not of one of its instances.
+    pub service: bool,
+    /// The numbers of its instances that are others now, or are there no longer.
+    pub instances: Vec<u16>,
+}
+
+impl Changes {
+    /// Whether there are any.
+    pub const fn any(&self) -> bool {
+        self.service || !self.instances.is_empty()
+    }
+
+    /// What is different from `before`, whose instances are taken out for it.
+    fn since(before: &mut Service, now: &mut Service) -> Self {
+        let (old, new) = (std::mem::take(&mut before.instances), std::mem::take(&mut now.instances));
+        let service = before != now;
+        let most = old.len().max(new.len());
+        let differs = |index: &usize| old.get(*index) != new.get(*index);
+        let number = |index: usize| new.get(index).or_else(|| old.get(index)).map(|one| one.number);
+        let instances = (0..most).filter(differs).filter_map(number).collect();
+        now.instances = new;
+        Self { service, instances }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     spec: Rc<Spec>,
@@ -233,14 +262,14 @@ impl World {
         self.services.get(&id).is_some_and(|entry| entry.needed_by.iter().any(alive))
     }
 
-    /// Feeds one event to one service and appends its actions. True where its state has changed and must
-    /// be written down before any of them is carried out. An unknown service takes nothing.
-    pub fn step(&mut self, id: ServiceId, event: Event, now: Mono, out: &mut Vec<Action>) -> bool {
+    /// Feeds one event to one service and appends its actions. What has changed of its state must be written
+    /// down before any of them is carried out. An unknown service takes nothing.
+    pub fn step(&mut self, id: ServiceId, event: Event, now: Mono, out: &mut Vec<Action>) -> Changes {
         self.woken.remove(&id);
         let (lacks, needed) = (self.lack(id), self.is_needed(id));
         let closing = self.closing;
-        let Some(entry) = self.services.get_mut(&id) else { return false };
-        let before = entry.service.clone();
+        let Some(entry) = self.services.get_mut(&id) else { return Changes::default() };
+        let mut before = entry.service.clone();
         let next_run = &mut self.next_run;
         let mut step = Step { spec: &entry.spec, now, closing, lacks, needed, next_run, out };
         entry.service.step(event, &mut step);
@@ -254,11 +283,11 @@ impl World {
             }
             entry.due = due;
         }
-        let changed = entry.service != before;
-        if changed {
+        let changes = Changes::since(&mut before, &mut entry.service);
+        if changes.any() {
             self.wake_around(id);
         }
-        changed
+        changes
     }
 
     /// Something of a service has changed: whoever waits for that is looked at again.

@@ -95,6 +95,20 @@ impl Kind {
         Self::Client,
     ];
 
+    /// Whether its ids are those of incarnations.
+    pub const fn is_of_incarnation(self) -> bool {
+        matches!(
+            self,
+            Self::Process
+                | Self::Stdout
+                | Self::Stderr
+                | Self::Report
+                | Self::Cgroup
+                | Self::Notify
+                | Self::ReadyPipe
+        )
+    }
+
     /// The kind with this number.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)

@@ -14,6 +14,9 @@ use super::verb::{DESCRIPTION, INTERFACE, Rights, Verb};
 /// How many globs a request may hold; bounds the work of matching them against all names.
 pub const MOST_GLOBS: usize = 16;
 
+/// The most instances of a service; `instances` of a unit takes no more either.
+pub const MOST_INSTANCES: u16 = 1024;
+
 /// The longest name of a signal, in bytes.
 pub const MOST_SIGNAL: usize = 16;
 
@@ -262,7 +265,8 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
         Verb::Reload => Request::Reload(order(call, None)?),
         Verb::Scale => {
             let count = call.parameters.get("instances").and_then(Value::as_u64);
-            let count = count.and_then(|count| u16::try_from(count).ok()).filter(|count| *count > 0);
+            let count = count.and_then(|count| u16::try_from(count).ok());
+            let count = count.filter(|count| *count <= MOST_INSTANCES);
             Request::Scale {
                 order: order(call, Some("instances"))?,
                 instances: count.ok_or_else(|| invalid("instances"))?,
@@ -505,7 +509,7 @@ mod tests {
             ("Restart", order("stop_first", "x".into()), "stop_first"),
             ("Reload", order("signal", "HUP".into()), "signal"),
             ("Scale", json!({ "names": ["web"], "operation": ID }), "instances"),
-            ("Scale", order("instances", 0.into()), "instances"),
+            ("Scale", order("instances", 1025.into()), "instances"),
             ("Scale", order("instances", 70_000.into()), "instances"),
             ("Scale", order("instances", (-1).into()), "instances"),
             ("Kill", json!({ "names": ["web"] }), "signal"),

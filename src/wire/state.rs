@@ -37,7 +37,7 @@ pub mod header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 pub enum Kind {
-    /// A service: its policy state and its name. The id is the service's.
+    /// A service: its policy state but for its instances, and its name. The id is the service's.
     Service = 1,
     /// An incarnation's process. The id is the incarnation's.
     Process = 2,
@@ -51,16 +51,36 @@ pub enum Kind {
     Inputs = 6,
     /// What stands in the header; in the mirror alone. The id is 0.
     Words = 7,
+    /// One instance of a service: its part of the policy state. The id is of [`instance_id`].
+    Instance = 8,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Service, Self::Process, Self::Listener, Self::Said, Self::Stored, Self::Inputs, Self::Words];
+    const ALL: [Self; 8] = [
+        Self::Service,
+        Self::Process,
+        Self::Listener,
+        Self::Said,
+        Self::Stored,
+        Self::Inputs,
+        Self::Words,
+        Self::Instance,
+    ];
 
     /// The kind with this number.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
+}
+
+/// The id of an instance's record.
+pub const fn instance_id(service: u32, instance: u16) -> u64 {
+    ((service as u64) << 16) | instance as u64
+}
+
+/// The service whose instance this is the id of.
+pub const fn service_of_instance(id: u64) -> u32 {
+    (id >> 16) as u32
 }
 
 /// One record.

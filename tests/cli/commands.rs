@@ -181,9 +181,9 @@ fn nothing_that_makes_no_sense_is_taken_for_something_else() {
         (status, err)
     };
     for (line, status, text) in [
-        (&["scale", "web", "0"][..], 2, "0 is not in 1..=65535"),
-        (&["scale", "web", "-1"], 2, "-1 is not in 1..=65535"),
-        (&["scale", "web", "99999999"], 2, "99999999 is not in 1..=65535"),
+        (&["scale", "web", "1025"][..], 2, "1025 is not in 0..=1024"),
+        (&["scale", "web", "-1"], 2, "-1 is not in 0..=1024"),
+        (&["scale", "web", "99999999"], 2, "99999999 is not in 0..=1024"),
         (&["kill", "-s", "NOPE", "web"], 2, "'NOPE'"),
         (&["kill", "-s", "0", "web"], 2, "'0'"),
         (&["kill", "-s", "-1", "web"], 2, "'-1'"),

@@ -41,6 +41,7 @@ mod logs_container;
 mod logs_judged;
 mod logs_output;
 mod lookups;
+mod many;
 mod neighbours;
 mod notify_files;
 mod notify_main;

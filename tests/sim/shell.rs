@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use supervise::policy::recover::{self, Found, Launched};
 use supervise::policy::service::{Incarnation, Kind, Service};
-use supervise::policy::world::World;
+use supervise::policy::world::{Changes, World};
 use supervise::policy::{Action, End, Event, Exit, Run, ServiceId};
 
 use super::kernel::{Finding, Place};
@@ -24,11 +24,12 @@ impl Sim {
         let mut actions = std::mem::take(&mut self.actions);
         actions.clear();
         let before = self.service(id).cloned();
-        let changed = self.manager.world.step(id, event, self.now, &mut actions);
+        let changes = self.manager.world.step(id, event, self.now, &mut actions);
+        let changed = changes.any();
         self.note(|| format!("{id:?} {event:?} -> {actions:?}"));
         self.check_step(id, event, before, changed, &actions)?;
         if changed {
-            self.write(id)?;
+            self.write(id, &changes)?;
             self.oracle_takes(id, event);
             // One of no instances has come up with none.
             if self.service(id).is_some_and(|service| !service.waits && service.instances.is_empty()) {
@@ -45,10 +46,20 @@ impl Sim {
         Ok(())
     }
 
-    /// The state memfd takes the service in; its bytes are made when somebody needs them, see `read`.
-    fn write(&mut self, id: ServiceId) -> Ran {
+    /// The state memfd takes in what has changed of the service; its bytes are made when somebody needs them, see `read`.
+    pub fn write(&mut self, id: ServiceId, changes: &Changes) -> Ran {
         let Some(service) = self.service(id).cloned() else { return wrong("changed what is not there") };
-        self.store.snapshots.insert(id, service);
+        let old = self.store.snapshots.remove(&id).unwrap_or_default();
+        let of = if changes.service { &service } else { &old };
+        let mut written = of.without_instances();
+        let is_new = |number: u16| changes.instances.contains(&number);
+        let same = old.instances.iter().filter(|one| !is_new(one.number));
+        let new = service.instances.iter().filter(|one| is_new(one.number));
+        written.take_instances(same.chain(new).cloned().collect(), self.now);
+        if written != service {
+            return wrong(format!("{changes:?} is not all that has changed"));
+        }
+        self.store.snapshots.insert(id, written);
         Ok(())
     }
 

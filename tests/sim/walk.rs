@@ -174,7 +174,8 @@ impl Walk {
         let event = self.random.pick(&events);
         let mut actions = Vec::new();
         let now = self.sim.now;
-        self.sim.manager.world.step(service, event, now, &mut actions);
+        let changes = self.sim.manager.world.step(service, event, now, &mut actions);
+        self.sim.write(service, &changes)?;
         let same = self.sim.service(service).is_some_and(|after| {
             after.instances == state.instances && after.goal == state.goal && after.ends == state.ends
         });
@@ -208,7 +209,8 @@ impl Walk {
         }
         let mut actions = Vec::new();
         let now = self.sim.now;
-        self.sim.manager.world.step(client.service, client.event(), now, &mut actions);
+        let changes = self.sim.manager.world.step(client.service, client.event(), now, &mut actions);
+        self.sim.write(client.service, &changes)?;
         let Some(after) = self.sim.service(client.service) else { return wrong("a service is lost") };
         let same = after.instances == before.instances
             && after.goal == before.goal

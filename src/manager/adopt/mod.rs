@@ -18,10 +18,10 @@ use super::listeners::Listener;
 use super::mirror::Found;
 use super::processes::{Adopted, Process, Stands};
 use super::read_units::{self, Layer};
-use super::{Manager, ServiceRecord};
+use super::{Manager, ServiceRecord, service_records};
 use crate::policy::recover::{after_outage, unwanted};
-use crate::policy::service::{Goal, Service};
-use crate::policy::{Run, ServiceId};
+use crate::policy::service::{Goal, Instance, Service};
+use crate::policy::{Mono, Run, ServiceId};
 use crate::sys::{clock, memfd};
 use crate::wire::keeper::Kind;
 use crate::wire::mirror::Words;
@@ -48,11 +48,15 @@ impl Left {
             last.insert(key, body);
         }
         let mut left = Self::default();
+        let mut instances: BTreeMap<ServiceId, Vec<Instance>> = BTreeMap::new();
         // An empty body is one that was removed.
         for ((kind, id), body) in last.into_iter().filter(|(_, body)| !body.is_empty()) {
             let read = match kind {
                 state::Kind::Service => serde_json::from_slice(&body)
                     .map(|one| drop(left.services.insert(ServiceId(id as u32), one))),
+                state::Kind::Instance => serde_json::from_slice(&body).map(|one| {
+                    instances.entry(ServiceId(state::service_of_instance(id))).or_default().push(one)
+                }),
                 state::Kind::Process => {
                     serde_json::from_slice(&body).map(|one| drop(left.processes.insert(Run(id), one)))
                 }
@@ -74,6 +78,11 @@ impl Left {
             };
             if let Err(error) = read {
                 log::error!("the mirror of the state: {kind:?} {id}: {error}");
+            }
+        }
+        for (id, found) in instances {
+            if let Some(service) = left.services.get_mut(&id) {
+                service.policy.take_instances(found, Mono(clock::monotonic_ms()));
             }
         }
         left
@@ -252,7 +261,9 @@ impl Manager {
         let body = |body: serde_json::Result<Vec<u8>>| body.map_err(io::Error::other);
         let mut records: Vec<(state::Kind, u64, Vec<u8>)> = Vec::new();
         for (id, service) in &left.services {
-            records.push((state::Kind::Service, id.0.into(), body(serde_json::to_vec(service))?));
+            for (kind, number, written) in service_records(*id, &service.name, &service.policy, None) {
+                records.push((kind, number, body(written)?));
+            }
         }
         for (run, process) in &left.processes {
             records.push((state::Kind::Process, run.0, body(serde_json::to_vec(process))?));

@@ -1,6 +1,7 @@
 //! ROOT. The sockets of a service: what its unit wants, and that all of it is bound and right before a process
 //! gets it. Never starts one.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -259,30 +260,36 @@ impl Manager {
     ) -> Result<(), Unbound> {
         let Bound { socket, file, lock, foreign } = bound;
         let number_of = files::identity(socket.as_fd()).ok().map(|(_, inode)| inode);
+        let address = wanted.address.clone();
+        let mut listener = Listener { service, address, file, socket: number_of, clamped: None, foreign };
+        listener.clamped = clamp(wanted);
         let kept = lock.map_or(Ok(()), |lock| self.kept.put(Kind::PathLock, number, 0, lock));
-        if let Err(error) = kept.and_then(|()| self.kept.put(Kind::Listener, number, 0, socket)) {
+        let kept = kept.and_then(|()| self.kept.put(Kind::Listener, number, 0, socket));
+        let written = kept.and_then(|()| match self.save(state::Kind::Listener, number, &listener) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        });
+        if let Err(error) = written {
             if let (Spot::Path(path), Some(identity), false) = (&wanted.address.spot, file, foreign) {
                 sockets::remove_if_it_is(path, identity);
             }
             self.kept.drop_lock(number);
+            self.kept.drop(Kind::Listener, number);
             let hint = "raise the limit on open files (`ulimit -n`) of the supervisor".to_owned();
             let address = wanted.address.clone();
             return Err(Unbound { address, reason: reason(&error), hint: Some(hint) });
         }
-        let address = wanted.address.clone();
-        let listener = Listener { service, address, file, socket: number_of, clamped: None, foreign };
-        self.listeners.restore(number, listener);
-        self.note_room(number, wanted);
-        if let Some(listener) = self.listeners.get(number).cloned() {
-            self.save(state::Kind::Listener, number, &listener);
+        if let Some(words) = clamped_words(&listener, wanted.backlog) {
+            log::warn!("service={} {words}", self.name_of(service));
         }
+        self.listeners.restore(number, listener);
         log::info!("service={} listening on {}", self.name_of(service), wanted.address);
         Ok(())
     }
 
     /// Notes that the kernel gives a queue less room than is wanted, and says so once.
     fn note_room(&mut self, number: u64, wanted: &Wanted) {
-        let clamped = most_waiting().filter(|most| wanted.address.has_queue() && *most < wanted.backlog);
+        let clamped = clamp(wanted);
         let Some(listener) = self.listeners.get(number) else { return };
         if listener.clamped == clamped {
             return;
@@ -291,7 +298,7 @@ impl Manager {
         if let Some(words) = clamped_words(&listener, wanted.backlog) {
             log::warn!("service={} {words}", self.name_of(listener.service));
         }
-        self.save(state::Kind::Listener, number, &listener);
+        let _ = self.save(state::Kind::Listener, number, &listener); // the next manager would see it for itself
         self.listeners.restore(number, listener);
     }
 
@@ -395,4 +402,9 @@ pub fn is_lost(listener: &Listener) -> bool {
 /// net.core.somaxconn: more than this never wait.
 fn most_waiting() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
+/// The room that the kernel gives a queue, where that is less than is wanted.
+fn clamp(wanted: &Wanted) -> Option<u32> {
+    most_waiting().filter(|most| wanted.address.has_queue() && *most < wanted.backlog)
 }
