@@ -99,7 +99,7 @@ fn list(line: &mut impl FnMut(&str, &str), label: &str, values: impl Iterator<It
 
 /// One end in a line, by the first line of its reason.
 fn told(end: &Ended) -> String {
-    let lived = end.lived_ms.map(|ms| format!(" after {}", lived(ms))).unwrap_or_default();
+    let lived = end.lived_ms.map(|ms| format!(" (after {})", lived(ms))).unwrap_or_default();
     let instance = if end.instance > 1 { format!("instance {}: ", end.instance) } else { String::new() };
     let reason = shown(end.reason.lines().next().unwrap_or_default());
     match end.step.as_str() {
@@ -191,8 +191,8 @@ mod tests {
         let expected = "\
 web: backing-off for 6s
   last end         1970-01-01T00:01:30Z (6s ago)
-                   exit status 3: a worker could not boot after 1min
-  before that      1970-01-01T00:01:00Z  exit status 3: a worker could not boot after 2.3s
+                   exit status 3: a worker could not boot (after 1min)
+  before that      1970-01-01T00:01:00Z  exit status 3: a worker could not boot (after 2.3s)
   starts again     in 2s (1970-01-01T00:01:38Z), after 7 restarts
   last output      Traceback
                    ImportError: x\\x1b

@@ -15,6 +15,7 @@ use super::kept::{Kept, News};
 use super::listeners::NotAll;
 use super::processes::Process;
 use super::read_units::{self, Found};
+use super::shares::Unlimited;
 use super::store::Store;
 use super::{Known, Manager, control, open_null, watch};
 use crate::launch::Stage;
@@ -86,12 +87,17 @@ fn take_state(kept: &Kept, exits: &memfd::Map) -> io::Result<(Store, Option<Owne
 }
 
 /// Where our cgroups are made; said once where that is nowhere.
-fn find_cgroups(fresh: bool) -> Option<cgroup::Base> {
-    let found = cgroup::Base::find();
-    if let (Err(error), true) = (&found, fresh) {
-        log::info!("no cgroups ({}): services are followed as process trees", reason(error));
+fn find_cgroups(fresh: bool) -> (Option<cgroup::Base>, Unlimited) {
+    match cgroup::Base::find() {
+        Ok(base) => (Some(base), Unlimited::default()),
+        Err(error) => {
+            let why = reason(&error);
+            if fresh {
+                log::info!("no cgroups ({why}): services are followed as process trees");
+            }
+            (None, Unlimited { nowhere: Some(why), ..Unlimited::default() })
+        }
     }
-    found.ok()
 }
 
 /// What tells our cgroups from those of other supervisors: the runtime directory's path, and its lock, which is another
@@ -114,6 +120,7 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
     let exits = kept.fd(Kind::Exits, 0).ok_or_else(|| wrong("the keeper has no exit records"))?;
     let exits = memfd::Map::new(exits, false)?;
     let (store, fresh) = take_state(&kept, &exits)?;
+    let (cgroups, unlimited) = find_cgroups(fresh.is_some());
     let mut manager = Manager {
         soft_nofile,
         user: files::effective_user(),
@@ -149,7 +156,8 @@ pub fn start(arguments: Vec<OsString>) -> io::Result<Manager> {
         answered: Vec::new(),
         events: std::collections::VecDeque::new(),
         actions: Vec::new(),
-        cgroups: find_cgroups(fresh.is_some()),
+        cgroups,
+        unlimited,
         left_groups: Vec::new(),
         execs: super::exec::Execs::new(budget.commands),
         budget,
@@ -194,13 +202,16 @@ impl Manager {
         if self.store.get(header::CLOSING) != 0 {
             self.world.close(); // before the first event: nothing may come up any more
         }
-        self.enable_controllers();
+        let anew = self.enable_controllers();
         self.adopt_execs();
         self.sweep_exec_groups();
         if self.store.get(header::BOOTED) == 0 {
             self.end_leftovers();
         }
         self.take_up(news);
+        if anew {
+            self.limit_again();
+        }
         if self.store.get(header::BOOTED) == 0 {
             self.read_units_first()?;
         }
@@ -260,7 +271,7 @@ impl Manager {
                 log::warn!("ending what a dead supervisor left in the cgroup {name}");
                 let _ = cgroup::kill(group.as_fd());
             }
-            while let Err(error) = base.remove(&name) {
+            while let Err(error) = base.remove_all(&name) {
                 if clock::monotonic_ms() >= deadline {
                     log::error!("removing the cgroup {name}: {}", reason(&error));
                     break;

@@ -219,7 +219,7 @@ impl Manager {
     /// Removes the groups of those that were forgotten. A manager that dies before leaves the records to the next one.
     pub(super) fn remove_left_groups(&mut self) {
         for (name, record) in std::mem::take(&mut self.left_groups) {
-            if let Some(Err(error)) = self.cgroups.as_ref().map(|base| base.remove(&name)) {
+            if let Some(Err(error)) = self.cgroups.as_ref().map(|base| base.remove_all(&name)) {
                 log::warn!("removing the cgroup {name}: {}", reason(&error));
             }
             if let Some(run) = record {

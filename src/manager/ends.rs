@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use super::Manager;
 use super::inputs::Which;
 use super::report::{signal_name, wall};
+use super::strain;
 use crate::policy::service::Ended;
 use crate::policy::{End, Exit, Run, ServiceId};
 use crate::servers;
-use crate::sys::{cgroup, clock};
+use crate::sys::cgroup::{self, Strain};
+use crate::sys::clock;
 use crate::unit::Kind;
 use crate::wire::control;
 use crate::wire::keeper;
@@ -24,8 +26,8 @@ const MOST_NOTES: usize = 4096;
 pub struct Note {
     /// A core was dumped.
     pub core: bool,
-    /// The kernel ended a process of it for want of memory.
-    pub out_of_memory: bool,
+    /// What its limits had done to it.
+    pub strain: Strain,
     /// Milliseconds from its making to its end.
     pub lived_ms: u64,
 }
@@ -42,11 +44,16 @@ impl Manager {
         let Some(process) = self.processes.get(run) else { return };
         let lived_ms = clock::realtime_ns().saturating_sub(process.since_ns) / 1_000_000;
         let group = self.kept.fd(keeper::Kind::Cgroup, run.0);
-        let out_of_memory = group.is_some_and(|group| cgroup::out_of_memory_kills(group).unwrap_or(0) > 0);
-        self.end_notes.table.insert(run, Note { core, out_of_memory, lived_ms });
+        let strain = group.map(cgroup::strain).unwrap_or_default();
+        self.end_notes.table.insert(run, Note { core, strain, lived_ms });
         if self.end_notes.table.len() > MOST_NOTES {
             self.end_notes.table.pop_first();
         }
+    }
+
+    /// Whether the kernel had ended a process of one that has ended for want of memory.
+    pub(super) fn ran_out_of_memory(&self, run: Run) -> bool {
+        self.end_notes.table.get(&run).is_some_and(|note| note.strain.killed > 0)
     }
 
     /// How an incarnation's main process ended, in the control protocol's form; None where it did not run.
@@ -66,7 +73,8 @@ impl Manager {
             Exit::Unknown => None,
         };
         let of_server = server.zip(ended_as).and_then(|(server, ended)| server.meaning(ended));
-        let late = dismissed && which.rehearsal && !note.out_of_memory && exit == Exit::Signal(libc::SIGKILL);
+        let late =
+            dismissed && which.rehearsal && note.strain.killed == 0 && exit == Exit::Signal(libc::SIGKILL);
         let of_server = if late { Some(LATE_REHEARSAL) } else { of_server };
         let is_task = service.is_some_and(|service| service.kind == Kind::Task);
         Some(control::Exit {
@@ -116,35 +124,47 @@ impl Manager {
 
 /// What an exit means, in a line.
 fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Option<&str>) -> String {
-    match exit {
-        Exit::Code(0) if is_task || dismissed => "success".to_owned(),
+    let starved = strain::out_of_memory(&note.strain);
+    let plain = match exit {
+        Exit::Code(0) if is_task || dismissed => return "success".to_owned(),
         Exit::Code(0) => match of_server {
             Some(words) => format!("exit status 0: {words}"),
             None => "success: it ended by itself".to_owned(),
         },
-        Exit::Code(code) => {
-            let plain = format!("exit status {code}");
-            match (of_server, code) {
-                (Some(words), _) => format!("{plain}: {words}"),
-                (None, 78) => format!("{plain}: what programs say whose configuration is wrong"),
-                (None, 126) => format!("{plain}: what a shell says of a file that it cannot execute"),
-                (None, 127) => format!("{plain}: what a shell says of a command that is not there"),
-                (None, 129..=192) => {
-                    let signal = signal_name(code - 128);
-                    format!("{plain}: what a shell says of a process that SIG{signal} has ended")
-                }
-                (None, _) => plain,
-            }
-        }
+        Exit::Code(code) => of_code(code, of_server),
         Exit::Signal(signal) => {
             let core = if note.core { " (core dumped)" } else { "" };
             let plain = format!("ended by SIG{}{core}", signal_name(signal));
-            match of_server.or_else(|| of_signal(signal, note, dismissed)) {
+            if let (libc::SIGKILL, Some(why)) = (signal, &starved) {
+                return format!("{plain}: by the kernel, for want of memory: {why}");
+            }
+            match of_server.or_else(|| of_signal(signal, dismissed)) {
                 Some(words) => format!("{plain}: {words}"),
                 None => plain,
             }
         }
         Exit::Unknown => "unknown: it outlived its parent, and nobody else was told".to_owned(),
+    };
+    match starved {
+        Some(why) if !dismissed => {
+            format!("{plain}; before that the kernel had ended a process of it for want of memory: {why}")
+        }
+        _ => plain,
+    }
+}
+
+fn of_code(code: i32, of_server: Option<&str>) -> String {
+    let plain = format!("exit status {code}");
+    match (of_server, code) {
+        (Some(words), _) => format!("{plain}: {words}"),
+        (None, 78) => format!("{plain}: what programs say whose configuration is wrong"),
+        (None, 126) => format!("{plain}: what a shell says of a file that it cannot execute"),
+        (None, 127) => format!("{plain}: what a shell says of a command that is not there"),
+        (None, 129..=192) => {
+            let signal = signal_name(code - 128);
+            format!("{plain}: what a shell says of a process that SIG{signal} has ended")
+        }
+        (None, _) => plain,
     }
 }
 
@@ -153,11 +173,8 @@ const LATE_REHEARSAL: &str =
     "it had not ended within `stop-timeout`, of which a rehearsal has 5s at the most";
 
 /// What a signal says of a program that nothing particular is known of.
-fn of_signal(signal: i32, note: Note, dismissed: bool) -> Option<&'static str> {
+fn of_signal(signal: i32, dismissed: bool) -> Option<&'static str> {
     match signal {
-        libc::SIGKILL if note.out_of_memory => Some(
-            "the kernel had no memory left for it; see `memory-max`, or the kernel's log for the machine's",
-        ),
         libc::SIGKILL if dismissed => Some("it had not ended within `stop-timeout`"),
         libc::SIGKILL => {
             Some("not sent by supervise: by an operator, or by the kernel for want of memory (`dmesg` says)")
@@ -184,7 +201,15 @@ mod tests {
     fn an_exit_is_said_with_what_it_means() {
         let note = Note::default();
         let core = Note { core: true, ..note };
-        let memory = Note { out_of_memory: true, ..note };
+        let limit = Some(30 << 20);
+        let strain = Strain {
+            killed: 1,
+            by_its_limit: true,
+            most_memory: limit,
+            memory_limit: limit,
+            ..Strain::default()
+        };
+        let memory = Note { strain, ..note };
         for (exit, note, dismissed, expected) in [
             (Exit::Code(0), note, true, "success"),
             (Exit::Code(0), note, false, "success: it ended by itself"),
@@ -206,9 +231,16 @@ mod tests {
                 Exit::Signal(9),
                 memory,
                 false,
-                "ended by SIGKILL: the kernel had no memory left for it; see `memory-max`, or the kernel's log for \
-                 the machine's",
+                "ended by SIGKILL: by the kernel, for want of memory: it had come to 30M, and `memory-max` is 30M",
             ),
+            (
+                Exit::Code(3),
+                memory,
+                false,
+                "exit status 3; before that the kernel had ended a process of it for want of memory: it had come to \
+                 30M, and `memory-max` is 30M",
+            ),
+            (Exit::Signal(15), memory, true, "ended by SIGTERM"),
             (Exit::Signal(9), note, true, "ended by SIGKILL: it had not ended within `stop-timeout`"),
             (
                 Exit::Signal(9),

@@ -49,6 +49,7 @@ mod show;
 mod start;
 mod store;
 mod stored;
+mod strain;
 mod tree;
 mod turn;
 mod watch;
@@ -184,6 +185,7 @@ struct Manager {
     budget: budget::Budget,
     /// Limits that a service asks for and does not have, in words.
     lacking: BTreeMap<ServiceId, Vec<String>>,
+    unlimited: shares::Unlimited,
     /// Generations that came without the rehearsal that their unit asks for, and why; lost with the manager.
     unrehearsed: BTreeMap<ServiceId, (u32, String)>,
     /// Services whose runtime directory this manager has made.

@@ -249,7 +249,7 @@ impl Manager {
             // An incarnation's ends with its number.
             let is_one = name.rsplit('.').next().is_some_and(|end| end.parse::<u64>().is_ok());
             if is_one && !known.contains(&name) {
-                let _ = base.remove(&name); // one that is not empty stays
+                let _ = base.remove_all(&name); // one that is not empty stays
             }
         }
     }

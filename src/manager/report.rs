@@ -5,15 +5,15 @@ use super::Manager;
 use super::events::Seen;
 use super::inputs::Which;
 use super::notices::Said;
-use super::read_units;
+use super::{read_units, strain};
 use crate::launch::words;
 use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
-use crate::sys::clock;
 use crate::sys::errno::reason;
+use crate::sys::{cgroup, clock};
 use crate::unit::{Gate, duration_text};
-use crate::wire::control;
 use crate::wire::zygote::{Report, Weight};
+use crate::wire::{control, keeper};
 
 /// The step at which a rehearsal fails.
 pub(super) const REHEARSING: &str = "rehearsing it on private sockets";
@@ -145,6 +145,7 @@ impl Manager {
             problems.extend(self.readings.words_of(id).map(str::to_owned));
         }
         problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
+        problems.extend(self.strains(service));
         problems.extend(self.socket_problems(id));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         problems.extend(said.into_iter().flat_map(Said::complaints));
@@ -206,6 +207,16 @@ impl Manager {
             .get(&id)
             .map(|known| read_units::changed(&known.name, &known.inputs.layers, &known.inputs.unreadable))
             .unwrap_or_default()
+    }
+
+    /// What the limits of its incarnations have done to them.
+    fn strains(&self, service: &Service) -> Vec<String> {
+        let groups =
+            service.incarnations().filter_map(|(_, _, one)| self.kept.fd(keeper::Kind::Cgroup, one.run.0));
+        let mut all: Vec<String> =
+            groups.flat_map(|group| strain::complaints(&cgroup::strain(group))).collect();
+        all.dedup();
+        all
     }
 
     /// Memory and seconds of processor time of all its incarnations.
@@ -308,7 +319,8 @@ impl Manager {
                     Exit::Signal(signal) => format!("ended signal={}", signal_name(signal)),
                     Exit::Unknown => "ended status=unknown".to_owned(),
                 };
-                log::info!("{} {how}", about(run));
+                let memory = if self.ran_out_of_memory(run) { " out_of_memory" } else { "" };
+                log::info!("{} {how}{memory}", about(run));
             }
             Event::NotCloned(run, end) | Event::NotExecuted(run, end) => {
                 let ended = service.ends.iter().rev().find(|ended| ended.run == run);

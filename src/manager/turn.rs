@@ -455,6 +455,7 @@ impl Manager {
         self.sweep_probes(&[]);
         self.remove_mirror();
         self.logs.drain(LAST_LINES_MS, &self.kept);
+        self.give_group_back();
         let status = self.end_status();
         self.tell_end(status);
         self.kept.finish(status);

@@ -8,10 +8,10 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::fds::owned;
-use super::{fds, retry};
+use super::{fds, files, retry};
 
 /// The group that the processes of supervise itself move to where the kernel wants them out of the way.
 const OWN: &str = "supervise.own";
@@ -22,7 +22,40 @@ pub struct Base {
     directory: OwnedFd,
     /// Where it is, for messages.
     pub path: PathBuf,
+    /// Whether the processes of supervise are in a group of their own below.
+    moved: bool,
 }
+
+/// What came of turning controllers on.
+#[derive(Debug, Default)]
+pub struct Switched {
+    /// Whether any was off before: whatever groups are there have no limits of it.
+    pub changed: bool,
+    /// Those that are not on, with the kernel's reason; None where the group itself is not given it.
+    pub lacking: Vec<(&'static str, Option<io::Error>)>,
+}
+
+/// What the limits of a group have done to it so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strain {
+    /// How many of its processes the kernel has ended for want of memory.
+    pub killed: u64,
+    /// Whether memory was ever wanting because of its own limit, and not of that of a group above, or of the machine.
+    pub by_its_limit: bool,
+    /// Bytes of memory that it had at most; None before Linux 5.19.
+    pub most_memory: Option<u64>,
+    /// Bytes of memory that it may have; None for any number.
+    pub memory_limit: Option<u64>,
+    /// How often a process or a thread was refused.
+    pub refused: u64,
+    /// How many there were at most; None before Linux 6.1.
+    pub most_processes: Option<u64>,
+    /// How many there may be; None for any number.
+    pub process_limit: Option<u64>,
+}
+
+/// How many groups below one are looked at for processes.
+const MOST_BELOW: usize = 1024;
 
 impl Base {
     /// This process's own group, where it is of version 2 and groups can be made in it. The error says why
@@ -30,14 +63,17 @@ impl Base {
     pub fn find() -> io::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let group = fs::read_to_string("/proc/self/cgroup")?;
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 here");
-        let mount = mounts.lines().find_map(mount_point).ok_or_else(missing)?;
-        let own = group.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(missing)?;
+        let missing = |what| io::Error::new(io::ErrorKind::NotFound, what);
+        let own = group.lines().find_map(|line| line.strip_prefix("0::"));
+        let own = own.ok_or_else(|| missing("no cgroup v2 here"))?;
         // One of ours that came before may have moved us.
-        let own = own.strip_suffix(OWN).map_or(own, |above| above.trim_end_matches('/'));
-        let path = Path::new(&mount).join(own);
+        let own = Path::new(own);
+        let moved = own.file_name().is_some_and(|name| name == OWN);
+        let own = own.parent().filter(|_| moved).unwrap_or(own);
+        let path = mounts.lines().find_map(|line| place(line, own));
+        let path = path.ok_or_else(|| missing("no mount of cgroup v2 has the group of this process"))?;
         let directory = open_directory(None, &path)?;
-        let base = Self { directory, path };
+        let base = Self { directory, path, moved };
         // The only way to know whether we may is to do it.
         let probe = format!("supervise.probe.{}", std::process::id());
         base.make(&probe)?;
@@ -45,46 +81,83 @@ impl Base {
         Ok(base)
     }
 
-    /// Turns on those of these controllers that the kernel gives to this group, for the groups that are made in
-    /// it. Where `ours` are the only processes in it they move to a group of their own below, as the kernel wants
-    /// it; EBUSY where there are others.
-    pub fn enable(&self, controllers: &[&str], ours: &BTreeSet<u32>) -> io::Result<()> {
-        let group = self.directory.as_fd();
-        let given = read_whole(group, c"cgroup.controllers")?;
-        let on = read_whole(group, c"cgroup.subtree_control")?;
+    /// Turns these controllers on for the groups that are made in this one, each as far as the kernel lets us. Where
+    /// `ours` are the only processes in it they move to a group of their own below, as the kernel wants it; EBUSY
+    /// where there are others.
+    pub fn enable(&mut self, controllers: &[&'static str], ours: &BTreeSet<u32>) -> io::Result<Switched> {
+        let given = read_whole(self.directory.as_fd(), c"cgroup.controllers")?;
+        let on = read_whole(self.directory.as_fd(), c"cgroup.subtree_control")?;
         let has = |text: &str, name: &str| text.split_ascii_whitespace().any(|word| word == name);
-        let missing: Vec<&str> = controllers
-            .iter()
-            .copied()
-            .filter(|controller| has(&given, controller) && !has(&on, controller))
-            .collect();
-        for controller in missing {
-            let switch = format!("+{controller}");
-            match set(group, "cgroup.subtree_control", &switch) {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => {
-                    self.move_below(ours)?;
-                    set(group, "cgroup.subtree_control", &switch)?;
-                }
-                result => result?,
+        let mut switched = Switched::default();
+        for controller in controllers.iter().filter(|controller| !has(&on, controller)) {
+            if !has(&given, controller) {
+                switched.lacking.push((controller, None));
+                continue;
             }
+            match self.switch_on(controller, ours) {
+                Ok(()) => switched.changed = true,
+                Err(error) => switched.lacking.push((controller, Some(error))),
+            }
+        }
+        Ok(switched)
+    }
+
+    fn switch_on(&mut self, controller: &str, ours: &BTreeSet<u32>) -> io::Result<()> {
+        let switch = format!("+{controller}");
+        match set(self.directory.as_fd(), "cgroup.subtree_control", &switch) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => {
+                self.move_below(ours)?;
+                set(self.directory.as_fd(), "cgroup.subtree_control", &switch)
+            }
+            result => result,
+        }
+    }
+
+    /// Turns all controllers off where ours had to make room for them: only then can an init put a process into this
+    /// group again. The limits of the groups in it are gone.
+    pub fn disable(&self) -> io::Result<()> {
+        if !self.moved {
+            return Ok(());
+        }
+        for controller in
+            read_whole(self.directory.as_fd(), c"cgroup.subtree_control")?.split_ascii_whitespace()
+        {
+            set(self.directory.as_fd(), "cgroup.subtree_control", &format!("-{controller}"))?;
         }
         Ok(())
     }
 
-    fn move_below(&self, ours: &BTreeSet<u32>) -> io::Result<()> {
-        let inside = processes(self.directory.as_fd())?;
-        if inside.iter().any(|pid| !ours.contains(pid)) {
+    /// Leaves the group as it was found: no controllers on, and the processes of supervise in it.
+    pub fn give_back(&mut self) -> io::Result<()> {
+        if !self.moved {
+            return Ok(());
+        }
+        self.disable()?;
+        for pid in direct(self.open(OWN)?.as_fd())? {
+            ended(set(self.directory.as_fd(), "cgroup.procs", &pid.to_string()))?;
+        }
+        self.remove(OWN)?;
+        self.moved = false;
+        Ok(())
+    }
+
+    /// The processes in the group itself that are not these.
+    pub fn others(&self, ours: &BTreeSet<u32>) -> io::Result<Vec<u32>> {
+        let inside = direct(self.directory.as_fd())?;
+        Ok(inside.into_iter().filter(|pid| !ours.contains(pid)).collect())
+    }
+
+    fn move_below(&mut self, ours: &BTreeSet<u32>) -> io::Result<()> {
+        if !self.others(ours)?.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         let own = match self.make(OWN) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.open(OWN)?,
             made => made?,
         };
-        for pid in inside {
-            match set(own.as_fd(), "cgroup.procs", &pid.to_string()) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {} // it has ended
-                result => result?,
-            }
+        self.moved = true;
+        for pid in direct(self.directory.as_fd())? {
+            ended(set(own.as_fd(), "cgroup.procs", &pid.to_string()))?;
         }
         Ok(())
     }
@@ -127,19 +200,44 @@ impl Base {
             _ => Ok(()),
         }
     }
+
+    /// The same with the groups that a service has made below its own; EBUSY while a process is in any of them.
+    pub fn remove_all(&self, name: &str) -> io::Result<()> {
+        match self.remove(name) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                if is_populated(self.open(name)?.as_fd())? {
+                    return Err(error);
+                }
+                for below in below(&self.path.join(name)).iter().rev() {
+                    fs::remove_dir(below)?;
+                }
+                self.remove(name)
+            }
+            result => result,
+        }
+    }
 }
 
-/// The mount point, where a line of mountinfo is of a cgroup2 file system mounted from its root.
-fn mount_point(line: &str) -> Option<String> {
+/// What was to be done to a process that may have ended meanwhile.
+fn ended(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) })
+}
+
+/// Where a group is seen, where a line of mountinfo is of a mount of cgroup2 that shows it: one may show a part alone, and
+/// a cgroup namespace may hide what is above.
+fn place(line: &str, group: &Path) -> Option<PathBuf> {
     let (left, right) = line.split_once(" - ")?;
     if !right.starts_with("cgroup2 ") {
         return None;
     }
     let mut fields = left.split(' ').skip(3);
-    let _root = fields.next()?;
     // Spaces and the like are octal escapes there.
-    let point = fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
-    Some(point)
+    let mut next =
+        || Some(fields.next()?.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"));
+    let (root, point) = (next()?, next()?);
+    let below = group.strip_prefix(&root).ok()?;
+    // What lies outside of the namespace has no name in it.
+    below.components().all(|part| part != Component::ParentDir).then(|| Path::new(&point).join(below))
 }
 
 /// Writes a value into one of a group's files. NotFound where its controller is not on.
@@ -154,10 +252,46 @@ pub fn kill(group: BorrowedFd<'_>) -> io::Result<()> {
     fds::write(file.as_fd(), b"1").map(drop)
 }
 
-/// The pids in a group, at this moment.
+/// The pids in a group and in those below it, at this moment.
 pub fn processes(group: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut found = direct(group)?;
+    // Few have any below, and their number is known without looking for them.
+    if has_groups_below(group)? {
+        for path in below(Path::new(&format!("/proc/self/fd/{}", group.as_raw_fd()))) {
+            // One of threads alone tells no pids, and one may go meanwhile.
+            found.extend(
+                open_directory(None, &path).and_then(|group| direct(group.as_fd())).unwrap_or_default(),
+            );
+        }
+    }
+    Ok(found)
+}
+
+fn direct(group: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let text = read_whole(group, c"cgroup.procs")?;
     Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
+}
+
+/// In this file system a directory has a link for each of those in it, for itself and for its own name.
+fn has_groups_below(group: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(files::links(group)? > 2)
+}
+
+/// The groups below one, those above before those below.
+fn below(group: &Path) -> Vec<PathBuf> {
+    let mut found = vec![group.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next)
+        && found.len() <= MOST_BELOW
+    {
+        let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let groups: Vec<PathBuf> = groups.map(|entry| entry.path()).collect();
+        found.extend(groups);
+        next += 1;
+    }
+    found.drain(..1);
+    found
 }
 
 /// Whether any process is in a group or below it.
@@ -181,9 +315,26 @@ pub fn processor_us(group: BorrowedFd<'_>) -> io::Result<u64> {
     named(&read_whole(group, c"cpu.stat")?, "usage_usec")
 }
 
-/// How many processes of a group the kernel has ended for want of memory.
-pub fn out_of_memory_kills(group: BorrowedFd<'_>) -> io::Result<u64> {
-    named(&read_whole(group, c"memory.events")?, "oom_kill")
+/// What the limits of a group have done to it; nothing of what its controllers do not tell.
+pub fn strain(group: BorrowedFd<'_>) -> Strain {
+    let read = |name| read_whole(group, name).ok();
+    let number = |name| read(name)?.trim().parse().ok();
+    let events = |name, what| read(name).and_then(|text| named(&text, what).ok()).unwrap_or(0);
+    let mut strain = Strain {
+        killed: events(c"memory.events", "oom_kill"),
+        refused: events(c"pids.events", "max"),
+        ..Strain::default()
+    };
+    if strain.killed > 0 {
+        strain.by_its_limit = events(c"memory.events", "oom") > 0;
+        strain.most_memory = number(c"memory.peak");
+        strain.memory_limit = number(c"memory.max");
+    }
+    if strain.refused > 0 {
+        strain.most_processes = number(c"pids.peak");
+        strain.process_limit = number(c"pids.max");
+    }
+    strain
 }
 
 /// The number behind a name in a file of such lines.
@@ -252,9 +403,12 @@ mod tests {
         ] {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        let base = Base { directory: open_directory(None, dir.path()).unwrap(), path: dir.path().to_owned() };
-        base.enable(&["memory", "pids"], &BTreeSet::new()).unwrap();
+        let mut base = base_at(dir.path());
+        let switched = base.enable(&["memory", "pids"], &BTreeSet::new()).unwrap();
         assert_eq!(text("cgroup.subtree_control"), "+memory");
+        assert!(switched.changed);
+        let lacking: Vec<_> = switched.lacking.iter().map(|(name, why)| (*name, why.is_none())).collect();
+        assert_eq!(lacking, [("pids", true)]);
         let group = base.directory.as_fd();
         set(group, "memory.max", "536870912").unwrap();
         assert_eq!(text("memory.max"), "536870912");
@@ -262,14 +416,77 @@ mod tests {
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         // What is on already is not written again.
         fs::write(dir.path().join("cgroup.subtree_control"), "memory cpuset\n").unwrap();
-        base.enable(&["memory"], &BTreeSet::new()).unwrap();
+        let switched = base.enable(&["memory"], &BTreeSet::new()).unwrap();
+        assert_eq!(text("cgroup.subtree_control"), "memory cpuset\n");
+        assert!(!switched.changed && switched.lacking.is_empty());
+        // Others may count on what is on in a group that is not ours alone.
+        base.give_back().unwrap();
         assert_eq!(text("cgroup.subtree_control"), "memory cpuset\n");
     }
 
+    fn base_at(path: &Path) -> Base {
+        Base { directory: open_directory(None, path).unwrap(), path: path.to_owned(), moved: false }
+    }
+
     #[test]
-    fn mount_points_are_found_among_others() {
-        let line = "33 31 0:30 / /sys/fs/cgroup/my\\040unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
-        assert_eq!(mount_point(line), Some("/sys/fs/cgroup/my unified".to_owned()));
-        assert_eq!(mount_point("34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"), None);
+    fn what_limits_have_done_is_read_where_they_have_done_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = base_at(dir.path());
+        let strain = || strain(base.directory.as_fd());
+        assert_eq!(strain(), Strain::default());
+        for (name, text) in [
+            ("memory.events", "low 0\nhigh 0\nmax 87\noom 0\noom_kill 0\noom_group_kill 0\n"),
+            ("memory.peak", "52428800\n"),
+            ("memory.max", "52428800\n"),
+            ("pids.events", "max 0\n"),
+            ("pids.peak", "3\n"),
+            ("pids.max", "max\n"),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        assert_eq!(strain(), Strain::default());
+        fs::write(dir.path().join("memory.events"), "low 0\nmax 87\noom 1\noom_kill 2\n").unwrap();
+        fs::write(dir.path().join("pids.events"), "max 7\n").unwrap();
+        let all = Strain {
+            killed: 2,
+            by_its_limit: true,
+            most_memory: Some(52_428_800),
+            memory_limit: Some(52_428_800),
+            refused: 7,
+            most_processes: Some(3),
+            process_limit: None,
+        };
+        assert_eq!(strain(), all);
+        // Kernels before 5.19 know no peak.
+        fs::remove_file(dir.path().join("memory.peak")).unwrap();
+        assert_eq!(strain(), Strain { most_memory: None, ..all });
+    }
+
+    #[test]
+    fn groups_below_are_found_from_above() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::create_dir(dir.path().join("c")).unwrap();
+        let mut found = below(dir.path());
+        assert_eq!(found.last(), Some(&dir.path().join("a/b")));
+        found.sort();
+        assert_eq!(found, ["a", "a/b", "c"].map(|name| dir.path().join(name)));
+    }
+
+    #[test]
+    fn a_group_is_found_in_the_mount_that_shows_it() {
+        let seen = |line: &str, group: &str| place(line, Path::new(group));
+        let whole = "33 31 0:30 / /sys/fs/cgroup/my\\040unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
+        assert_eq!(seen(whole, "/"), Some(PathBuf::from("/sys/fs/cgroup/my unified")));
+        assert_eq!(seen(whole, "/a/b"), Some(PathBuf::from("/sys/fs/cgroup/my unified/a/b")));
+        assert_eq!(seen("34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu", "/"), None);
+        // A container that shares the namespace of the machine sees its own part alone.
+        let part = "33 31 0:30 /docker/x /sys/fs/cgroup ro - cgroup2 cgroup2 rw";
+        assert_eq!(seen(part, "/docker/x"), Some(PathBuf::from("/sys/fs/cgroup")));
+        assert_eq!(seen(part, "/docker/x/in"), Some(PathBuf::from("/sys/fs/cgroup/in")));
+        assert_eq!(seen(part, "/docker/xy"), None);
+        // A mount from outside of the namespace, and a process that is outside of it.
+        assert_eq!(seen("33 31 0:30 /.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw", "/"), None);
+        assert_eq!(seen(whole, "/../other"), None);
     }
 }

@@ -316,6 +316,11 @@ pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((data.dev(), data.ino()))
 }
 
+/// How many links there are to what is behind a descriptor.
+pub fn links(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(File::from(fd.try_clone_to_owned()?).metadata()?.nlink())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

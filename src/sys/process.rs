@@ -130,6 +130,12 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
+/// What a process is called (`comm` of proc_pid_comm(5)).
+pub fn name(pid: u32) -> io::Result<String> {
+    let text = std::fs::read(format!("/proc/{pid}/comm"))?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
+}
+
 /// Real, effective, saved and file system user of a process (proc_pid_status(5)).
 pub fn users(pid: u32) -> io::Result<[u32; 4]> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

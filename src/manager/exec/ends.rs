@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::super::answer::Asker;
 use super::super::launches::{self, Told};
 use super::super::tree::Tree;
-use super::super::{Manager, report};
+use super::super::{Manager, report, strain};
 use super::{Command, FIRST, GRACE_MS, GROUP};
 use crate::launch::{Stage, words};
 use crate::policy::{Exit, Mono, Run};
@@ -37,7 +37,7 @@ impl Manager {
                 };
                 (Exit::Code(code), Some(words::explain(plan, &report, fact.as_ref()).to_string()))
             }
-            _ => (exit, None),
+            _ => (exit, self.starved(&command, exit)),
         };
         let problem = problem.or_else(|| command.why.take());
         match command.session {
@@ -56,6 +56,15 @@ impl Manager {
                 self.execs.running.insert(number, command);
             }
         }
+    }
+
+    /// That a command was killed for want of memory: the limit is that of all commands of the service together.
+    fn starved(&self, command: &Command, exit: Exit) -> Option<String> {
+        let (above, _) = command.group.as_ref()?.0.rsplit_once('/')?;
+        let group =
+            self.cgroups.as_ref()?.open(above).ok().filter(|_| exit == Exit::Signal(libc::SIGKILL))?;
+        let why = strain::out_of_memory(&cgroup::strain(group.as_fd()))?;
+        Some(format!("{}: the kernel ended the command for want of memory: {why}", command.name))
     }
 
     /// A client whose connection broke is back.
@@ -237,7 +246,7 @@ impl Manager {
                     && let Ok(group) = base.open(&name)
                 {
                     clear(group.as_fd());
-                    let _ = base.remove(&name);
+                    let _ = base.remove_all(&name);
                 }
             }
             let _ = base.remove(&all); // another command may be in there
@@ -259,7 +268,7 @@ impl Manager {
     /// Removes the empty group of a command, and the one above it where no other command of the service is in there.
     pub(super) fn remove_exec_group(&self, name: &str) {
         let Some(base) = &self.cgroups else { return };
-        if let Err(error) = base.remove(name) {
+        if let Err(error) = base.remove_all(name) {
             log::warn!("removing the cgroup {name}: {}", reason(&error));
         }
         if let Some((above, _)) = name.rsplit_once('/') {
