@@ -54,6 +54,11 @@ impl Above {
         self.stores
     }
 
+    /// Whether there is one that may start another keeper.
+    pub fn listens(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// It need not keep this any longer, if it was for us.
     pub fn forget(&self, name: &str) {
         if name.starts_with(OURS) {

@@ -16,6 +16,9 @@ use crate::wire::keeper::{BATCH, Carried, ENTRY, Entry, HEAD, Head, Kind, MESSAG
 
 /// Milliseconds for which a new keeper is waited for.
 const WAIT_MS: u64 = 2_000;
+/// The same below an init that starts one again: it has things of its own to do before, and a keeper that is not its child
+/// is never its own again.
+const WAIT_FOR_INIT_MS: u64 = 10_000;
 /// Milliseconds that one has to take everything, once it has begun.
 const TAKE_MS: u64 = 5_000;
 
@@ -33,6 +36,7 @@ impl Manager {
     pub(super) fn keeper_ended(&mut self) {
         log::error!("the keeper has ended; the services run on");
         self.kept.keeper = 0;
+        self.let_another_keeper_in();
         let runs: Vec<Run> = self.processes.iter().map(|(run, _)| run).collect();
         for run in runs {
             self.watch_process(run);
@@ -49,7 +53,8 @@ impl Manager {
                 None
             }
         };
-        self.handover = Some(Waiting { listener, until_ms: clock::monotonic_ms() + WAIT_MS });
+        let wait_ms = if self.above.listens() { WAIT_FOR_INIT_MS } else { WAIT_MS };
+        self.handover = Some(Waiting { listener, until_ms: clock::monotonic_ms() + wait_ms });
     }
 
     /// A new keeper is here: it takes everything, and this manager ends. One that breaks off leaves things
