@@ -190,9 +190,14 @@ fn lack(controller: &str, error: Option<&io::Error>, place: &str, others: &[u32]
     match (error, others) {
         (None, _) => (format!("the cgroup {place} is not given the controller `{controller}`"), REMEDY),
         (Some(error), [one, ..]) if error.raw_os_error() == Some(libc::EBUSY) => {
-            let what = process::name(*one).map(|name| format!(" (`{name}`)")).unwrap_or_default();
+            let what = match process::name(*one) {
+                Ok(name) => format!("{one} (`{name}`)"),
+                // The kernel has no number for it here.
+                Err(_) if *one == 0 => "one from outside of this container".to_owned(),
+                Err(_) => one.to_string(),
+            };
             let why = format!(
-                "processes that are not supervise's are in the same cgroup, {place}: {one}{what} is; the kernel limits \
+                "processes that are not supervise's are in the same cgroup, {place}: {what} is; the kernel limits \
                  nothing below such a group"
             );
             (why, ALONE)

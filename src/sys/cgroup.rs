@@ -89,28 +89,43 @@ impl Base {
         let on = read_whole(self.directory.as_fd(), c"cgroup.subtree_control")?;
         let has = |text: &str, name: &str| text.split_ascii_whitespace().any(|word| word == name);
         let mut switched = Switched::default();
-        for controller in controllers.iter().filter(|controller| !has(&on, controller)) {
+        let missing: Vec<&'static str> =
+            controllers.iter().copied().filter(|controller| !has(&on, controller)).collect();
+        let mut in_the_way = None;
+        if missing.iter().any(|controller| has(&given, controller)) {
+            in_the_way = self.make_room(ours).err();
+        }
+        for controller in missing {
             if !has(&given, controller) {
                 switched.lacking.push((controller, None));
-                continue;
-            }
-            match self.switch_on(controller, ours) {
-                Ok(()) => switched.changed = true,
-                Err(error) => switched.lacking.push((controller, Some(error))),
+            } else if let Some(error) = &in_the_way {
+                let error = io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EBUSY));
+                switched.lacking.push((controller, Some(error)));
+            } else {
+                match set(self.directory.as_fd(), "cgroup.subtree_control", &format!("+{controller}")) {
+                    Ok(()) => switched.changed = true,
+                    Err(error) => switched.lacking.push((controller, Some(error))),
+                }
             }
         }
         Ok(switched)
     }
 
-    fn switch_on(&mut self, controller: &str, ours: &BTreeSet<u32>) -> io::Result<()> {
-        let switch = format!("+{controller}");
-        match set(self.directory.as_fd(), "cgroup.subtree_control", &switch) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP)) => {
-                self.move_below(ours)?;
-                set(self.directory.as_fd(), "cgroup.subtree_control", &switch)
-            }
-            result => result,
+    /// Sees to it that no process is in the group itself, but in the root of all, where it does no harm. To be done first:
+    /// `cpu` and `pids` can be turned on beside processes, and then no other group in there can have a process.
+    fn make_room(&mut self, ours: &BTreeSet<u32>) -> io::Result<()> {
+        match open_in(self.directory.as_fd(), c"cgroup.type", libc::O_RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()), // the root of all
+            result => drop(result?),
         }
+        // What is forked meanwhile is in there once more.
+        for _ in 0..3 {
+            if direct(self.directory.as_fd())?.is_empty() {
+                return Ok(());
+            }
+            self.move_below(ours)?;
+        }
+        Ok(())
     }
 
     /// Turns all controllers off where ours had to make room for them: only then can an init put a process into this
