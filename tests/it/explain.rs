@@ -44,7 +44,7 @@ fn user_why_tells_how_it_ended_when_it_starts_again_and_what_to_do() {
     let why = place.order(&["why", "bad"]).out;
     let end = why.lines().nth(2).unwrap().trim_start();
     assert!(
-        end.starts_with("exit status 127: what a shell says of a command that is not there after "),
+        end.starts_with("exit status 127: what a shell says of a command that is not there (after "),
         "{why}"
     );
     assert!(labelled(&why, "last end").ends_with("s ago)"), "{why}");
