@@ -24,9 +24,11 @@ const SECTIONS: &[(&str, Rows)] = &[
         &[
             (
                 "under systemd",
-                "a unit with `Type=notify`, `NotifyAccess=all`, `KillMode=mixed` and `Delegate=yes`: it is ready when \
-                 all sockets are bound and the control socket answers. With `FileDescriptorStoreMax=` the listening \
-                 sockets survive a restart of the unit.",
+                "a unit with `Type=notify`, `NotifyAccess=all`, `KillMode=process`, `Restart=always` and `Delegate=yes`, as \
+                 the one in `contrib` is: it is ready when all sockets are bound and the control socket answers. With \
+                 `FileDescriptorStoreMax=` the listening sockets survive a restart of the unit. Without the `ExecStopPost=` \
+                 of that unit systemd cannot start it again where all of supervise was killed at once and services have \
+                 limits (219/CGROUP).",
             ),
             (
                 "under runit, s6, OpenRC or another supervisor",
@@ -40,6 +42,21 @@ const SECTIONS: &[(&str, Rows)] = &[
                 "as an ordinary user",
                 "services run as the same user; ports below `net.ipv4.ip_unprivileged_port_start` cannot be bound.",
             ),
+        ],
+    ),
+    (
+        "CONTROL GROUPS AND KERNELS",
+        &[
+            (
+                "cgroup v2",
+                "Each incarnation has a group below the one in which supervise was started, where that can be written; else \
+                 services are followed as process trees, and `status` says so. Limits of an instance need the controllers \
+                 of that group as well, and that nobody else is in it: supervise itself moves to `supervise.own` below. \
+                 `status` tells which limit does not hold and why, and what limits have done.",
+            ),
+            ("before Linux 6.15", "how a service ended that outlived its keeper is not known."),
+            ("before Linux 6.9", "`MAINPIDFDID=` is not compared with the process that `MAINPID=` names."),
+            ("before Linux 5.19", "how much memory an incarnation had at most is not told."),
         ],
     ),
     (
