@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use super::fds::owned;
-use super::{fds, files, retry};
+use super::{fds, files, process, retry};
 
 /// The group that the processes of supervise itself move to where the kernel wants them out of the way.
 const OWN: &str = "supervise.own";
@@ -54,6 +54,8 @@ pub struct Strain {
     pub process_limit: Option<u64>,
 }
 
+/// How often a group is looked at whose processes are killed one after the other.
+const MOST_PASSES: usize = 100;
 /// How many groups below one are looked at for processes.
 const MOST_BELOW: usize = 1024;
 
@@ -261,10 +263,34 @@ pub fn set(group: BorrowedFd<'_>, name: &str, value: &str) -> io::Result<()> {
     fds::write(file.as_fd(), value.as_bytes()).map(drop)
 }
 
-/// Kills everything in a group, also what is forked meanwhile.
+/// Kills everything in a group, also what is forked meanwhile; before Linux 5.14 one after the other, and what forks faster
+/// than that is left.
 pub fn kill(group: BorrowedFd<'_>) -> io::Result<()> {
-    let file = open_in(group, c"cgroup.kill", libc::O_WRONLY)?;
-    fds::write(file.as_fd(), b"1").map(drop)
+    match open_in(group, c"cgroup.kill", libc::O_WRONLY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => kill_each(group),
+        file => fds::write(file?.as_fd(), b"1").map(drop),
+    }
+}
+
+fn kill_each(group: BorrowedFd<'_>) -> io::Result<()> {
+    let mut killed = BTreeSet::new();
+    for _ in 0..MOST_PASSES {
+        let all = processes(group)?;
+        let new: Vec<u32> = all.into_iter().filter(|pid| !killed.contains(pid)).collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in new {
+            // Behind its pidfd it is looked at again, so that the signal can reach nobody else.
+            if let Ok(pidfd) = process::open(pid)
+                && processes(group)?.contains(&pid)
+            {
+                let _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+            killed.insert(pid);
+        }
+    }
+    Ok(())
 }
 
 /// The pids in a group and in those below it, at this moment.
@@ -475,6 +501,17 @@ mod tests {
         // Kernels before 5.19 know no peak.
         fs::remove_file(dir.path().join("memory.peak")).unwrap();
         assert_eq!(strain(), Strain { most_memory: None, ..all });
+    }
+
+    #[test]
+    fn where_the_kernel_kills_no_group_each_of_its_processes_is_killed() {
+        use std::os::unix::process::ExitStatusExt;
+        let dir = tempfile::tempdir().unwrap();
+        let base = base_at(dir.path());
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(dir.path().join("cgroup.procs"), format!("{}\n", child.id())).unwrap();
+        kill(base.directory.as_fd()).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 
     #[test]

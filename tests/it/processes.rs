@@ -52,6 +52,17 @@ pub fn environment(pid: u32) -> Vec<String> {
     text.trim_end_matches('\0').split('\0').map(str::to_owned).collect()
 }
 
+/// Whether this kernel says how a process ended that somebody else has reaped (PIDFD_GET_INFO, Linux 6.15).
+pub fn are_told_of_when_reaped() -> bool {
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "read _; exit 7"]).stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let pidfd = process::open(child.id()).unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    process::foreign_status(pidfd.as_fd(), child.id(), 0) == Some(7 << 8)
+}
+
 /// The children of a process, of this role among ours.
 pub fn role_below(keeper: u32, role: &str) -> Option<u32> {
     all().into_iter().find(|pid| {
