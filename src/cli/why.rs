@@ -272,9 +272,9 @@ web: failed
         let expected = "\
 web: failed
   last end         1970-01-01T00:00:02Z (3s ago)
-                   before-start: it failed after 2.0s
+                   before-start: it failed (after 2.0s)
                    hint: mend\\x1b it
-  before that      1970-01-01T00:00:01Z  before-start: it failed after 2.0s
+  before that      1970-01-01T00:00:01Z  before-start: it failed (after 2.0s)
   what to do       mend what is wrong, then `supervise start web`
 ";
         assert_eq!(page(&service, 5, Paint::new(false)), expected);
