@@ -144,8 +144,7 @@ impl Manager {
         if service.last_end().is_none() {
             problems.extend(self.readings.words_of(id).map(str::to_owned));
         }
-        problems.extend(self.lacking.get(&id).into_iter().flatten().cloned());
-        problems.extend(self.strains(service));
+        problems.extend(self.limit_problems(id, service));
         problems.extend(self.socket_problems(id));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         problems.extend(said.into_iter().flat_map(Said::complaints));
@@ -209,12 +208,13 @@ impl Manager {
             .unwrap_or_default()
     }
 
-    /// What the limits of its incarnations have done to them.
-    fn strains(&self, service: &Service) -> Vec<String> {
+    /// The limits that do not hold, and what those that do have done to its incarnations.
+    fn limit_problems(&self, id: ServiceId, service: &Service) -> Vec<String> {
         let groups =
             service.incarnations().filter_map(|(_, _, one)| self.kept.fd(keeper::Kind::Cgroup, one.run.0));
-        let mut all: Vec<String> =
-            groups.flat_map(|group| strain::complaints(&cgroup::strain(group))).collect();
+        let lacking = self.lacking.get(&id).into_iter().flatten().cloned();
+        let done = groups.flat_map(|group| strain::complaints(&cgroup::strain(group)));
+        let mut all: Vec<String> = lacking.chain(done).collect();
         all.dedup();
         all
     }
