@@ -313,6 +313,7 @@ fn a_failure_is_1_and_told_whole() {
             hint: Some("read the traceback; the old generation keeps serving".into()),
             exit: Some(Exit { code: Some(3), signal: None, meaning: "exited with status 3".into() }),
             output: vec!["Traceback (most recent call last):".into(), "ImportError: x".into()],
+            silent: false,
         };
         vec![step("web", "starting"), refused(Refusal::Failed(Box::new(Failed { first, others: vec![] })))]
     });

@@ -61,8 +61,15 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
         "unit changed",
         service.changed.iter().map(|path| format!("{}, read again when supervise starts", shown(path))),
     );
-    page.list("last output", service.output.iter().map(|line| shown(line)));
+    page.list("last output", last_output(service).into_iter());
     page.0
+}
+
+/// The last lines of a service, and whose they are where that is not what runs.
+pub fn last_output(service: &Service) -> Vec<String> {
+    let of = service.output_of.iter().map(|of| format!("(of {})", shown(of)));
+    let nothing = service.silent.then(|| "it wrote nothing".to_owned());
+    of.chain(service.output.iter().map(|line| shown(line))).chain(nothing).collect()
 }
 
 /// Since when it is ours again.

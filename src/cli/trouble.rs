@@ -199,6 +199,8 @@ fn of_failure(failure: &Failure) -> Trouble {
         for line in &failure.output {
             let _ = write!(text, "\n    {}", shown(line));
         }
+    } else if failure.silent {
+        text.push_str("\n  it wrote nothing");
     }
     let about = (!failure.service.is_empty()).then(|| shown(&failure.service));
     Trouble { exit: Exit::Failed, about, text, hint: failure.hint.as_deref().map(shown) }
@@ -226,11 +228,13 @@ mod tests {
             hint: Some("give `bagels` the right to enter it".into()),
             exit: Some(Ended { code: Some(200), signal: None, meaning: "exited with status 200".into() }),
             output: vec!["one".into(), "two \u{1b}[31m".into()],
+            silent: false,
         };
         let second = Failure {
             service: "db".into(),
             step: "start".into(),
             reason: "no\nnot \u{7}".into(),
+            silent: true,
             ..Failure::default()
         };
         let reply = Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: vec![second] })));
@@ -238,7 +242,7 @@ mod tests {
         let expected = "shop: changing to the working directory: `/srv/shop`: permission denied\n  \
                         it exited with status 200\n  its last output:\n    one\n    two \\x1b[31m\n\
                         hint: give `bagels` the right to enter it\n\
-                        db: start:\n  no\n  not \\x07\n";
+                        db: start:\n  no\n  not \\x07\n  it wrote nothing\n";
         assert_eq!((text.as_str(), exit), (expected, Exit::Failed));
     }
 

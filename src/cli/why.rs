@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::exit::Exit;
-use super::page::adopted;
+use super::page::{adopted, last_output};
 use super::span;
 use super::status::{self, pretty};
 use super::table::{next_start, tone};
@@ -85,7 +85,7 @@ fn page(service: &Service, now: i64, paint: Paint) -> String {
         line("starts again", &format!("{when} ({}), after {} restarts", shown(at), service.restarts));
     }
     list(&mut line, "adopted", service.adopted.iter().map(|at| adopted(at, now)));
-    list(&mut line, "last output", service.output.iter().map(|one| shown(one)));
+    list(&mut line, "last output", last_output(service).into_iter());
     list(&mut line, "unit changed", service.changed.iter().map(|path| shown(path)));
     list(&mut line, "what to do", advice(service).into_iter());
     text

@@ -47,6 +47,17 @@ pub enum Next {
     Closed,
 }
 
+/// What became of the entries of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// Nothing: there is no room, and the service is to wait.
+    Not,
+    /// They are dropped and counted, all of them or some.
+    Dropped,
+    /// They are in the file from here on.
+    At(u64),
+}
+
 /// The buffers and the files.
 #[derive(Debug)]
 pub struct Intake {
@@ -151,6 +162,7 @@ impl Intake {
         if done != Next::Again {
             return Ok(done);
         }
+        stream.steps.wrote();
         if stream.is_pressed(framed.taken) && self.large < MOST_LARGE && stream.grow() {
             self.large += 1;
         }
@@ -213,18 +225,21 @@ impl Intake {
     /// Writes the entries in `out` and takes the bytes they were made of out of the pipe.
     fn put_away(
         &mut self,
-        stream: &Stream,
+        stream: &mut Stream,
         first: usize,
         framed: Framed,
         stamp: &Stamp,
         now: Instant,
     ) -> io::Result<Next> {
         let settled = self.write(stream.id, &stream.service, first, framed, stamp, now)?;
-        if settled {
+        if settled != Settled::Not {
             self.consume(stream, framed.taken);
         }
+        if let Settled::At(offset) = settled {
+            stream.steps.at(offset, framed.written, stamp);
+        }
         self.state.finish();
-        Ok(if settled { Next::Again } else { Next::Full })
+        Ok(if settled == Settled::Not { Next::Full } else { Next::Again })
     }
 
     /// Gives lines to whoever takes them, one by one, each settled when it is taken.
@@ -297,8 +312,8 @@ impl Intake {
         Ok(())
     }
 
-    /// The first half of a step: afterwards its entries are settled, in the file or dropped and counted. False,
-    /// and nothing done, where there is no room and the service is to wait.
+    /// The first half of a step: afterwards its entries are settled, in the file or dropped and counted. Nothing is done
+    /// where there is no room and the service is to wait.
     fn write(
         &mut self,
         stream: u64,
@@ -307,14 +322,14 @@ impl Intake {
         framed: Framed,
         stamp: &Stamp,
         now: Instant,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Settled> {
         let length = first + framed.written;
         let waits = self.shelf.rule(service).when_full == WhenFull::Block && !self.last;
         let before = self.shelf.dropped(service);
         let nowhere = Target { identity: Identity::default(), size: 0 };
         let target = self.shelf.target(service, length as u64, stamp, now);
         if self.shelf.is_lost() && !self.last {
-            return Ok(false); // nothing is lost that a successor can write
+            return Ok(Settled::Not); // nothing is lost that a successor can write
         }
         let (target, no_file) = match target {
             Ok(target) => (target, None),
@@ -333,15 +348,20 @@ impl Intake {
         if let Some(trouble) = no_file {
             self.shelf.complain(service, &trouble, now);
             if waits {
-                return Ok(false);
+                return Ok(Settled::Not);
             }
             record.dropped = self.count(service, before.saturating_add(framed.entries));
             self.state.begin_settled(&record)?;
             self.shelf.set_dropped(service, before.saturating_add(framed.entries));
-            return Ok(true);
+            return Ok(Settled::Dropped);
         }
         self.state.begin(&record)?;
-        let count = match self.shelf.append(service, self.out.get(..length).unwrap_or_default()) {
+        let appended = self.shelf.append(service, self.out.get(..length).unwrap_or_default());
+        let settled = match &appended {
+            Ok(()) => Settled::At(target.size + first as u64),
+            Err(_) => Settled::Dropped,
+        };
+        let count = match appended {
             Ok(()) if first > 0 => 0,
             Ok(()) => before,
             Err((_, trouble)) if waits => {
@@ -349,7 +369,7 @@ impl Intake {
                 if let Err(trouble) = self.shelf.cut(service, target.size) {
                     self.shelf.complain(service, &trouble, now);
                 }
-                return Ok(false);
+                return Ok(Settled::Not);
             }
             Err((done, trouble)) => {
                 self.shelf.complain(service, &trouble, now);
@@ -364,7 +384,7 @@ impl Intake {
         let dropped = if count == before { None } else { self.count(service, count) };
         self.state.settle(dropped);
         self.shelf.set_dropped(service, count);
-        Ok(true)
+        Ok(settled)
     }
 
     /// After a write that ended in the middle: cuts off what follows the last whole entry and says how many
@@ -427,6 +447,7 @@ impl Intake {
             length: 0,
             dropped: None,
         };
+        stream.steps.wrote();
         self.state.begin_settled(&record)?;
         self.state.owe(stream.id, 0);
         self.consume(stream, usize::try_from(stream.owed).unwrap_or(usize::MAX));

@@ -15,6 +15,7 @@ mod say;
 mod shelf;
 mod state;
 mod stream;
+mod trail;
 mod turn;
 
 #[cfg(test)]

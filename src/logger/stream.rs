@@ -8,6 +8,8 @@ use crate::sys::pipes;
 use crate::wire::cri::Which;
 use crate::wire::logger::Name;
 
+use super::trail::Steps;
+
 /// Steps in a row that must end without half a line before a stream's signal is switched off again.
 const CALM_STEPS: u8 = 8;
 /// What a pipe holds whose writer is faster than we are: as much as the kernel lets an ordinary user have by default
@@ -41,6 +43,8 @@ pub struct Stream {
     pub owed: u64,
     /// The last step left something in the pipe.
     pub tail: bool,
+    /// Where its last entries are.
+    pub steps: Steps,
     /// What the pipe held before it was made larger.
     found: Option<usize>,
     /// It cannot be made larger.
@@ -72,6 +76,7 @@ impl Stream {
             capacity,
             owed,
             tail: false,
+            steps: Steps::default(),
             found: None,
             refused: false,
             quiet: 0,

@@ -255,9 +255,9 @@ impl Logger {
                 self.full_at = [self.full_at, stream.not_before].into_iter().flatten().min();
             }
             Next::Closed => {
-                let id = stream.id;
+                let report = Report::Closed { stream: stream.id, trail: stream.steps.trail() };
                 self.forget(token);
-                self.reports.push_back(Report::Closed { stream: id });
+                self.reports.push_back(report);
             }
         }
     }

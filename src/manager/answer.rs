@@ -7,6 +7,7 @@ use super::access::Caller;
 use super::control::{Heard, Room, SessionId};
 use super::exec::Wanted;
 use super::inputs::Which;
+use super::last_words::has_words;
 use super::parked::Order;
 use super::report::REHEARSING;
 use crate::policy::service::Ended;
@@ -25,10 +26,8 @@ pub(super) struct Asker<'a> {
     pub caller: &'a Caller,
 }
 
-/// Lines of a service's output in the reason of its failure.
-const OUTPUT_LINES: usize = 10;
-/// Milliseconds for which they are waited for.
-const LAST_WORDS_MS: u64 = 300;
+/// Milliseconds for which the last words of what failed are waited for, where they are on their way.
+const LAST_WORDS_MS: u64 = 2_000;
 
 /// Who waits for which operation on what.
 #[derive(Debug, Default)]
@@ -132,7 +131,9 @@ impl Manager {
             let mut services: Vec<control::Service> = self.service_status(id).into_iter().collect();
             if with_output {
                 for service in &mut services {
-                    service.output = self.last_lines(id, OUTPUT_LINES);
+                    let words = self.last_words(id);
+                    (service.output, service.silent, service.output_of) =
+                        (words.lines, words.nothing, words.of);
                     let rival = self.rival(id, &service.output);
                     service
                         .problems
@@ -331,8 +332,11 @@ impl Manager {
 
     /// Whether the last words of a service that failed are on their way to its log, and may be waited for.
     fn output_is_awaited(&mut self, operation: Operation, outcomes: &[(ServiceId, Outcome)]) -> bool {
-        let failed = |outcome: &Outcome| matches!(outcome, Outcome::Ended(End::Exited(_) | End::NotReady));
-        let unread = outcomes.iter().any(|(id, outcome)| failed(outcome) && self.has_unread_output(*id));
+        let unread = outcomes.iter().any(|(id, outcome)| {
+            let Outcome::Ended(end) = outcome else { return false };
+            let ended = self.ended_like(*id, *end).filter(|_| has_words(*end));
+            ended.is_some_and(|ended| self.has_unread_output(ended.run))
+        });
         let now = self.now;
         let Some(wait) = self.waiting.table.get_mut(&operation).filter(|_| unread) else { return false };
         now < *wait.words_until.get_or_insert(now.after(LAST_WORDS_MS))
@@ -434,10 +438,12 @@ impl Manager {
             }
         };
         let service = self.name_of(id).to_owned();
-        let output = match outcome {
-            Outcome::Ended(End::Exited(_) | End::NotReady) => self.last_lines(id, OUTPUT_LINES),
-            _ => Vec::new(),
+        let ended = match outcome {
+            Outcome::Ended(end) if has_words(end) => self.ended_like(id, end),
+            _ => None,
         };
+        let words = ended.map(|ended| self.last_words_of(id, ended.run)).unwrap_or_default();
+        let (output, silent) = (words.lines, words.nothing);
         // What helps with this very reason says more than where to read on.
         if let Some((words, own)) = reason.rsplit_once("\nhint: ").filter(|(_, own)| !own.contains('\n')) {
             (hint, reason) = (Some(own.to_owned()), words.to_owned());
@@ -446,7 +452,7 @@ impl Manager {
             reason = format!("{reason}; {}", rival.words);
             hint = Some(rival.hint);
         }
-        Some(Failure { service, step: step.to_owned(), reason, hint, exit, output }.bounded())
+        Some(Failure { service, step: step.to_owned(), reason, hint, exit, output, silent }.bounded())
     }
 
     /// The newest incarnation of a service that ended like this.

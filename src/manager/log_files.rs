@@ -1,8 +1,6 @@
-//! ROOT. The log files of services, for those who may read them: opened here, read by the client. Of a file that
-//! grows the last lines are read here too, for the reasons of failures. Never opens anything that somebody other than
-//! the logger could have put there, and never follows a link.
+//! ROOT. The log files of services, for those who may read them: opened here, read by the client, and by `last_words`.
+//! Never opens anything that somebody other than the logger could have put there, and never follows a link.
 
-use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,10 +12,7 @@ use super::control::{Room, SessionId};
 use crate::policy::ServiceId;
 use crate::sys::dirs::{self, Dir, Facts};
 use crate::sys::errno::reason;
-use crate::sys::pipes;
 use crate::wire::control::{LogReply, Reply};
-use crate::wire::cri;
-use crate::wire::keeper::Kind;
 use crate::wire::shelf::{CURRENT, Form, Old};
 use crate::wire::verb::Right;
 
@@ -25,17 +20,15 @@ use crate::wire::verb::Right;
 const MOST_FILES: usize = 250;
 /// How often the names are read again when a file gave way meanwhile.
 const TRIES: usize = 3;
-/// Bytes at the end of a file in which its last lines are looked for.
-const TAIL_BYTES: u64 = 16 * 1024;
-
 /// A directory that is the logger's alone, and what is known of it.
-struct Shelf {
+pub(super) struct Shelf {
     dir: Dir,
     owner: u32,
 }
 
 impl Shelf {
-    fn open(&self, name: &str) -> io::Result<(OwnedFd, Facts)> {
+    /// One of its files.
+    pub(super) fn open(&self, name: &str) -> io::Result<(OwnedFd, Facts)> {
         let fd = self.dir.read(&CString::new(name)?)?;
         let facts = dirs::facts(fd.as_fd())?;
         // A second name could be that of a file which the logger itself may not read.
@@ -45,7 +38,8 @@ impl Shelf {
         Ok((fd, facts))
     }
 
-    fn old(&self) -> io::Result<Vec<Old>> {
+    /// Those that do not grow any more, the oldest first.
+    pub(super) fn old(&self) -> io::Result<Vec<Old>> {
         let names = self.dir.names(|name| Old::parse(name).is_some_and(|old| old.form != Form::Part))?;
         let mut old: Vec<Old> = names.iter().filter_map(|name| Old::parse(name.to_bytes())).collect();
         old.sort_unstable();
@@ -83,7 +77,7 @@ impl Shelf {
 
 impl Manager {
     /// The log directory of a service; None where there is none yet.
-    fn shelf(&self, id: ServiceId) -> io::Result<Option<Shelf>> {
+    pub(super) fn shelf(&self, id: ServiceId) -> io::Result<Option<Shelf>> {
         let path = CString::new(self.settings.log_dir.as_os_str().as_bytes())?;
         let name = CString::new(self.name_of(id))?;
         let dir = match Dir::open(&path).and_then(|root| root.enter(&name)) {
@@ -159,41 +153,4 @@ impl Manager {
         reply.descriptors = passed.len() as u32;
         (reply, passed)
     }
-
-    /// The last lines that a service has written to its file since its last start, as text, at most `most` of them.
-    /// Cheap: one read of a bounded part of a file, of two where the first has just begun.
-    pub(super) fn last_lines(&self, id: ServiceId, most: usize) -> Vec<String> {
-        let since = self.logs.began(id);
-        let lines = self.shelf(id).and_then(|shelf| {
-            let Some(shelf) = shelf else { return Ok(VecDeque::new()) };
-            let mut lines = tail(&shelf, CURRENT, since, most).unwrap_or_default();
-            let before = shelf.old()?.last().copied().filter(|old| old.form == Form::Plain);
-            if let (true, Some(before)) = (lines.len() < most, before) {
-                let mut earlier = tail(&shelf, &before.name(before.form), since, most - lines.len())?;
-                earlier.append(&mut lines);
-                lines = earlier;
-            }
-            Ok(lines)
-        });
-        let text = |line: Vec<u8>| String::from_utf8_lossy(&line).into_owned();
-        lines.unwrap_or_default().into_iter().map(text).collect()
-    }
-
-    /// Whether output of a service's last incarnation is on its way to the file.
-    pub(super) fn has_unread_output(&self, id: ServiceId) -> bool {
-        let Some(run) = self.world.get(id).map(|service| service.last_run) else { return false };
-        self.logs.raw_link().is_some()
-            && [Kind::Stdout, Kind::Stderr]
-                .into_iter()
-                .filter_map(|kind| self.kept.fd(kind, run.0))
-                .any(|fd| pipes::available(fd).is_ok_and(|bytes| bytes > 0))
-    }
-}
-
-fn tail(shelf: &Shelf, name: &str, since: (u64, u32), most: usize) -> io::Result<VecDeque<Vec<u8>>> {
-    let (fd, facts) = shelf.open(name)?;
-    let offset = facts.size.saturating_sub(TAIL_BYTES);
-    let mut bytes = vec![0; TAIL_BYTES as usize];
-    let count = dirs::read_at(fd.as_fd(), &mut bytes, offset)?;
-    Ok(cri::last_lines(bytes.get(..count).unwrap_or_default(), offset == 0, since, most))
 }

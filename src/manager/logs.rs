@@ -2,8 +2,11 @@
 //!
 //! A stream is a number that is never used again: incarnation × 2, plus one for standard error. The logger
 //! takes a stream it knows for a repetition, so all are sent again to a new logger and by a new manager.
+//!
+//! Where the last lines of a stream that has ended stand in the file the logger says once. That is noted here, and lost
+//! with the manager.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -15,7 +18,10 @@ use crate::sys::link::Link;
 use crate::unit::{LogTo, WhenFull};
 use crate::wire::cri::Which;
 use crate::wire::keeper::Kind;
-use crate::wire::logger::{self as wire, MESSAGE_BYTES, Name, Order, Report, Rule, To};
+use crate::wire::logger::{self as wire, Name, Order, Piece, REPORT_BYTES, Report, Rule, To};
+
+/// How many streams that have ended are remembered; the oldest give way.
+const MOST_TRAILS: usize = 4096;
 
 /// The number of a stream.
 pub const fn stream(run: Run, which: Which) -> u64 {
@@ -31,6 +37,15 @@ const fn kept(stream: u64) -> (Kind, u64) {
     (if stream.is_multiple_of(2) { Kind::Stdout } else { Kind::Stderr }, stream / 2)
 }
 
+/// What is known of a stream that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trail {
+    /// Nothing ever came of it.
+    pub silent: bool,
+    /// Where its last entries stand in the file of its service, the newest last.
+    pub pieces: Vec<Piece>,
+}
+
 /// The link, and what waits to be said.
 #[derive(Debug, Default)]
 pub struct Logs {
@@ -39,6 +54,9 @@ pub struct Logs {
     /// Clients that get log files, and of which services still.
     pub readers: BTreeMap<SessionId, VecDeque<ServiceId>>,
     began: BTreeMap<ServiceId, (u64, u32)>,
+    /// Streams of which this logger has had everything.
+    whole: BTreeSet<u64>,
+    trails: BTreeMap<u64, Trail>,
 }
 
 /// What a service gets as its standard output and error.
@@ -57,6 +75,7 @@ impl Logs {
     pub fn attach(&mut self, link: Link) {
         self.link = Some(link);
         self.outbox.clear();
+        self.whole.clear();
     }
 
     /// The link's number, to be watched.
@@ -68,6 +87,26 @@ impl Logs {
     pub fn add(&mut self, service: &str, run: Run, which: Which, rule: Rule) {
         if let Some(service) = Name::new(service.as_bytes()) {
             self.outbox.push_back(Order::Add { stream: stream(run, which), service, which, rule });
+        }
+    }
+
+    /// The same of one from which nobody has read yet.
+    pub fn add_new(&mut self, service: &str, run: Run, which: Which, rule: Rule) {
+        self.whole.insert(stream(run, which));
+        self.add(service, run, which, rule);
+    }
+
+    /// What is known of a stream of a run, if it has ended.
+    pub fn trail(&self, run: Run, which: Which) -> Option<&Trail> {
+        self.trails.get(&stream(run, which))
+    }
+
+    fn note(&mut self, stream: u64, trail: wire::Trail) {
+        // A logger that had only the rest of it does not know.
+        let silent = self.whole.remove(&stream) && !trail.wrote;
+        self.trails.insert(stream, Trail { silent, pieces: trail.pieces });
+        if self.trails.len() > MOST_TRAILS {
+            self.trails.pop_first();
         }
     }
 
@@ -118,10 +157,11 @@ impl Logs {
     pub fn listen(&mut self, kept_table: &mut Kept, lost: &mut Vec<(Run, Which)>) -> bool {
         loop {
             let Some(link) = &self.link else { return false };
-            let mut bytes = [0; MESSAGE_BYTES];
+            let mut bytes = [0; REPORT_BYTES];
             match link.receive(&mut bytes, &mut []) {
                 Ok(Some(got)) => match bytes.get(..got.bytes).map(Report::decode) {
-                    Some(Ok(Report::Closed { stream })) => {
+                    Some(Ok(Report::Closed { stream, trail })) => {
+                        self.note(stream, trail);
                         let (kind, id) = kept(stream);
                         kept_table.drop(kind, id);
                     }

@@ -26,6 +26,7 @@ mod heirs;
 mod inputs;
 mod kept;
 mod kill;
+mod last_words;
 mod launches;
 mod listeners;
 mod log_files;

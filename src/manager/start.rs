@@ -497,8 +497,8 @@ impl Manager {
         let name = self.name_of(id).to_owned();
         let rule = self.log_rule(id);
         self.logs.begin(id, clock::realtime_ns());
-        self.logs.add(&name, run, cri::Which::Stdout, rule);
-        self.logs.add(&name, run, cri::Which::Stderr, rule);
+        self.logs.add_new(&name, run, cri::Which::Stdout, rule);
+        self.logs.add_new(&name, run, cri::Which::Stderr, rule);
         self.feed(id, Event::Cloned(run));
     }
 }

@@ -225,6 +225,10 @@ pub struct Service {
     pub output: Vec<String>,
     /// Descriptors that it has stored for its next start (`FDSTORE=1`), of all its instances.
     pub stored: u64,
+    /// Whose they are, where that is not what runs.
+    pub output_of: Option<String>,
+    /// It is known that it wrote nothing.
+    pub silent: bool,
 }
 
 /// How one incarnation ended, or why it never began.
@@ -265,7 +269,8 @@ impl Service {
         }
         let of_sockets = self.sockets.iter_mut().flat_map(|one| [&mut one.name, &mut one.address]);
         of_sockets.for_each(|text| cut_to(text, MOST_ADDRESS));
-        [&mut self.gate, &mut self.status_text, &mut self.tracking].into_iter().flatten().for_each(cut);
+        let texts = [&mut self.gate, &mut self.status_text, &mut self.tracking, &mut self.output_of];
+        texts.into_iter().flatten().for_each(cut);
         self.exit.iter_mut().for_each(|exit| cut(&mut exit.meaning));
         self
     }
@@ -409,6 +414,8 @@ pub struct Failure {
     pub exit: Option<Exit>,
     /// The last lines of its output.
     pub output: Vec<String>,
+    /// It is known that it wrote nothing.
+    pub silent: bool,
 }
 
 impl Failure {

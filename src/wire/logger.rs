@@ -4,16 +4,27 @@
 //! a time in milliseconds (4 bytes), the stream (8), the name (64, rest zero), and the rule: where to, what
 //! when full, whether packed, nothing (a byte each), files kept (4), size (8), age (8). An `Add` travels with
 //! one descriptor, the read end of the stream's pipe; nothing else travels with any.
+//!
+//! A report is [`REPORT_BYTES`] long: version, kind, pieces, whether anything came (a byte each), nothing (4), the
+//! stream (8), and the pieces of its trail: offset (8), length (4), nothing (4), time (8); the rest zero.
 
 use std::fmt;
 
 use super::cri::Which;
 
 /// The version this side speaks.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
-/// Every message has this size.
+/// Every order has this size.
 pub const MESSAGE_BYTES: usize = 104;
+
+/// Every report has this size.
+pub const REPORT_BYTES: usize = 16 + MOST_PIECES * PIECE_BYTES;
+
+/// The most pieces of a trail. Each has at least one entry, so they have the last lines that anybody is shown.
+pub const MOST_PIECES: usize = 10;
+
+const PIECE_BYTES: usize = 24;
 
 /// The size of the memfd that the keeper makes for the logger, with `sys::memfd::fixed`, and hands to each
 /// new one: what the last one was doing when it died.
@@ -159,13 +170,36 @@ pub enum Order {
     },
 }
 
+/// Where some entries of a stream stand in its service's file, one behind the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Where in the file the first of them begins.
+    pub at: u64,
+    /// How long they are.
+    pub bytes: u32,
+    /// The time that the last of them has, in nanoseconds since 1970: it tells the file, which has given way to others
+    /// or was cut since where no entry with this time ends there.
+    pub time_ns: u64,
+}
+
+/// What is known of the last entries of a stream: other streams of its service write to the same file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trail {
+    /// Whether this logger has had anything of it at all, wherever it went.
+    pub wrote: bool,
+    /// Where they stand, the newest last; of more than [`MOST_PIECES`] those are told.
+    pub pieces: Vec<Piece>,
+}
+
 /// What the logger tells the manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// The pipe has ended and everything that was in it is written. The logger has forgotten the stream.
     Closed {
         /// As in `Add`.
         stream: u64,
+        /// Where its last entries are.
+        trail: Trail,
     },
     /// An `Add` arrived without its descriptor (a full table), or the stream could not be watched: send it
     /// again later.
@@ -342,20 +376,52 @@ impl Order {
 
 impl Report {
     /// The bytes of the message.
-    pub fn encode(&self) -> [u8; MESSAGE_BYTES] {
-        match *self {
-            Report::Closed { stream } => Frame { stream, ..Frame::new(CLOSED) },
-            Report::Lost { stream } => Frame { stream, ..Frame::new(LOST) },
-        }
-        .encode()
+    pub fn encode(&self) -> [u8; REPORT_BYTES] {
+        let (kind, stream, trail) = match self {
+            Report::Closed { stream, trail } => (CLOSED, *stream, trail),
+            Report::Lost { stream } => (LOST, *stream, &Trail::default()),
+        };
+        let surplus = trail.pieces.len().saturating_sub(MOST_PIECES);
+        let pieces = trail.pieces.get(surplus..).unwrap_or_default();
+        let head = [VERSION, kind, pieces.len() as u8, u8::from(trail.wrote), 0, 0, 0, 0];
+        let pieces = pieces.iter().flat_map(|piece| {
+            let fields = piece.at.to_le_bytes().into_iter().chain(u64::from(piece.bytes).to_le_bytes());
+            fields.chain(piece.time_ns.to_le_bytes())
+        });
+        let mut out = [0; REPORT_BYTES];
+        let fields = head.into_iter().chain(stream.to_le_bytes()).chain(pieces);
+        out.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
+        out
     }
 
     /// The message in `bytes`, which may come from anyone.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
-        let frame = Frame::decode(bytes)?;
-        match frame.kind {
-            CLOSED => Ok(Report::Closed { stream: frame.stream }),
-            LOST => Ok(Report::Lost { stream: frame.stream }),
+        let bytes: &[u8; REPORT_BYTES] = bytes.try_into().map_err(|_| Refused::Length)?;
+        let [version, kind, count, wrote, _, _, _, _, rest @ ..] = bytes;
+        if *version != VERSION {
+            return Err(Refused::Version);
+        }
+        let (stream, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
+        let stream = u64::from_le_bytes(*stream);
+        if usize::from(*count) > MOST_PIECES {
+            return Err(Refused::Content);
+        }
+        let piece = |bytes: &[u8]| {
+            let (at, rest) = bytes.split_first_chunk()?;
+            let (length, rest) = rest.split_first_chunk()?;
+            let bytes = u32::try_from(u64::from_le_bytes(*length)).ok()?;
+            Some(Piece {
+                at: u64::from_le_bytes(*at),
+                bytes,
+                time_ns: u64::from_le_bytes(*rest.first_chunk()?),
+            })
+        };
+        let pieces: Option<Vec<Piece>> =
+            rest.chunks_exact(PIECE_BYTES).take((*count).into()).map(piece).collect();
+        let trail = Trail { wrote: *wrote != 0, pieces: pieces.ok_or(Refused::Content)? };
+        match *kind {
+            CLOSED => Ok(Report::Closed { stream, trail }),
+            LOST => Ok(Report::Lost { stream }),
             _ => Err(Refused::Content),
         }
     }
@@ -385,12 +451,20 @@ mod tests {
             [add("web"), add(&longest), Order::Remove { stream: 3 }, Order::Drain { within_ms: 900 }];
         for order in orders {
             assert_eq!(Order::decode(&order.encode()), Ok(order));
-            assert_eq!(Report::decode(&order.encode()), Err(Refused::Content));
+            assert_eq!(Report::decode(&order.encode()), Err(Refused::Length));
         }
-        for report in [Report::Closed { stream: u64::MAX }, Report::Lost { stream: 1 }] {
-            assert_eq!(Report::decode(&report.encode()), Ok(report));
-            assert_eq!(Order::decode(&report.encode()), Err(Refused::Content));
+        let piece = |number: u64| Piece { at: number << 33, bytes: u32::MAX, time_ns: u64::MAX - number };
+        let trail = |pieces: std::ops::Range<u64>| Trail { wrote: true, pieces: pieces.map(piece).collect() };
+        let most = MOST_PIECES as u64;
+        let closed = |trail| Report::Closed { stream: u64::MAX, trail };
+        for report in [closed(Trail::default()), closed(trail(0..most)), Report::Lost { stream: 1 }] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report.clone()));
+            assert_eq!(Order::decode(&report.encode()), Err(Refused::Length));
         }
+        let mut bytes = closed(trail(0..most + 2)).encode();
+        assert_eq!(Report::decode(&bytes), Ok(closed(trail(2..most + 2))), "the newest are told");
+        bytes[2] = MOST_PIECES as u8 + 1;
+        assert_eq!(Report::decode(&bytes), Err(Refused::Content));
     }
 
     #[test]
@@ -418,7 +492,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = (Order::decode(&bytes), Report::decode(&bytes));
         }
 

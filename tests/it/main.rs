@@ -28,6 +28,7 @@ mod exec;
 mod exec_tty;
 mod exits;
 mod explain;
+mod failed_restart;
 mod full;
 mod health;
 mod hostile;

@@ -12,7 +12,7 @@ use supervise::sys::link::Link;
 use supervise::sys::poller::{Interest, Poller};
 use supervise::sys::{fds, memfd, pipes};
 use supervise::wire::cri::{self, Which};
-use supervise::wire::logger::{MESSAGE_BYTES, Name, Order, Report, Rule, STATE_BYTES, TRAY_BYTES};
+use supervise::wire::logger::{Name, Order, REPORT_BYTES, Report, Rule, STATE_BYTES, TRAY_BYTES};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -113,10 +113,10 @@ impl Keeper {
     }
 
     pub fn report(&mut self) -> bool {
-        let mut bytes = [0; MESSAGE_BYTES];
+        let mut bytes = [0; REPORT_BYTES];
         if let Ok(Some(got)) = self.manager.as_ref().unwrap().receive(&mut bytes, &mut []) {
             match Report::decode(&bytes[..got.bytes]).unwrap() {
-                Report::Closed { stream } => drop(self.streams.remove(&stream)),
+                Report::Closed { stream, .. } => drop(self.streams.remove(&stream)),
                 Report::Lost { stream } => panic!("stream {stream} was lost"),
             }
             return true;

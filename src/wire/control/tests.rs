@@ -90,6 +90,7 @@ fn errors_read_back_as_they_were_written() {
         hint: None,
         exit: Some(Exit { code: Some(1), signal: None, meaning: "exited with status 1".into() }),
         output: vec!["Traceback".into()],
+        silent: true,
     };
     for refusal in [
         Refusal::NoSuchService(Unknown { name: "wbe".into(), near: Some("web".into()) }),
@@ -151,6 +152,7 @@ fn the_longest_error_and_the_longest_outcome_can_be_sent() {
         hint: Some(long.clone()),
         exit,
         output: vec![long.clone(); 100],
+        silent: true,
     };
     let failed = Failed { others: vec![first.clone(); 500], first };
     let bytes = Reply::Refused(Refusal::Failed(Box::new(failed))).encode(false).len();
