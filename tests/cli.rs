@@ -197,10 +197,12 @@ fn status_as_json_is_the_reply_in_one_piece() {
         "name",
         "next_start",
         "output",
+        "output_of",
         "pid",
         "pids",
         "problems",
         "restarts",
+        "silent",
         "since",
         "sockets",
         "state",
@@ -319,7 +321,7 @@ fn a_failure_is_1_and_told_whole() {
     });
     let expected = "\
 web: waiting until it is ready: its main process ended
-  it exited with status 3
+  how it ended: exited with status 3
   its last output:
     Traceback (most recent call last):
     ImportError: x

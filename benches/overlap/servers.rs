@@ -52,7 +52,7 @@ pub const SERVERS: [Server; 5] = [
     },
     Server {
         name: "uvicorn",
-        arguments: &["-m", "uvicorn", "app:asgi", "--fd", "{fd:http}", "--no-access-log"],
+        arguments: &["-m", "uvicorn", "app:asgi", "--fd", "{fd:http}"],
         keys: "",
         many_sockets: false,
         is_python: true,

@@ -190,9 +190,9 @@ fn of_failure(failure: &Failure) -> Trouble {
         false => text.extend([" ", &shown(&failure.reason)]),
     }
     if let Some(exit) = &failure.exit
-        && !failure.reason.starts_with(&exit.meaning)
+        && !failure.reason.contains(&exit.meaning)
     {
-        let _ = write!(text, "\n  it {}", shown(&exit.meaning));
+        let _ = write!(text, "\n  how it ended: {}", shown(&exit.meaning));
     }
     if !failure.output.is_empty() {
         text.push_str("\n  its last output:");
@@ -233,16 +233,17 @@ mod tests {
         let second = Failure {
             service: "db".into(),
             step: "start".into(),
-            reason: "no\nnot \u{7}".into(),
+            reason: "no\nnot \u{7}: exit status 3".into(),
+            exit: Some(Ended { code: Some(3), signal: None, meaning: "exit status 3".into() }),
             silent: true,
             ..Failure::default()
         };
         let reply = Reply::Refused(Refusal::Failed(Box::new(Failed { first, others: vec![second] })));
         let (text, exit) = rendered(&reply, Verb::Restart);
         let expected = "shop: changing to the working directory: `/srv/shop`: permission denied\n  \
-                        it exited with status 200\n  its last output:\n    one\n    two \\x1b[31m\n\
+                        how it ended: exited with status 200\n  its last output:\n    one\n    two \\x1b[31m\n\
                         hint: give `bagels` the right to enter it\n\
-                        db: start:\n  no\n  not \\x07\n  it wrote nothing\n";
+                        db: start:\n  no\n  not \\x07: exit status 3\n  it wrote nothing\n";
         assert_eq!((text.as_str(), exit), (expected, Exit::Failed));
     }
 

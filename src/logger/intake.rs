@@ -357,10 +357,8 @@ impl Intake {
         }
         self.state.begin(&record)?;
         let appended = self.shelf.append(service, self.out.get(..length).unwrap_or_default());
-        let settled = match &appended {
-            Ok(()) => Settled::At(target.size + first as u64),
-            Err(_) => Settled::Dropped,
-        };
+        let at = Settled::At(target.size + first as u64);
+        let settled = if appended.is_ok() { at } else { Settled::Dropped };
         let count = match appended {
             Ok(()) if first > 0 => 0,
             Ok(()) => before,

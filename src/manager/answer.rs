@@ -10,9 +10,9 @@ use super::inputs::Which;
 use super::last_words::has_words;
 use super::parked::Order;
 use super::report::REHEARSING;
-use crate::policy::service::Ended;
+use crate::policy::service::{Ended, Role, Service};
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
-use crate::unit::Kind;
+use crate::unit::{Kind, duration_text};
 use crate::wire::control::{self, Failed, Failure, OperationReply, Refusal, Reply, StatusReply};
 use crate::wire::request::{self, Request};
 use crate::wire::verb::Right;
@@ -176,6 +176,7 @@ impl Manager {
         let sessions = vec![(session, asked.wait)];
         let notes = match event {
             Event::Stop(_) | Event::Hold(_) => self.requirers(&chosen, caller),
+            Event::Restart(_) => self.unproven(&chosen),
             _ => BTreeMap::new(),
         };
         let stranger = (!caller.is_ours).then_some(caller.uid);
@@ -229,6 +230,22 @@ impl Manager {
                 others => format!("{} and {last} require it, and go on without it", others.join(", ")),
             };
             Some((*id, words))
+        };
+        chosen.iter().filter_map(note).collect()
+    }
+
+    /// For services that are to be restarted: that nothing proves the new generation good.
+    fn unproven(&self, chosen: &[ServiceId]) -> BTreeMap<ServiceId, String> {
+        let note = |id: &ServiceId| {
+            let unit = self.unit_of(*id).filter(|unit| unit.proves_nothing())?;
+            let alive = duration_text(unit.service.settle_ms);
+            let hint = "add `[health]`, and a restart goes on only when the new one answers";
+            Some((
+                *id,
+                format!(
+                    "not proven: it has been alive for {alive}, and nothing was asked of it; hint: {hint}"
+                ),
+            ))
         };
         chosen.iter().filter_map(note).collect()
     }
@@ -369,19 +386,33 @@ impl Manager {
         let changed = status.changed.first().map(|path| {
             format!("`{path}` has changed since it was read: what was read still counts, until supervise starts again")
         });
-        let all: Vec<String> = already.into_iter().chain(notes.get(&id).cloned()).chain(changed).collect();
+        let run = self.world.get(id).and_then(|service| service.main()).map(|one| one.run);
+        let wrong =
+            run.filter(|_| notes.contains_key(&id)).and_then(|run| self.notices.of(run)?.wrong.clone());
+        let wrong = wrong.map(|wrong| wrong.replace('\n', "; "));
+        let notes = notes.get(&id).cloned().into_iter().chain(wrong);
+        let all: Vec<String> = already.into_iter().chain(notes).chain(changed).collect();
         let note = (!all.is_empty()).then(|| all.join("; "));
         Some(control::Outcome { name: status.name, state: status.state, pid: status.pid, note })
     }
 
-    /// One failure; of a rehearsal also what it leaves as it is, and what does without.
+    /// One failure; also what it leaves as it is, and of a rehearsal what does without.
     fn told_failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {
         let mut failure = self.failure(id, outcome)?;
-        if failure.step == REHEARSING {
-            if self.world.get(id)?.incarnations().any(|(_, _, one)| one.is_proven()) {
-                failure.reason.push_str(if failure.reason.contains('\n') { "\n" } else { "; " });
-                failure.reason.push_str("the old generation goes on serving");
+        if let Outcome::Ended(end) = outcome
+            && let Some(ended) = self.ended_like(id, end)
+        {
+            let service = self.world.get(id)?;
+            if service.instances.len() > 1 {
+                let (number, count) = (ended.instance, service.instances.len());
+                failure.reason = format!("instance {number} of {count}: {}", failure.reason);
             }
+            if let Some(words) = left_as_it_is(service, &ended) {
+                failure.reason.push_str(if failure.reason.contains('\n') { "\n" } else { "; " });
+                failure.reason.push_str(&words);
+            }
+        }
+        if failure.step == REHEARSING {
             let way = format!(
                 "where it cannot be tried on other sockets, `supervise restart --stop-first {}` does without",
                 self.name_of(id)
@@ -492,4 +523,25 @@ impl Manager {
     pub(super) fn reply(&mut self, session: SessionId, reply: &Reply, last: bool) -> Room {
         self.control.as_mut().map_or(Room::Gone, |control| control.reply(session, reply, last, self.now))
     }
+}
+
+/// What goes on where a new generation has failed: the old one, and who had moved goes back to it.
+fn left_as_it_is(service: &Service, ended: &Ended) -> Option<String> {
+    let older = |generation: u32| generation < ended.generation;
+    if !service.incarnations().any(|(_, _, one)| older(one.generation) && one.is_proven()) {
+        return None;
+    }
+    let moved = service.incarnations().filter(|(instance, role, one)| {
+        *role == Role::Current && one.generation == ended.generation && instance.number != ended.instance
+    });
+    let moved: Vec<String> = moved.map(|(instance, _, _)| instance.number.to_string()).collect();
+    let (which, goes) = if moved.len() == 1 { ("instance", "goes") } else { ("instances", "go") };
+    let back = match moved.split_last() {
+        None => String::new(),
+        Some((last, [])) => format!("; {which} {last}, which had moved, {goes} back to it"),
+        Some((last, others)) => {
+            format!("; {which} {} and {last}, which had moved, {goes} back to it", others.join(", "))
+        }
+    };
+    Some(format!("the old generation goes on serving{back}"))
 }

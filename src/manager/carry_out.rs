@@ -66,6 +66,7 @@ impl Manager {
             | Event::Unhealthy(_)
             | Event::Unanswered(_)
             | Event::Unasked(_)
+            | Event::Astray(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
             | Event::Close

@@ -129,7 +129,7 @@ impl Manager {
     }
 
     /// Inodes of the sockets that an incarnation has, by which its processes' descriptors are told.
-    fn inodes(&self, unit: &Unit, run: Run) -> Vec<u64> {
+    pub(super) fn inodes(&self, unit: &Unit, run: Run) -> Vec<u64> {
         if let Some(process) = self.processes.get(run).filter(|process| !process.stand_ins.is_empty()) {
             return process.stand_ins.iter().map(|one| one.inode).collect();
         }
@@ -216,7 +216,8 @@ pub(super) fn wrong(
         ),
     };
     match other {
-        Some((pid, at)) if !waits => {
+        // What is accepted without a socket of its own is accepted elsewhere.
+        Some((pid, at)) if !waits || !held => {
             let who = match in_front {
                 Some(front) => format!(
                     "its main process {main} is `{front}`, and below it process {pid} (`{}`) listens",
@@ -224,10 +225,13 @@ pub(super) fn wrong(
                 ),
                 None => format!("its process {pid} (`{}`) listens", called(pid)),
             };
-            Some(format!(
-                "{who} on {at}, which is none of its sockets, and none of them is seen to wait for the clients of {address} \
-                 (with select or poll it could not be seen)\nhint: {hint}"
-            ))
+            let none = match held {
+                true => format!(
+                    "none of them is seen to wait for the clients of {address} (with select or poll it could not be seen)"
+                ),
+                false => format!("none of its processes holds {address}: clients wait there for nobody"),
+            };
+            Some(format!("{who} on {at}, which is none of its sockets, and {none}\nhint: {hint}"))
         }
         Some(_) | None if !held => Some(format!(
             "none of its processes holds {address}: clients wait there for nobody\nhint: {hint}"

@@ -161,7 +161,7 @@ fn read((fd, facts): &(OwnedFd, Facts), piece: &Piece) -> Option<Vec<u8>> {
     let count = dirs::read_at(fd.as_fd(), &mut bytes, end - length).ok()?;
     bytes.truncate(count);
     if length < piece.bytes.into() {
-        let half = memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |at| at + 1);
+        let half = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
         bytes.drain(..half);
     }
     let last = bytes.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next().and_then(cri::parse)?;

@@ -5,7 +5,7 @@
 //! user and root alone. Who sent it counts where it wants more than to be heard. A message leaves the socket only after what it says is written down. Nobody who talks
 //! without end keeps the loop busy: his messages wait in his socket, where he waits for room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ const MOST_RELOADING_MS: u64 = 60_000;
 const MOST_LINES: u32 = 4;
 /// As how many messages one with descriptors counts, which needs a process.
 const COST_OF_DESCRIPTORS: u32 = 4;
+/// Of how many incarnations of a service that are gone it is known what they said: of one that failed, and those that
+/// went because of it.
+const MOST_LAST: usize = 4;
 /// Milliseconds of a window.
 const WINDOW_MS: u64 = 500;
 /// Bytes read of a pipe at once; what a service writes before its line is of no interest.
@@ -102,7 +105,8 @@ pub struct Notices {
     paused: BTreeMap<Run, Mono>,
     dropped: BTreeMap<Run, u64>,
     told: BTreeMap<Run, u32>,
-    last: BTreeMap<ServiceId, (Run, Said)>,
+    /// What those have said that ended last, of each service.
+    last: BTreeMap<ServiceId, VecDeque<(Run, Said)>>,
 }
 
 impl Notices {
@@ -111,9 +115,10 @@ impl Notices {
         self.said.get(&run)
     }
 
-    /// The same of one that may be gone, if it was the last of its service that had said something.
+    /// The same of one that may be gone, if it was one of the last of its service that had said something.
     pub fn of_last(&self, id: ServiceId, run: Run) -> Option<&Said> {
-        self.of(run).or_else(|| self.last.get(&id).filter(|(last, _)| *last == run).map(|(_, said)| said))
+        let mut last = self.last.get(&id).into_iter().flatten();
+        self.of(run).or_else(|| last.find(|(last, _)| *last == run).map(|(_, said)| said))
     }
 
     /// Those that have said something.
@@ -279,7 +284,9 @@ impl Manager {
         }
         if let (Some(id), Some(said)) = (self.service_of(run), self.notices.of(run)) {
             let said = said.clone(); // why it was not ready is asked for when it is gone
-            self.notices.last.insert(id, (run, said));
+            let last = self.notices.last.entry(id).or_default();
+            last.truncate(MOST_LAST - 1);
+            last.push_front((run, said));
         }
         self.notices.forget(run);
         self.remove_record(state::Kind::Said, run.0);

@@ -5,23 +5,25 @@
 //! when nobody reads that any more, so nothing of it is kept: a manager that takes over begins those that are still
 //! needed again. A private listener is the incarnation's alone; where it is gone, a probe is refused at once.
 
+mod looks;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::Manager;
 use super::inputs::Which;
 use super::kept::is_full;
 use super::launches::{self, Told};
-use super::{Manager, errands};
 use crate::launch::words;
 use crate::plan::{ExecPlan, FIXED_PATH, Passed};
 use crate::policy::service::{Incarnation, Phase};
 use crate::policy::{Event, Mono, Run, ServiceId};
 use crate::sys::errno::{is_shortage, reason};
 use crate::sys::{fds, memfd, process};
-use crate::unit::{self, Gate, Unit};
+use crate::unit::Unit;
 use crate::wire::keeper::Kind;
 use crate::wire::probe::{Finding, MOST_BYTES, Task};
 use crate::wire::zygote::Spawn;
@@ -39,11 +41,6 @@ const AGAIN_MS: u64 = 1_000;
 const OTHERS_AGAIN_MS: u64 = 100;
 /// Milliseconds that a probe has beyond its own time to say that it is over.
 const GRACE_MS: u64 = 2_000;
-/// Milliseconds after it is ready, and after its start where it is not, at which an incarnation is looked at.
-const LOOK_MS: (u64, u64) = (2_000, 5_000);
-/// Milliseconds until it is looked at again while nothing of it listens anywhere yet: a program may take its time.
-const LOOK_AGAIN_MS: [u64; 3] = [3_000, 10_000, 30_000];
-
 /// What is said where no connection came to the incarnation that is asked.
 const OTHERS: &str = "only another incarnation of it answers";
 
@@ -139,6 +136,11 @@ impl Manager {
     pub(super) fn tend_probes(&mut self, id: ServiceId) {
         let Some(gate) = self.unit_of(id).map(Unit::gate) else { return };
         for (run, starting) in self.runs_of(id) {
+            if self.world.incarnation(id, run).is_some_and(Incarnation::is_ending) {
+                // What its end does to it is not how it was.
+                self.probes.looks.remove(&run);
+                [For::Health, For::Look].into_iter().for_each(|what| self.cancel(run, Some(what)));
+            }
             if !starting {
                 self.probes.again.remove(&run);
                 self.cancel(run, Some(For::Ready));
@@ -156,26 +158,6 @@ impl Manager {
         let Some(service) = self.world.get(id) else { return Vec::new() };
         let starting = |one: &Incarnation| matches!(one.phase, Phase::Starting { .. });
         service.incarnations().map(|(_, _, one)| (one.run, starting(one))).collect()
-    }
-
-    /// After an event of an incarnation: looks are due some time after it began or became ready.
-    pub(super) fn plan_look(&mut self, id: ServiceId, event: Event) {
-        let (run, after_ms) = match event {
-            Event::Executed(run) => (run, LOOK_MS.1),
-            Event::Ready(run) => (run, LOOK_MS.0),
-            _ => return,
-        };
-        let Some(unit) = self.unit_of(id) else { return };
-        // One that has answered on its own listener is where it should be.
-        let told = !matches!((event, unit.gate()), (Event::Ready(_), Gate::Answer(_)));
-        let looked_at = unit.service.kind == unit::Kind::Service
-            && unit.service.server != unit::Server::None
-            && !unit.sockets.is_empty();
-        if looked_at && told && self.runs_of(id).iter().any(|(one, _)| *one == run) {
-            self.probes.looks.insert(run, self.now.after(after_ms));
-        } else {
-            self.probes.looks.remove(&run);
-        }
     }
 
     /// Does one health probe of an incarnation now; there is at most one at a time.
@@ -524,7 +506,11 @@ impl Manager {
     }
 
     fn heed_health(&mut self, id: ServiceId, run: Run, found: Event, words: String) {
-        self.note_health(run, matches!(found, Event::Healthy(_)), words);
+        let healthy = matches!(found, Event::Healthy(_));
+        self.note_health(run, healthy, words);
+        if !healthy && self.probes.looks.remove(&run).is_some() {
+            self.want_probe(id, run, For::Look); // before it is told to end
+        }
         self.feed(id, found);
         self.run_events();
     }
@@ -570,29 +556,14 @@ impl Manager {
         self.change_said(run, |said| said.unasked = Some(words));
     }
 
-    /// It could not be asked. What it has said itself says more than that, and stays.
+    /// It could not be asked. What was found wrong with it before says more than that, and stays; that all was well does
+    /// not, for one that has yet to prove itself.
     fn note_others(&mut self, run: Run) {
-        if self.notices.of(run).is_none_or(|said| said.health.is_none()) {
+        let proven = self.service_of(run).and_then(|id| self.world.incarnation(id, run));
+        let proven = proven.is_some_and(Incarnation::is_proven);
+        let stays = |health: &Health| proven || !health.healthy;
+        if !self.notices.of(run).is_some_and(|said| said.health.as_ref().is_some_and(stays)) {
             self.note_health(run, false, OTHERS.to_owned());
         }
-    }
-
-    /// Whether the processes of an incarnation listen where they should.
-    fn judge(&mut self, id: ServiceId, run: Run, held: bool, waits: bool, other: Option<(u32, String)>) {
-        let Some(main) = self.processes.get(run).map(|process| process.main().pid) else { return };
-        if held && !waits && other.is_none() {
-            let times = self.probes.vain.entry(run).or_default();
-            if let Some(after_ms) = LOOK_AGAIN_MS.get(*times) {
-                *times += 1;
-                self.probes.looks.insert(run, self.now.after(*after_ms));
-            }
-        }
-        self.restore_rooms(id); // it listens by now, where it ever does
-        let Some(unit) = self.unit_of(id) else { return };
-        let words = errands::wrong(unit, main, held, waits, other);
-        if let Some(words) = &words {
-            log::warn!("service={} {words}", self.name_of(id));
-        }
-        self.change_said(run, |said| said.wrong = words);
     }
 }

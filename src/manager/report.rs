@@ -18,6 +18,9 @@ use crate::wire::{control, keeper};
 /// The step at which a rehearsal fails.
 pub(super) const REHEARSING: &str = "rehearsing it on private sockets";
 
+/// What is said where nothing more is known.
+const UNHEALTHY: &str = "not healthy";
+
 /// RFC 3339 in UTC of so many nanoseconds since 1970.
 pub fn instant(ns: u64) -> String {
     let timestamp = jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -69,13 +72,13 @@ impl Manager {
             End::Unprepared | End::Unbound | End::Unanswered => {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
-            End::NotReady => self.unready_words(id, which.run),
+            End::NotReady => self.with_wrong(id, which.run, &self.unready_words(id, which.run)),
             End::Unhealthy => {
                 let said = self.notices.of_last(id, which.run);
                 let health = said.and_then(|said| said.health.as_ref()).map(|health| &health.words);
                 let words = health.or_else(|| said.and_then(|said| said.unasked.as_ref()));
                 let words = words.map_or_else(String::new, |words| format!(": {words}"));
-                format!("not healthy{words}")
+                self.with_wrong(id, which.run, &format!("{UNHEALTHY}{words}"))
             }
             End::Watchdog => {
                 let within = self.unit_of(id).and_then(|unit| unit.service.watchdog_ms);
@@ -104,9 +107,19 @@ impl Manager {
             },
             Gate::Success | Gate::Started => return format!("not ready within {within}"),
         };
-        let wrong =
-            said.and_then(|said| said.wrong.as_ref()).map(|wrong| format!("\n{wrong}")).unwrap_or_default();
-        format!("not ready within {within}: {reason}{wrong}")
+        format!("not ready within {within}: {reason}")
+    }
+
+    /// Where one was seen to listen instead comes first, with the remedy: everything else follows from it.
+    fn with_wrong(&self, id: ServiceId, run: Run, words: &str) -> String {
+        let wrong = self.notices.of_last(id, run).and_then(|said| said.wrong.as_deref());
+        match wrong.map(|wrong| wrong.split_once("\nhint: ").unwrap_or((wrong, ""))) {
+            None => words.to_owned(),
+            // No probe has said more than that.
+            Some(_) if words == UNHEALTHY => wrong.unwrap_or_default().to_owned(),
+            Some((what, "")) => format!("{what}; {words}"),
+            Some((what, hint)) => format!("{what}; {words}\nhint: {hint}"),
+        }
     }
 
     /// The supervisor itself.
@@ -149,7 +162,7 @@ impl Manager {
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         problems.extend(said.into_iter().flat_map(Said::complaints));
         problems.extend(self.not_inherited(service, id, state));
-        problems.extend(said.and_then(|said| said.wrong.clone()));
+        problems.extend(self.wrongs(service, said));
         let health = said.and_then(|said| said.health.as_ref());
         if let Some(health) = health.filter(|health| !health.healthy) {
             problems.push(format!("not healthy: {}", health.words));
@@ -198,6 +211,16 @@ impl Manager {
         let now = run.and_then(|run| self.notices.of(run)).and_then(Said::not_inherited);
         let before = last.and_then(|ended| self.notices.of_last(id, ended.run));
         now.or_else(|| before.and_then(Said::not_inherited))
+    }
+
+    /// What is wrong with where the main one listens, and those that are to become current.
+    fn wrongs(&self, service: &Service, main: Option<&Said>) -> Vec<String> {
+        let next = service.incarnations().filter(|(_, role, _)| *role == Role::Next);
+        let wrong = |(_, _, one): (&Instance, Role, &Incarnation)| {
+            let wrong = self.notices.of(one.run)?.wrong.as_deref()?;
+            Some(format!("generation {}, which is to come: {wrong}", one.generation))
+        };
+        main.and_then(|said| said.wrong.clone()).into_iter().chain(next.filter_map(wrong)).collect()
     }
 
     /// Files of its unit that are not as they were when they were read; what runs goes by what was read.
@@ -260,9 +283,16 @@ impl Manager {
     fn rehearsal_text(&self, id: ServiceId, service: &Service) -> Option<String> {
         if let Some((_, _, one)) = service.incarnations().find(|(_, _, one)| one.rehearsal && !one.dismissed)
         {
-            return Some(format!("rehearsal of generation {} on private sockets", one.generation));
+            let wrong = self.notices.of(one.run).and_then(|said| said.wrong.as_deref());
+            let wrong = wrong.and_then(|wrong| wrong.lines().next()).map(|wrong| format!(": {wrong}"));
+            let text = format!("rehearsal of generation {} on private sockets", one.generation);
+            return Some(text + &wrong.unwrap_or_default());
         }
         let ended = service.ends.last().filter(|ended| ended.rehearsal && !ended.dismissed)?;
+        // One that comes after it is what there is to say something of.
+        if service.incarnations().any(|(_, _, one)| one.generation > ended.generation) {
+            return None;
+        }
         let words = self.words_of(id, ended);
         Some(format!("generation {} failed its rehearsal on private sockets: {words}", ended.generation))
     }
@@ -348,6 +378,7 @@ impl Manager {
             | Event::Unhealthy(_)
             | Event::Unanswered(_)
             | Event::Unasked(_)
+            | Event::Astray(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
             | Event::Close

@@ -146,6 +146,8 @@ pub enum Event {
     /// A probe did not get through to it, for want of something of ours or because another that shares its
     /// sockets took the connection.
     Unasked(Run),
+    /// It is known that it cannot serve: none of its processes has a socket of its any more, and one listens elsewhere.
+    Astray(Run),
     /// It has read its configuration anew.
     Reloaded(Run),
     /// What was to make it do so has failed.

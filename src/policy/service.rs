@@ -94,8 +94,7 @@ impl Service {
             Event::Hold(operation) => self.stop(operation, Goal::Held, step),
             Event::Scale(operation, count) => self.scale_to(operation, count, step),
             Event::Reload(operation) if step.spec.reload => self.reload(operation, step),
-            Event::Reload(operation) => self.restart(operation, step.spec.strategy, step),
-            Event::Restart(operation) => self.restart(operation, step.spec.strategy, step),
+            Event::Reload(one) | Event::Restart(one) => self.restart(one, step.spec.strategy, step),
             Event::RestartStopFirst(operation) => self.restart(operation, Strategy::StopFirst, step),
             Event::Close => {
                 self.goal = Goal::Down;
@@ -121,6 +120,7 @@ impl Service {
             Event::Unhealthy(run) => self.with(run, |one| one.looked_at(Some(false), step)),
             Event::Unanswered(run) => self.with(run, |one| one.unanswered(step)),
             Event::Unasked(run) => self.with(run, |one| one.looked_at(None, step)),
+            Event::Astray(run) => self.astray(run, step),
             Event::Reloaded(run) => self.with(run, |one| one.reload_until = None),
             Event::NotReloaded(run) => {
                 if self.find(run).is_some_and(|(_, _, one)| one.reload_until.is_some()) {
@@ -178,6 +178,20 @@ impl Service {
             && instance.current.as_deref().is_some_and(Incarnation::has_a_say)
         {
             instance.failures = 0;
+        }
+    }
+
+    /// One that is to take the place of another and would serve nobody there does not pass; where it is the only one there
+    /// is nobody whom it could leave alone.
+    fn astray(&mut self, run: Run, step: &mut Step<'_>) {
+        let to = self.roll.map(|roll| roll.to);
+        if let Some((index, Role::Next)) = self.place_of(run)
+            && let Some(instance) = self.instances.get_mut(index)
+            && let Some(next) = &mut instance.next
+            && Some(next.generation) == to
+            && next.has_a_say()
+        {
+            next.end_of_illness(step);
         }
     }
 

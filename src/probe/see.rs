@@ -31,6 +31,12 @@ fn tree(main: u32) -> Vec<u32> {
     found
 }
 
+/// Whether a process is there whose descriptors are closed to us.
+fn is_closed(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// Inodes of the sockets that a process holds.
 fn held(pid: u32) -> BTreeSet<u64> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeSet::new() };
@@ -75,7 +81,8 @@ pub fn look(main: u32, sockets: &[u64]) -> Finding {
     let (mut anybody, mut waits, mut other) = (false, false, None);
     for pid in tree(main) {
         let held = held(pid);
-        anybody |= sockets.iter().any(|inode| held.contains(inode));
+        // Of one that cannot be looked into it is not known that it holds none.
+        anybody |= sockets.iter().any(|inode| held.contains(inode)) || is_closed(pid);
         let polled = polled(pid);
         waits |= sockets.iter().any(|inode| polled.contains(inode)) || accepts(pid);
         let strange = listening.iter().find(|row| held.contains(&row.inode) && !sockets.contains(&row.inode));

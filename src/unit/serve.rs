@@ -167,6 +167,11 @@ impl Unit {
         asks && overlaps && self.service.kind == Kind::Service
     }
 
+    /// Whether a new generation is believed that has only lived for a while, although clients come to its sockets.
+    pub fn proves_nothing(&self) -> bool {
+        self.gate() == Gate::Started && self.health.is_none() && !self.sockets.is_empty()
+    }
+
     /// What proves an incarnation good, for people; `rehearsing` while a new generation is rehearsed.
     pub fn gate_text(&self, rehearsing: bool) -> String {
         let proof = self.proof_text();

@@ -4,8 +4,12 @@
 //! Within a major version fields are added, never renamed. Every field is written, unknown ones as `null` or
 //! empty; a field that is missing reads as unknown, so that neighbouring versions understand each other.
 
+mod failure;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use failure::{Failed, Failure};
 
 use super::names::Unknown;
 use super::varlink::{Answer, Standard};
@@ -260,7 +264,8 @@ impl Service {
         self.sockets.truncate(MOST_SOCKETS);
         self.ends.drain(..self.ends.len().saturating_sub(MOST_ENDS));
         for ended in &mut self.ends {
-            [&mut ended.step, &mut ended.reason].into_iter().for_each(|text| cut_to(text, MOST_ADDRESS));
+            cut_to(&mut ended.step, MOST_ADDRESS);
+            cut(&mut ended.reason); // with a remedy
             ended.exit.iter_mut().for_each(|exit| cut_to(&mut exit.meaning, MOST_ADDRESS));
         }
         for list in [&mut self.problems, &mut self.waiting_for, &mut self.changed, &mut self.output] {
@@ -396,64 +401,6 @@ pub struct Shown {
     pub generation: u64,
     /// Every value.
     pub rows: Vec<Row>,
-}
-
-/// Why an operation failed on one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Failure {
-    /// The service.
-    pub service: String,
-    /// What was being done.
-    pub step: String,
-    /// Why that did not work.
-    pub reason: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-    /// How the main process ended.
-    pub exit: Option<Exit>,
-    /// The last lines of its output.
-    pub output: Vec<String>,
-    /// It is known that it wrote nothing.
-    pub silent: bool,
-}
-
-impl Failure {
-    /// Cuts long lists and texts to their limits.
-    #[must_use]
-    pub fn bounded(mut self) -> Self {
-        // The last lines are the ones that tell.
-        let surplus = self.output.len().saturating_sub(MOST_LINES);
-        self.output.drain(..surplus);
-        self.output.iter_mut().for_each(cut);
-        [&mut self.service, &mut self.step, &mut self.reason].into_iter().for_each(cut);
-        self.hint.iter_mut().for_each(cut);
-        self.exit.iter_mut().for_each(|exit| cut(&mut exit.meaning));
-        self
-    }
-}
-
-/// The parameters of the error `Failed`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failed {
-    /// The first service that failed.
-    #[serde(flatten)]
-    pub first: Failure,
-    /// Others of the same operation.
-    #[serde(default)]
-    pub others: Vec<Failure>,
-}
-
-impl Failed {
-    /// Cuts long lists and texts to their limits; only the first failure keeps its output.
-    #[must_use]
-    pub fn bounded(mut self) -> Self {
-        self.first = self.first.bounded();
-        self.others.truncate(MOST_FAILURES);
-        self.others =
-            self.others.into_iter().map(|other| Failure { output: Vec::new(), ..other }.bounded()).collect();
-        self
-    }
 }
 
 impl OperationReply {

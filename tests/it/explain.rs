@@ -87,7 +87,7 @@ fn user_a_signal_is_sent_by_hand_and_its_end_is_not_put_down_to_supervise() {
 }
 
 /// `events` with its output in a socket that does not wait for ever.
-fn watch(place: &Place, arguments: &[&str]) -> (Child, BufReader<UnixStream>) {
+pub fn watch(place: &Place, arguments: &[&str]) -> (Child, BufReader<UnixStream>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut command = place.command(&place.binary());
@@ -96,7 +96,7 @@ fn watch(place: &Place, arguments: &[&str]) -> (Child, BufReader<UnixStream>) {
     (child, BufReader::new(ours))
 }
 
-fn next(lines: &mut BufReader<UnixStream>) -> Value {
+pub fn next(lines: &mut BufReader<UnixStream>) -> Value {
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))

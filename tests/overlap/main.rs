@@ -78,6 +78,8 @@ fn nobody_notices(name: &str, keep_alive: bool) {
         assert_eq!(said.code, Some(1), "a restart broken by `{broken}`: {}", said.err);
         let step = "web: rehearsing it on private sockets:";
         assert!(said.err.contains(step), "`{broken}`: no client was to hear it: {}", said.err);
+        // The old one writes of each request that it answers.
+        assert!(!said.err.contains(" 200"), "`{broken}`: not its own words: {}", said.err);
         assert_eq!(ours.pid(), *pids.last().unwrap(), "`{broken}` has touched what runs");
     }
     // And back to good ones, as if nothing had been.

@@ -81,6 +81,7 @@ impl Sim {
             | Event::Unhealthy(_)
             | Event::Unanswered(_)
             | Event::Unasked(_)
+            | Event::Astray(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
             | Event::Unrehearsed(_)

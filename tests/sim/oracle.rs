@@ -54,6 +54,7 @@ impl Sim {
             | Event::Unhealthy(_)
             | Event::Unanswered(_)
             | Event::Unasked(_)
+            | Event::Astray(_)
             | Event::Reloaded(_)
             | Event::NotReloaded(_)
             | Event::Extended(..)

@@ -419,9 +419,7 @@ impl Sim {
         for event in missed.events {
             match event {
                 // Said only when it is so, which at a shut gate is soon.
-                Event::Lost(run) => {
-                    self.manager.losing.insert(run, id);
-                }
+                Event::Lost(run) => drop(self.manager.losing.insert(run, id)),
                 Event::Boot
                 | Event::Start(_)
                 | Event::Stop(_)
@@ -438,6 +436,7 @@ impl Sim {
                 | Event::Unhealthy(_)
                 | Event::Unanswered(_)
                 | Event::Unasked(_)
+                | Event::Astray(_)
                 | Event::Reloaded(_)
                 | Event::NotReloaded(_)
                 | Event::Unrehearsed(_)

@@ -162,6 +162,7 @@ impl Walk {
             Event::Unhealthy(run),
             Event::Unanswered(run),
             Event::Unasked(run),
+            Event::Astray(run),
             Event::Reloaded(run),
             Event::NotReloaded(run),
             Event::Signalled(run),
