@@ -129,7 +129,8 @@ fn user_one_that_may_be_given_up_is_until_somebody_asks() {
     let count = place.path("work/count");
     let script = format!("echo x >> {}; exit 5", count.display());
     let restart = "[restart]\ndelay = \"10ms\"\ngive-up-after = 3\n";
-    place.unit("web", &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{restart}"));
+    let settle = "settle = \"50s\"\n"; // none of them lives so long, however slow it is
+    place.unit("web", &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{settle}{restart}"));
     place.run();
     place.reaches("web", "failed");
     let starts = || fs::read_to_string(&count).unwrap().lines().count();

@@ -235,11 +235,13 @@ fn root_a_restart_that_failed_gives_nobody_a_group_that_was_taken_from_him() {
     let group = Account::make();
     place.account.joins(&group, true);
     place.write("flag", "ok");
-    let script = format!("grep -q ok {} && exec sleep 1000; exit 3", place.path("flag").display());
+    // A bad one is never ready, however long it takes to end.
+    let script =
+        format!("grep -q ok {} && echo >&9 && exec sleep 1000; exit 3", place.path("flag").display());
     place.unit(
         "web",
         &format!(
-            "command = [\"/bin/sh\", \"-c\", \"{script}\"]\nsettle = \"10ms\"\n[socket.http]\nlisten = \"{}\"\n",
+            "command = [\"/bin/sh\", \"-c\", \"{script}\"]\nready = {{ fd = 9 }}\nsettle = \"0s\"\n[socket.http]\nlisten = \"{}\"\n",
             place.address()
         ),
     );

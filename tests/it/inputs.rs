@@ -122,8 +122,10 @@ fn user_a_start_reads_its_inputs_again_also_after_a_generation_that_failed() {
     let file = place.path("srv/here.env");
     fs::write(&file, "GOOD=1\n").unwrap();
     let files = format!("environment-files = [\"{}\"]\n", file.display());
+    // A bad one is never ready, however long it takes to end.
+    let script = "[ $GOOD ] && echo >&9 && exec sleep 1000; exit 1";
     let command =
-        "command = [\"/bin/sh\", \"-c\", \"[ $GOOD ] && exec sleep 1000; exit 1\"]\nsettle = \"10ms\"\n";
+        format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\nready = {{ fd = 9 }}\nsettle = \"0s\"\n");
     let socket = format!("[socket.http]\nlisten = \"{}\"\n", place.path("srv/web.sock").display());
     place.unit("web", &format!("{command}{files}{socket}"));
     place.run();

@@ -18,7 +18,10 @@ fn root_a_failed_command_shows_the_last_words_of_its_service() {
     let mut place = Place::new(Who::Root);
     let script =
         "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; done; printf 'the last words'; exit 3";
-    place.unit("web", &format!("{}start = \"manual\"\n[restart]\npolicy = \"never\"\n", shell(script)));
+    place.unit(
+        "web",
+        &format!("{}settle = \"50s\"\nstart = \"manual\"\n[restart]\npolicy = \"never\"\n", shell(script)),
+    );
     place.run();
     for _ in 0..2 {
         let said = place.ask(&["start", "web"]);

@@ -5,13 +5,14 @@ use std::fs;
 use super::place::{Place, Who};
 use super::processes;
 
-/// A service with a socket that ends at once where there is a file `broken`.
+/// A service with a socket that is never ready and ends where there is a file `broken`.
 fn with_socket(place: &Place, more: &str) {
     let broken = place.path("srv/broken");
-    let script = format!("test -e {} && exit 4; exec sleep 1000", broken.display());
+    let script = format!("test -e {} && exit 4; echo >&9; exec sleep 1000", broken.display());
+    let ready = "ready = { fd = 9 }\nsettle = \"0s\"\n";
     let listen = place.path("sock/web.sock");
     let socket = format!("[socket.local]\nlisten = \"{}\"\n", listen.display());
-    place.unit("web", &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{more}{socket}"));
+    place.unit("web", &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\n{ready}{more}{socket}"));
 }
 
 #[test]
