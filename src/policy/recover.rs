@@ -100,7 +100,7 @@ pub fn missed(one: &Incarnation, found: Found) -> Missed {
         | Phase::Proving { .. }
         | Phase::Running => {}
     }
-    if one.watchdog.is_some() {
+    if one.watchdog.is_some() && !one.hung {
         missed.events.push(Event::Alive(run)); // nobody has listened meanwhile
     }
     if matches!(one.probe, Some(Probe::Asked { .. })) {

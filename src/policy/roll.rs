@@ -82,7 +82,7 @@ impl Service {
             if old.is_ill(step) {
                 old.pending_end = old.pending_end.or(Some(End::Unhealthy));
             }
-            old.dismiss(step);
+            old.give_way(step);
             instance.draining = Some(old);
         }
         instance.current = instance.next.take();
@@ -151,8 +151,12 @@ impl Service {
         }
         if !outdated {
             // In a roll its turn comes anyway, and one in its gate has until `start-timeout`.
-            if roll_to.is_none() && current.is_proven() && current.is_ill(step) {
-                self.replace_ill(index, others_next, step);
+            if roll_to.is_none() && current.is_proven() {
+                if current.hung {
+                    self.replace_beside(index, others_next, step);
+                } else if current.is_ill(step) {
+                    self.replace_ill(index, others_next, step);
+                }
             }
             return;
         }
@@ -190,13 +194,17 @@ impl Service {
         let Some(current) = &mut instance.current else { return };
         match step.spec.strategy {
             Strategy::StopFirst => current.end_of_illness(step),
-            Strategy::StartFirst if !others_next => {
-                let generation = current.generation;
-                if instance.draining.is_none() && instance.retry_at.is_none() {
-                    self.spawn(index, Role::Next, generation, step);
-                }
-            }
-            Strategy::StartFirst => {} // one after the other
+            Strategy::StartFirst => self.replace_beside(index, others_next, step),
+        }
+    }
+
+    /// Starts one of the same generation beside one that does not work any more: one instance after the other, and
+    /// after one that failed only when its time has come.
+    fn replace_beside(&mut self, index: usize, others_next: bool, step: &mut Step<'_>) {
+        let Some(instance) = self.instances.get_mut(index) else { return };
+        let Some(generation) = instance.current.as_ref().map(|current| current.generation) else { return };
+        if !others_next && instance.draining.is_none() && instance.retry_at.is_none() {
+            self.spawn(index, Role::Next, generation, step);
         }
     }
 

@@ -114,7 +114,7 @@ impl Service {
             Event::Extended(run, ms) => self.with(run, |one| one.extended(ms, step)),
             Event::Healed(run) => self.healed(run),
             Event::Alive(run) => self.with(run, |one| one.alive(step)),
-            Event::Trigger(run) => self.with(run, |one| one.abort(step)),
+            Event::Trigger(run) => self.with(run, |one| one.give_up(step)),
             Event::Watched(run, ms) => self.with(run, |one| one.watched(ms, step)),
             Event::Healthy(run) => self.with(run, |one| one.looked_at(Some(true), step)),
             Event::Unhealthy(run) => self.with(run, |one| one.looked_at(Some(false), step)),

@@ -1,6 +1,6 @@
 //! PURE. What policy needs to know of a unit. Never a name, a path or a command.
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Policy};
 use super::state::Strategy;
 use super::{End, Exit};
 
@@ -66,6 +66,13 @@ impl Spec {
             | End::Unhealthy
             | End::Watchdog => false,
         }
+    }
+
+    /// Whether one that hangs stays until another has proven itself beside it. Where `[restart]` wants no other after a
+    /// failure, its end is the service's.
+    pub fn replaces_hung(&self) -> bool {
+        let starts_again = self.backoff.policy != Policy::Never;
+        self.kind == Kind::Service && self.strategy == Strategy::StartFirst && starts_again
     }
 
     /// Whether an end says that it will be the same at every start until somebody mends something.

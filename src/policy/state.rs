@@ -118,6 +118,9 @@ pub struct Incarnation {
     /// Milliseconds between two signs of life, where it has said so itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watchdog_ms: Option<u64>,
+    /// It has given no sign of life, and is to be replaced by one that is started beside it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hung: bool,
     /// Until when it is waited for that it has read its configuration anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_until: Option<Mono>,
@@ -346,6 +349,7 @@ impl Incarnation {
             ill: 0,
             watchdog: None,
             watchdog_ms: None,
+            hung: false,
             reload_until: None,
         }
     }

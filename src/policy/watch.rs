@@ -9,7 +9,7 @@ use super::{Action, End, Mono};
 const GATE_MS: u64 = 300;
 /// Milliseconds that a probe may be late before it counts as lost.
 const LATE_PROBE_MS: u64 = 5_000;
-/// Milliseconds from ABRT to KILL: time to write a core.
+/// Milliseconds from ABRT to KILL, at least: time to write a core.
 const ABORT_MS: u64 = 5_000;
 /// A tick that is later than this many milliseconds says that nobody listened meanwhile.
 const GAP_MS: u64 = 2_000;
@@ -113,11 +113,17 @@ impl Incarnation {
         step.spec.health.is_some_and(|health| self.ill >= health.failures)
     }
 
-    /// A sign of life.
+    /// A sign of life. One that hung and does not any more is not replaced for that; what is on its way to replace it
+    /// comes all the same. Who asked to be replaced is not listened to.
     pub(super) fn alive(&mut self, step: &Step<'_>) {
         if self.watchdog.is_some() {
-            self.watchdog = self.period(step).map(|ms| step.now.after(ms));
+            self.hung = false;
+            self.listen_anew(step);
         }
+    }
+
+    fn listen_anew(&mut self, step: &Step<'_>) {
+        self.watchdog = self.period(step).map(|ms| step.now.after(ms));
     }
 
     /// It says how often it will give a sign of life.
@@ -126,21 +132,50 @@ impl Incarnation {
             return;
         }
         self.watchdog_ms = Some(ms);
-        if matches!(self.phase, Phase::Running) {
-            self.watchdog = self.period(step).map(|ms| step.now.after(ms));
+        let asked_to_go = self.hung && self.watchdog.is_none();
+        if matches!(self.phase, Phase::Running) && !asked_to_go {
+            self.listen_anew(step);
         }
     }
 
-    /// It has given no sign of life, or says that it is to be treated so.
-    pub(super) fn abort(&mut self, step: &mut Step<'_>) {
-        if !self.has_a_say() {
-            return;
+    /// It has given no sign of life. Where one can be started beside it, it stays until that has proven itself: others
+    /// of its processes may serve, and nobody else does.
+    fn hangs(&mut self, step: &mut Step<'_>) {
+        if step.spec.replaces_hung() && matches!(self.phase, Phase::Running) {
+            self.hung = true;
+            self.listen_anew(step);
+        } else {
+            self.abort(step);
         }
+    }
+
+    /// It says that it is to be treated as if it had given no sign of life; later ones take nothing back.
+    pub(super) fn give_up(&mut self, step: &mut Step<'_>) {
+        if self.has_a_say() {
+            self.hangs(step);
+            self.watchdog = None;
+        }
+    }
+
+    /// ABRT ends it, so that it can leave a core or a stack of what it hangs in.
+    fn abort(&mut self, step: &mut Step<'_>) {
         self.pending_end = Some(End::Watchdog);
         step.out.push(Action::Abort(self.run));
         self.unwatch();
-        let kill_at = Some(step.now.after(ABORT_MS));
+        // While nothing else serves it is ended soon.
+        let limit_ms = if self.dismissed { step.spec.stop_timeout_ms } else { Some(0) };
+        let kill_at = limit_ms.map(|ms| step.now.after(ms.max(ABORT_MS)));
         self.enter(Phase::Stopping { signalled: false, killed: false, kill_at }, step.now);
+    }
+
+    /// Another has proven itself in its place.
+    pub(super) fn give_way(&mut self, step: &mut Step<'_>) {
+        if self.hung && matches!(self.phase, Phase::Running) && !self.dismissed {
+            self.dismissed = true;
+            self.abort(step);
+        } else {
+            self.dismiss(step);
+        }
     }
 
     /// It is ill, and nothing is started beside it.
@@ -167,9 +202,9 @@ impl Incarnation {
         }
         if let Some(at) = self.watchdog.filter(|at: &Mono| now >= *at) {
             if now.since(at) > GAP_MS {
-                self.alive(step); // we were away, not it
+                self.listen_anew(step); // we were away, not it
             } else {
-                self.abort(step);
+                self.hangs(step);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use supervise::policy::service::{
     Goal, Incarnation, Instance, KEEP_OUTCOME_MS, Kind, MOST_ENDS, MOST_OPERATIONS, Phase, Readiness, Rest,
-    Role, Service, Strategy, Want,
+    Role, Service, Spec, Strategy, Want,
 };
 use supervise::policy::{Action, Event, Mono, Operation, Outcome, Run, ServiceId};
 
@@ -374,6 +374,9 @@ impl Sim {
                 }
                 if !self.kernel.is_hung(run) {
                     return wrong(format!("ABRT to {run:?}, which gives signs of life"));
+                }
+                if self.specs.get(&id).is_some_and(Spec::replaces_hung) {
+                    self.check_overlap(id, run)?;
                 }
             }
             Action::Probe(run) | Action::Reload(run) => {

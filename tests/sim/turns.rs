@@ -1,6 +1,7 @@
 //! PURE. Single steps whose order the walks could not tell: whose turn it is, and what is forgiven after a gap. Feeds the
 //! policy by hand.
 
+use supervise::policy::backoff::{Backoff, Policy};
 use supervise::policy::recover::{self, Found, Launched};
 use supervise::policy::service::{Phase, Service, Spec, Strategy};
 use supervise::policy::world::World;
@@ -201,4 +202,75 @@ fn a_gap_in_which_nobody_listened_is_no_silence_of_the_service() {
     assert!(abort(&hand.pass(4_000)), "it is forgiven what is its own");
     let phase = hand.world.incarnation(ONE, Run(1)).map(|one| one.phase);
     assert!(matches!(phase, Some(Phase::Stopping { .. })), "{phase:?}");
+}
+
+/// One that hangs, and the one that was started beside it.
+const WATCHED: Spec = Spec { strategy: Strategy::StartFirst, watchdog_ms: Some(3_000), ..PLAIN };
+
+#[test]
+fn one_that_hangs_goes_when_another_has_proven_itself_beside_it() {
+    let mut hand = Hand::new(WATCHED);
+    hand.pass(PLAIN.settle_ms);
+    assert_eq!(hand.pass(3_000), [Action::Spawn(Run(2))]);
+    // One that fails is tried again after a while, and the first one stays.
+    assert_eq!(hand.fail(Run(2)), []);
+    let again = hand.pass(1_000);
+    assert_eq!(again, [Action::Spawn(Run(3))]);
+    hand.prove(Run(3));
+    assert_eq!(hand.pass(PLAIN.settle_ms), [Action::Abort(Run(1))]);
+    let ending = hand.world.incarnation(ONE, Run(1)).map(|one| (one.dismissed, one.pending_end));
+    assert_eq!(ending, Some((true, Some(supervise::policy::End::Watchdog))));
+    hand.feed(Event::Signalled(Run(1)));
+    assert_eq!(hand.pass(2_000), []);
+    hand.feed(Event::Alive(Run(3)));
+    assert_eq!(hand.pass(2_000), []);
+    hand.feed(Event::Alive(Run(3)));
+    let (stop_ms, waited_ms) = (PLAIN.stop_timeout_ms.unwrap(), 4_000);
+    hand.now = hand.now.after(stop_ms - waited_ms - 1);
+    hand.feed(Event::Alive(Run(3)));
+    assert_eq!(hand.pass(1), [Action::Kill(Run(1))]);
+    assert_eq!(hand.drained(Run(1)), []);
+    assert_eq!(hand.world.get(ONE).map(Service::failures), Some(0));
+}
+
+#[test]
+fn one_that_gives_a_sign_again_ends_as_any_other_and_one_that_asked_to_go_does_not() {
+    let mut hand = Hand::new(WATCHED);
+    hand.pass(PLAIN.settle_ms);
+    assert_eq!(hand.pass(3_000), [Action::Spawn(Run(2))]);
+    hand.prove(Run(2));
+    hand.feed(Event::Alive(Run(1)));
+    assert_eq!(hand.pass(PLAIN.settle_ms), [Action::Terminate(Run(1))]);
+    let mut hand = Hand::new(WATCHED);
+    hand.pass(PLAIN.settle_ms);
+    assert_eq!(hand.feed(Event::Trigger(Run(1))), [Run(2)]);
+    hand.prove(Run(2));
+    hand.feed(Event::Watched(Run(1), 5_000));
+    hand.feed(Event::Alive(Run(1)));
+    assert_eq!(hand.pass(PLAIN.settle_ms), [Action::Abort(Run(1))]);
+}
+
+#[test]
+fn one_that_hangs_is_ended_at_once_where_nobody_can_be_beside_it() {
+    let never = Backoff { policy: Policy::Never, ..PLAIN.backoff };
+    for spec in [
+        Spec { strategy: Strategy::StopFirst, ..WATCHED },
+        Spec { backoff: never, ..WATCHED }, // none is to come
+    ] {
+        let mut hand = Hand::new(spec);
+        hand.pass(PLAIN.settle_ms);
+        assert_eq!(hand.pass(3_000), [Action::Abort(Run(1))]);
+        hand.feed(Event::Signalled(Run(1)));
+        assert_eq!(hand.pass(5_000), [Action::Kill(Run(1))], "it is waited for");
+    }
+}
+
+#[test]
+fn a_manager_that_takes_over_does_not_forget_that_one_hangs() {
+    let mut hand = Hand::new(WATCHED);
+    hand.pass(PLAIN.settle_ms);
+    hand.pass(3_000);
+    let hung = hand.world.incarnation(ONE, Run(1)).cloned().unwrap();
+    let found = Found { registered: true, launched: Launched::Executed, exited: None };
+    assert_eq!(recover::missed(&hung, found).events, []);
 }
