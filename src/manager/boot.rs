@@ -594,6 +594,7 @@ pub fn never() -> Spec {
         rehearse: false,
         config_codes: Codes::NONE,
         clean_signals: Codes::NONE,
+        deaf_ms: 0,
         exec_stage: Stage::Exec as u8,
     }
 }

@@ -317,6 +317,7 @@ pub fn spec(unit: &Unit) -> Spec {
         rehearse: unit.rehearses(),
         config_codes: Codes::of(&config_codes(unit)),
         clean_signals: Codes::of(unit.service.recognised().clean_signals()),
+        deaf_ms: unit.service.recognised().deaf_ms(),
         exec_stage: Stage::Exec as u8,
     }
 }

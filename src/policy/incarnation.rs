@@ -41,7 +41,8 @@ impl Incarnation {
     fn kill_at_gate(&mut self, step: &mut Step<'_>) {
         step.out.push(Action::Kill(self.run));
         let kill_at = Some(step.now.after(KILL_AGAIN_MS));
-        self.enter(Phase::Stopping { signalled: true, killed: true, kill_at }, step.now);
+        let phase = Phase::Stopping { signalled: true, killed: true, kill_at, signal_at: None };
+        self.enter(phase, step.now);
     }
 
     /// True where the command executes from now on.
@@ -74,9 +75,15 @@ impl Incarnation {
 
     pub(super) fn ready(&mut self, step: &mut Step<'_>) {
         match self.phase {
-            Phase::Starting { .. } if self.rehearsal => self.settled(step), // whether it lasts is seen of the real one
-            Phase::Starting { .. } => {
-                self.enter(Phase::Settling { until: step.now.after(step.spec.settle_ms) }, step.now);
+            Phase::Starting { give_up_at } => {
+                self.deaf_until = Some(step.spec.deaf_ms).filter(|ms| *ms > 0).map(|ms| step.now.after(ms));
+                if self.rehearsal {
+                    self.settled(give_up_at, step); // whether it lasts is seen of the real one
+                    return;
+                }
+                let settle_ms = step.spec.settle_ms;
+                let give_up_at = give_up_at.map(|at| at.after(settle_ms));
+                self.enter(Phase::Settling { until: step.now.after(settle_ms), give_up_at }, step.now);
                 self.watch_settling(step);
                 self.tick(step); // a `settle` of nothing is over at once
             }
@@ -162,7 +169,7 @@ impl Incarnation {
     fn tick_phase(&mut self, step: &mut Step<'_>) {
         let now = step.now;
         match self.phase {
-            Phase::Settling { until } if now >= until => self.settled(step),
+            Phase::Settling { until, give_up_at } if now >= until => self.settled(give_up_at, step),
             Phase::Proving { give_up_at: Some(at) } if now >= at => {
                 self.pending_end = Some(End::Unhealthy);
                 self.terminate(step);
@@ -176,6 +183,10 @@ impl Incarnation {
                 self.terminate(step);
             }
             Phase::Stopping { kill_at: Some(at), .. } if now >= at => self.kill(step),
+            Phase::Stopping { signalled, killed, kill_at, signal_at: Some(at) } if now >= at => {
+                step.out.push(Action::Terminate(self.run));
+                self.phase = Phase::Stopping { signalled, killed, kill_at, signal_at: None };
+            }
             Phase::Clearing { kill_at: Some(at) } if now >= at => {
                 step.out.push(Action::Kill(self.run));
                 self.phase = Phase::Clearing { kill_at: Some(now.after(KILL_AGAIN_MS)) };
@@ -209,10 +220,15 @@ impl Incarnation {
     }
 
     pub(super) fn terminate(&mut self, step: &mut Step<'_>) {
-        step.out.push(Action::Terminate(self.run));
+        let limit_ms = self.stop_timeout_ms(step);
+        // One that has no time is not asked, but killed.
+        let signal_at = self.deaf_until.filter(|at| step.now < *at && limit_ms != Some(0));
+        if signal_at.is_none() {
+            step.out.push(Action::Terminate(self.run));
+        }
         self.unwatch();
-        let kill_at = self.stop_timeout_ms(step).map(|ms| step.now.after(ms));
-        self.enter(Phase::Stopping { signalled: false, killed: false, kill_at }, step.now);
+        let kill_at = limit_ms.map(|ms| signal_at.unwrap_or(step.now).after(ms));
+        self.enter(Phase::Stopping { signalled: false, killed: false, kill_at, signal_at }, step.now);
         if kill_at.is_some_and(|at| step.now >= at) {
             self.kill(step); // a stop may have no time at all
         }
@@ -232,6 +248,6 @@ impl Incarnation {
     fn kill(&mut self, step: &mut Step<'_>) {
         step.out.push(Action::Kill(self.run));
         let kill_at = Some(step.now.after(KILL_AGAIN_MS));
-        self.phase = Phase::Stopping { signalled: true, killed: true, kill_at };
+        self.phase = Phase::Stopping { signalled: true, killed: true, kill_at, signal_at: None };
     }
 }

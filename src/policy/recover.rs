@@ -81,6 +81,7 @@ pub fn missed(one: &Incarnation, found: Found) -> Missed {
         Phase::Stopping { signalled: false, .. } if one.pending_end == Some(End::Watchdog) => {
             missed.again.push(Action::Abort(run));
         }
+        Phase::Stopping { signal_at: Some(_), .. } => {} // its time comes, or has come
         Phase::Stopping { signalled: false, .. } => missed.again.push(Action::Terminate(run)),
         Phase::Stopping { signalled: true, kill_at, .. } => {
             // Where KILL was the first signal (the command had not begun) it may not have been sent.
@@ -128,11 +129,12 @@ pub fn after_outage(service: &mut Service, closing: bool, now: Mono) {
                 match &mut one.phase {
                     Phase::Launching { give_up_at }
                     | Phase::Starting { give_up_at }
+                    | Phase::Settling { give_up_at, .. }
                     | Phase::Proving { give_up_at } => *give_up_at = give_up_at.map(anew),
                     Phase::Stopping { signalled: false, kill_at, .. } => *kill_at = kill_at.map(anew),
                     // It knows that it is to end, and has had its time.
                     Phase::Stopping { signalled: true, .. } | Phase::Clearing { .. } => {}
-                    Phase::Cloning | Phase::Preparing | Phase::Settling { .. } | Phase::Running => {}
+                    Phase::Cloning | Phase::Preparing | Phase::Running => {}
                 }
             }
         }
@@ -182,7 +184,8 @@ mod tests {
         assert_eq!(after(Phase::Starting { give_up_at: at }), Phase::Starting { give_up_at: anew });
         assert_eq!(after(Phase::Proving { give_up_at: at }), Phase::Proving { give_up_at: anew });
         assert_eq!(after(Phase::Proving { give_up_at: None }), Phase::Proving { give_up_at: None });
-        let stopping = |signalled, kill_at| Phase::Stopping { signalled, killed: false, kill_at };
+        let stopping =
+            |signalled, kill_at| Phase::Stopping { signalled, killed: false, kill_at, signal_at: None };
         assert_eq!(after(stopping(false, at)), stopping(false, anew));
         assert_eq!(after(stopping(true, at)), stopping(true, at), "it had its time");
         assert_eq!(after(Phase::Running), Phase::Running);

@@ -45,6 +45,8 @@ pub struct Spec {
     pub config_codes: Codes,
     /// Signals by which one ends itself that was asked to and has finished what it had begun.
     pub clean_signals: Codes,
+    /// Milliseconds after it is ready for which it loses the signal that asks it to end.
+    pub deaf_ms: u64,
     /// Number of the step that executes the command.
     pub exec_stage: u8,
 }

@@ -49,10 +49,13 @@ pub enum Phase {
     Settling {
         /// When it will have.
         until: Mono,
+        /// When `start-timeout` is over, which `settle` does not use up.
+        #[serde(default)]
+        give_up_at: Option<Mono>,
     },
     /// It has lived for long enough; it has proven itself when a probe says that it works.
     Proving {
-        /// When there has been time enough for that.
+        /// When `start-timeout` is over, and there has been time for one probe.
         give_up_at: Option<Mono>,
     },
     /// It has proven itself.
@@ -65,6 +68,9 @@ pub enum Phase {
         killed: bool,
         /// When everything gets KILL (again).
         kill_at: Option<Mono>,
+        /// When the stop signal is sent, which would be lost before; None: it has been, or is about to be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal_at: Option<Mono>,
     },
     /// The main process has ended, the rest of its tree is being ended.
     Clearing {
@@ -100,6 +106,9 @@ pub struct Incarnation {
     /// When its command began to execute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up_since: Option<Mono>,
+    /// Until when its server loses the signal that asks it to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deaf_until: Option<Mono>,
     /// Somebody wanted it to end: its end is nobody's failure.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dismissed: bool,
@@ -343,6 +352,7 @@ impl Incarnation {
             phase: Phase::Cloning,
             since: now,
             up_since: None,
+            deaf_until: None,
             dismissed: false,
             pending_end: None,
             probe: None,
@@ -367,10 +377,11 @@ impl Incarnation {
     /// When `Tick` is due for it; None: nothing to wait for.
     pub fn deadline(&self) -> Option<Mono> {
         let phase = match self.phase {
-            Phase::Settling { until } => Some(until),
+            Phase::Settling { until, .. } => Some(until),
             Phase::Launching { give_up_at }
             | Phase::Starting { give_up_at }
             | Phase::Proving { give_up_at } => give_up_at,
+            Phase::Stopping { signal_at: Some(at), .. } => Some(at), // KILL comes later
             Phase::Stopping { kill_at, .. } | Phase::Clearing { kill_at } => kill_at,
             Phase::Cloning | Phase::Preparing | Phase::Running => None,
         };

@@ -17,13 +17,15 @@ const GAP_MS: u64 = 2_000;
 pub const RELOAD_MS: u64 = 5_000;
 
 impl Incarnation {
-    /// It has lived for long enough.
-    pub(super) fn settled(&mut self, step: &mut Step<'_>) {
-        if step.spec.health.is_none() {
+    /// It has lived for long enough. What is left of `start-timeout` is its time to be found healthy, and at least that
+    /// of one probe.
+    pub(super) fn settled(&mut self, give_up_at: Option<Mono>, step: &mut Step<'_>) {
+        let Some(health) = step.spec.health else {
             self.run_on(step);
             return;
-        }
-        let give_up_at = step.spec.start_timeout_ms.map(|ms| step.now.after(ms));
+        };
+        let once = step.now.after(health.timeout_ms.saturating_add(GATE_MS));
+        let give_up_at = give_up_at.map(|at| at.max(once));
         self.enter(Phase::Proving { give_up_at }, step.now);
         if !matches!(self.probe, Some(Probe::Asked { .. })) {
             self.look(step);
@@ -74,8 +76,10 @@ impl Incarnation {
         if !matches!(self.probe, Some(Probe::Asked { .. })) {
             return;
         }
-        if matches!(self.phase, Phase::Settling { until } if step.now >= until) {
-            self.settled(step); // the time may be over in the same turn
+        if let Phase::Settling { until, give_up_at } = self.phase
+            && step.now >= until
+        {
+            self.settled(give_up_at, step); // the time may be over in the same turn
         }
         self.ill = match found {
             Some(true) => 0,
@@ -165,7 +169,7 @@ impl Incarnation {
         // While nothing else serves it is ended soon.
         let limit_ms = if self.dismissed { step.spec.stop_timeout_ms } else { Some(0) };
         let kill_at = limit_ms.map(|ms| step.now.after(ms.max(ABORT_MS)));
-        self.enter(Phase::Stopping { signalled: false, killed: false, kill_at }, step.now);
+        self.enter(Phase::Stopping { signalled: false, killed: false, kill_at, signal_at: None }, step.now);
     }
 
     /// Another has proven itself in its place.

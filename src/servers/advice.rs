@@ -1,7 +1,7 @@
 //! PURE. What does not work with a server, as its command line and the unit show it: message and remedy. What a file
 //! of the server says is not known here, and nothing is said about it. Never decides what becomes of the unit.
 
-use super::options::has;
+use super::options::{has, unbundled, values};
 use super::{Recognised, Server};
 
 /// How bad it is.
@@ -50,13 +50,22 @@ pub struct Facts<'a> {
     pub stops_by_unit: bool,
     /// Whether the unit has it wait for READY=1.
     pub waits_for_notify: bool,
+    /// The signal by which the unit has it read its configuration anew.
+    pub reload_signal: Option<&'a str>,
+    /// The socket that `[health] http` asks, where that is one of the unit's own.
+    pub http_asked: Option<&'a str>,
 }
+
+/// The key of what most is about.
+const COMMAND: &str = "service.command";
 
 /// One thing to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
     /// How bad it is.
     pub weight: Weight,
+    /// The key of the unit that it is about.
+    pub key: &'static str,
     /// What it is.
     pub what: String,
     /// What to do.
@@ -72,7 +81,9 @@ pub(super) struct Said<'a> {
 
 /// Everything there is to say about a unit.
 pub fn advice(facts: Facts<'_>) -> Vec<Advice> {
-    let mut said = Said { facts, words: &facts.found.arguments, out: Vec::new() };
+    let flags = facts.found.server.map_or(&[][..], Server::flags);
+    let words = unbundled(&facts.found.arguments, flags);
+    let mut said = Said { facts, words: &words, out: Vec::new() };
     match facts.found.server {
         Some(Server::Gunicorn) => said.gunicorn(),
         Some(Server::Uwsgi) => said.uwsgi(),
@@ -88,17 +99,27 @@ pub fn advice(facts: Facts<'_>) -> Vec<Advice> {
     if let Some(server) = facts.found.server.filter(|server| *server != Server::Gunicorn) {
         said.never_notifies(server);
     }
+    said.reload();
     said.wrapper();
     said.out
 }
 
 impl<'a> Said<'a> {
     pub(super) fn refuse(&mut self, what: impl Into<String>, hint: impl Into<String>) {
-        self.out.push(Advice { weight: Weight::Refused, what: what.into(), hint: hint.into() });
+        self.say(Weight::Refused, COMMAND, what.into(), hint.into());
     }
 
     pub(super) fn warn(&mut self, what: impl Into<String>, hint: impl Into<String>) {
-        self.out.push(Advice { weight: Weight::Warned, what: what.into(), hint: hint.into() });
+        self.warn_of(COMMAND, what, hint);
+    }
+
+    /// Of another key than the command.
+    pub(super) fn warn_of(&mut self, key: &'static str, what: impl Into<String>, hint: impl Into<String>) {
+        self.say(Weight::Warned, key, what.into(), hint.into());
+    }
+
+    fn say(&mut self, weight: Weight, key: &'static str, what: String, hint: String) {
+        self.out.push(Advice { weight, key, what, hint });
     }
 
     pub(super) fn first_socket(&self) -> Option<&'a Socket> {
@@ -136,6 +157,31 @@ impl<'a> Said<'a> {
                 format!("remove `{option}`: supervise runs it in the background"),
             );
         }
+    }
+
+    /// A signal that has a server reload its application by itself, where it is lost if the new code is broken.
+    fn reload(&mut self) {
+        let (Some(signal), Some(_)) = (self.facts.reload_signal, self.first_socket()) else { return };
+        let by_number = ["--socket", "-s", "--http-socket"]
+            .into_iter()
+            .any(|option| values(self.words, &[option]).iter().any(|at| at.starts_with("fd://")));
+        let what = match (self.facts.found.server, signal) {
+            (Some(Server::Gunicorn), "HUP") => {
+                "HUP has gunicorn end its workers without waiting for new ones, and gunicorn ends with broken code"
+            }
+            (Some(Server::Gunicorn), "USR2") => {
+                "after USR2 gunicorn does not find the sockets that it is given"
+            }
+            (Some(Server::Uwsgi), "HUP") if !by_number => {
+                "at HUP uWSGI does not find the sockets that it is given, and ends"
+            }
+            (Some(_) | None, _) => return,
+        };
+        self.warn_of(
+            "service.reload",
+            what,
+            "remove `reload`: it is a restart then, in which the old one serves until the new one is proven",
+        );
     }
 
     pub(super) fn reloader(&mut self, server: Server) {
@@ -212,6 +258,15 @@ mod tests {
 
     /// Every message about a command, with its sockets, as one text.
     fn said(command: &str, sockets: &[(&str, Reach)], instances: u32) -> String {
+        // Behind the command: the signal of `reload`, or that `[health] http` asks the unit's own socket.
+        let (command, reload_signal) = match command.split_once(" RELOAD ") {
+            Some((command, signal)) => (command, Some(signal)),
+            None => (command, None),
+        };
+        let (command, http_asked) = match command.strip_suffix(" ASKED") {
+            Some(command) => (command, Some("/run/web.sock")),
+            None => (command, None),
+        };
         let argv: Vec<String> =
             command.trim_start_matches("NOTIFY ").split(' ').map(|word| word.replace('^', " ")).collect();
         let found = recognise(&argv);
@@ -231,6 +286,8 @@ mod tests {
             instances,
             stops_by_unit: false,
             waits_for_notify,
+            reload_signal,
+            http_asked,
         });
         let lines = all.iter().map(|one| {
             let weight = if one.weight == Weight::Refused { "refused" } else { "warned" };
@@ -254,10 +311,15 @@ mod tests {
             ("uv run gunicorn app:app --bind fd://3", &[PATH], 1),
             ("gunicorn app:app --bind fd://3", &[HTTP], 1),
             ("NOTIFY gunicorn app:app", &[HTTP], 1),
+            ("gunicorn -Dw2 app:app", &[HTTP], 1),
+            ("gunicorn app:app RELOAD HUP", &[HTTP], 1),
+            ("gunicorn app:app RELOAD USR2", &[HTTP], 1),
             ("uwsgi --wsgi-file x.py --protocol http", &[HTTP], 1),
             ("uwsgi --master --need-app --die-on-term -d /log", &[PATH], 1),
             (uwsgi, &[HTTP], 1),
             (&format!("{uwsgi} --http-socket :8000 --stats :9191"), &[PATH], 1),
+            (&format!("{uwsgi} RELOAD HUP"), &[PATH], 1),
+            (&format!("{uwsgi} ASKED"), &[PATH], 1),
             ("uwsgi --emperor /etc/vassals", &[HTTP], 1),
             ("uwsgi --emperor /etc/vassals", &[], 1),
             ("uvicorn app:app --reload", &[HTTP], 1),
@@ -291,6 +353,9 @@ mod tests {
             "bin/gunicorn bagels.wsgi --workers 2",
             "uwsgi --ini /etc/bagels.ini",
             &format!("uwsgi --master --need-app --protocol http {hook}"),
+            &format!("uwsgi --master --need-app --protocol http {hook} ASKED"),
+            "gunicorn app:app RELOAD USR1",
+            "uvicorn --fd 3 app:app RELOAD HUP",
             "uwsgi --master --need-app --protocol http --exit-on-reload",
             "uvicorn --fd 3 app:app --workers 2",
             "hypercorn --bind fd://3 app:app",

@@ -5,7 +5,30 @@ fn before_end(words: &[String]) -> impl Iterator<Item = (usize, &str)> {
     words.iter().map(String::as_str).enumerate().take_while(|(_, word)| *word != "--")
 }
 
-/// Whether one of these options without a value is there; a short one may stand among others, as in `-wD`.
+/// The same words with each short option on its own: `-Dw2` is `-D -w2`. `flags` are those that take no value; what
+/// stands behind any other one is its value.
+pub fn unbundled(words: &[String], flags: &[char]) -> Vec<String> {
+    let end = before_end(words).count();
+    let mut apart = Vec::new();
+    for word in words.get(..end).unwrap_or_default() {
+        let mut rest = word.strip_prefix('-').unwrap_or_default();
+        if !rest.starts_with(flags) {
+            apart.push(word.clone());
+            continue;
+        }
+        while let Some(behind) = rest.strip_prefix(flags) {
+            apart.push(format!("-{}", rest.strip_suffix(behind).unwrap_or(rest)));
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            apart.push(format!("-{rest}"));
+        }
+    }
+    apart.extend(words.iter().skip(end).cloned());
+    apart
+}
+
+/// Whether one of these options without a value is there.
 pub fn has(words: &[String], names: &[&str]) -> bool {
     before_end(words).any(|(_, word)| names.contains(&word.split('=').next().unwrap_or(word)))
 }
@@ -45,5 +68,17 @@ mod tests {
         assert_eq!(values(&words, &["--bind", "-b"]), ["a", "b", "c", "d"]);
         assert_eq!(value(&words, &["--none"]), None);
         assert!(has(&words, &["--flag"]) && has(&words, &["--other"]) && !has(&words, &["--bin"]));
+    }
+
+    #[test]
+    fn short_options_in_one_word_come_apart() {
+        let apart = |text: &str| {
+            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            unbundled(&words, &['D', 'B']).join(" ")
+        };
+        assert_eq!(apart("-Dw2 app -DB -D -BDl info"), "-D -w2 app -D -B -D -B -D -l info");
+        // Of an option that takes one all the rest is its value.
+        let same = "-w2D --Daemon -bD - app:D -- -Dw2";
+        assert_eq!(apart(same), same);
     }
 }

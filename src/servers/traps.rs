@@ -126,6 +126,17 @@ impl Said<'_> {
             );
         }
         self.uwsgi_sockets();
+        let speaks_uwsgi = self.facts.found.protocol() == Protocol::Uwsgi
+            && !["--http-socket", "--http"]
+                .into_iter()
+                .any(|option| values(self.words, &[option]).into_iter().any(|at| at.starts_with("fd://")));
+        if let Some(address) = self.facts.http_asked.filter(|_| speaks_uwsgi) {
+            self.warn_of(
+                "health.http",
+                format!("uWSGI speaks the uwsgi protocol on `{address}`, and does not answer HTTP there"),
+                "write `uwsgi` instead of `http`; or add `--protocol http` to the command",
+            );
+        }
     }
 
     fn uwsgi_sockets(&mut self) {

@@ -7,7 +7,7 @@ use super::address::Listen;
 use super::choices::{Kind, Ready, Server, Strategy};
 use super::command::Context;
 use super::fault::RuleFault;
-use super::model::{Probe, Service, Socket, Unit};
+use super::model::{Probe, Reload, Service, Socket, Unit};
 use super::problem::Problem;
 use super::signal::Signal;
 use super::{SOCKETS_MAX, forms};
@@ -229,10 +229,10 @@ pub fn check_server(unit: &Unit) -> Vec<Problem> {
             let alone = std::slice::from_ref(*variable);
             !without.contains(&one) && advice(unit, &command.clone().with(alone)).contains(&one)
         });
-        let Advice { weight, what, hint } = one;
+        let Advice { weight, key, what, hint } = one;
         let (key, what) = match guilty {
             Some(variable) => ("service.environment", format!("`{}`: {what}", variable.name)),
-            None => ("service.command", what),
+            None => (key, what),
         };
         let (place, fault) = (unit.place(key), RuleFault::Server { what, hint });
         match weight {
@@ -251,12 +251,21 @@ fn advice(unit: &Unit, found: &Recognised) -> Vec<Advice> {
         reach: reach(socket),
     };
     let sockets: Vec<servers::Socket> = unit.sockets.iter().map(socket).collect();
+    let reload_signal = match &unit.service.reload {
+        Some(Reload::Signal(signal)) => Some(signal.to_string()),
+        Some(Reload::Command(_)) | None => None,
+    };
+    let asks_http = unit.health.as_ref().is_some_and(|health| matches!(health.probe, Probe::Http(_)));
+    let asked = unit.health_socket().filter(|_| asks_http && !unit.asks_private());
+    let asked = asked.map(|socket| socket.listen.to_string());
     servers::advice(Facts {
         found,
         sockets: &sockets,
         instances: unit.service.instances.into(),
         stops_by_unit: unit.places.of("service.stop-signal").is_some(),
         waits_for_notify: unit.service.ready == Ready::Notify,
+        reload_signal: reload_signal.as_deref(),
+        http_asked: asked.as_deref(),
     })
 }
 
@@ -307,6 +316,27 @@ mod tests {
             let unit = unit(&format!("{text}\n{}", if sockets { SOCKET } else { "" }));
             assert_eq!(unit.gate(), gate, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_another_key_is_said_there() {
+        let said = |text: &str| {
+            let unit = unit(text);
+            check_server(&unit).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let reload = said(&format!("command = \"gunicorn a\"\nreload = {{ signal = \"HUP\" }}\n{SOCKET}"));
+        assert!(
+            reload.starts_with("/units/web.toml:3:10: warning: HUP has gunicorn end its workers"),
+            "{reload}"
+        );
+        let uwsgi = "command = \"uwsgi --master --need-app --exit-on-reload\"\n\
+                     [socket.a]\nlisten = \"/run/a\"\n[health]\nhttp = \"/\"\n";
+        assert_eq!(said(uwsgi), "", "it is asked on its private socket, in what that speaks");
+        let public = said(&format!("{uwsgi}socket = \"a\""));
+        assert!(
+            public.starts_with("/units/web.toml:6:8: warning: uWSGI speaks the uwsgi protocol on"),
+            "{public}"
+        );
     }
 
     #[test]

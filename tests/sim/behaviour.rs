@@ -187,6 +187,7 @@ pub const PLAIN: Spec = Spec {
     rehearse: false,
     config_codes: Codes::NONE,
     clean_signals: Codes::NONE,
+    deaf_ms: 0,
     exec_stage: 12,
 };
 
@@ -228,6 +229,7 @@ pub fn wild_spec(random: &mut Random) -> Spec {
         rehearse: false,
         config_codes: if random.once_in(4) { Codes::of(&[1, 3]) } else { Codes::NONE },
         clean_signals: if random.once_in(4) { Codes::of(&[15, 11]) } else { Codes::NONE },
+        deaf_ms: random.pick(&[0, 0, 200]),
         exec_stage: random.pick(&[12, 5]),
     };
     // Only what is asked how it is can be told good from bad.

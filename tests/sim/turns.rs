@@ -3,7 +3,7 @@
 
 use supervise::policy::backoff::{Backoff, Policy};
 use supervise::policy::recover::{self, Found, Launched};
-use supervise::policy::service::{Phase, Service, Spec, Strategy};
+use supervise::policy::service::{Phase, Readiness, Service, Spec, Strategy};
 use supervise::policy::world::World;
 use supervise::policy::{Action, Event, Exit, Mono, Operation, Run, ServiceId};
 
@@ -273,4 +273,52 @@ fn a_manager_that_takes_over_does_not_forget_that_one_hangs() {
     let hung = hand.world.incarnation(ONE, Run(1)).cloned().unwrap();
     let found = Found { registered: true, launched: Launched::Executed, exited: None };
     assert_eq!(recover::missed(&hung, found).events, []);
+}
+
+#[test]
+fn one_that_has_just_become_ready_is_told_to_end_when_it_can_hear() {
+    let mut hand = in_rehearsal(Spec { deaf_ms: 200, ..REHEARSING });
+    hand.prove(Run(2));
+    hand.feed(Event::Ready(Run(2)));
+    hand.now = hand.now.after(20);
+    assert_eq!(hand.actions(Event::Healthy(Run(2))), [], "it would not hear it");
+    // A manager that takes over sends it no earlier.
+    let ending = hand.world.incarnation(ONE, Run(2)).cloned().unwrap();
+    let found = Found { registered: true, launched: Launched::Executed, exited: None };
+    assert_eq!(recover::missed(&ending, found), recover::Missed::default());
+    assert_eq!(hand.pass(179), []);
+    assert_eq!(hand.pass(1), [Action::Terminate(Run(2))]);
+    hand.feed(Event::Signalled(Run(2)));
+    assert_eq!(hand.pass(4_999), [], "its time to end begins with the signal");
+    assert_eq!(hand.pass(1), [Action::Kill(Run(2))]);
+    // Any that is dismissed, and not one that has been ready for longer.
+    let mut hand = Hand::new(Spec { deaf_ms: 2_000, ..PLAIN });
+    assert_eq!(hand.actions(Event::Stop(Operation(1))), []);
+    assert_eq!(hand.pass(2_000), [Action::Terminate(Run(1))]);
+    let mut hand = Hand::new(Spec { deaf_ms: 200, ..PLAIN });
+    hand.pass(PLAIN.settle_ms);
+    assert_eq!(hand.actions(Event::Stop(Operation(1))), [Action::Terminate(Run(1))]);
+    let mut hand = Hand::new(Spec { deaf_ms: 200, stop_timeout_ms: Some(0), ..PLAIN });
+    let stopped = hand.actions(Event::Stop(Operation(1)));
+    assert_eq!(stopped, [Action::Terminate(Run(1)), Action::Kill(Run(1))], "it has no time");
+}
+
+#[test]
+fn start_timeout_is_one_for_ready_and_healthy() {
+    let spec =
+        Spec { start_timeout_ms: Some(15_000), ready: Readiness::Told, health: Some(LOOKED_AT), ..PLAIN };
+    let gives_up = |ready_ms: u64| {
+        let mut hand = Hand::new(spec);
+        hand.pass(ready_ms);
+        hand.feed(Event::Ready(Run(1)));
+        let begun = hand.now;
+        hand.pass(spec.settle_ms);
+        while !hand.pass(100).contains(&Action::Terminate(Run(1))) {
+            assert!(hand.now.since(begun) < 60_000, "it has for ever");
+        }
+        hand.now.since(begun) + ready_ms
+    };
+    assert_eq!(gives_up(7_000), 16_000, "15 s, and `settle`");
+    let late = gives_up(14_900);
+    assert!(late > 16_900 && late < 18_000, "one probe has its time: {late}");
 }
