@@ -552,8 +552,7 @@ impl Manager {
 fn parse(name: String, found: Found) -> Known {
     let mut layers = found.layers;
     layers.shrink_to_fit(); // they are kept
-    let unreadable = found.unreadable;
-    let mut inputs = Inputs { name: name.clone(), layers, unreadable, ..Inputs::default() };
+    let mut inputs = Inputs { name: name.clone(), layers, unreadable: found.unreadable, ..Inputs::default() };
     let mut problems = found.problems;
     let mut unit = None;
     if problems.is_empty() {

@@ -9,12 +9,12 @@ use super::Manager;
 use super::inputs::Which;
 use super::report::{signal_name, wall};
 use super::strain;
-use crate::policy::service::Ended;
+use crate::policy::service::{Ended, Service};
 use crate::policy::{End, Exit, Run, ServiceId};
 use crate::servers;
 use crate::sys::cgroup::{self, Strain};
 use crate::sys::clock;
-use crate::unit::Kind;
+use crate::unit::{Kind, duration_text};
 use crate::wire::control;
 use crate::wire::keeper;
 
@@ -28,6 +28,8 @@ pub struct Note {
     pub core: bool,
     /// What its limits had done to it.
     pub strain: Strain,
+    /// It ended with 0 and left other processes behind.
+    pub left_others: bool,
     /// Milliseconds from its making to its end.
     pub lived_ms: u64,
 }
@@ -40,12 +42,15 @@ pub struct Notes {
 
 impl Manager {
     /// A main process has ended: what is known of that now and not later.
-    pub(super) fn note_end(&mut self, run: Run, core: bool) {
+    pub(super) fn note_end(&mut self, run: Run, exit: Exit, core: bool) {
         let Some(process) = self.processes.get(run) else { return };
         let lived_ms = clock::realtime_ns().saturating_sub(process.since_ns) / 1_000_000;
         let group = self.kept.fd(keeper::Kind::Cgroup, run.0);
         let strain = group.map(cgroup::strain).unwrap_or_default();
-        self.end_notes.table.insert(run, Note { core, strain, lived_ms });
+        let main = process.main().pid;
+        let left_others = exit == Exit::Code(0)
+            && self.tree(run).is_some_and(|tree| tree.pids().iter().any(|pid| *pid != main));
+        self.end_notes.table.insert(run, Note { core, strain, left_others, lived_ms });
         if self.end_notes.table.len() > MOST_NOTES {
             self.end_notes.table.pop_first();
         }
@@ -77,11 +82,29 @@ impl Manager {
             dismissed && which.rehearsal && note.strain.killed == 0 && exit == Exit::Signal(libc::SIGKILL);
         let of_server = if late { Some(LATE_REHEARSAL) } else { of_server };
         let is_task = service.is_some_and(|service| service.kind == Kind::Task);
+        let is_gone = note.left_others && which.before.is_none() && !is_task && !dismissed;
+        let background = is_gone.then(|| in_background(server));
+        // What is known of an end says more: uvicorn leaves its workers behind when they fail.
+        let of_server = of_server.or(background.as_deref());
         Some(control::Exit {
             code: if let Exit::Code(code) = exit { Some(code) } else { None },
             signal: if let Exit::Signal(signal) = exit { Some(signal_name(signal)) } else { None },
             meaning: meaning(exit, note, dismissed, is_task, of_server),
         })
+    }
+
+    /// That it gave no sign of life, and within what.
+    pub(super) fn silence_words(&self, id: ServiceId) -> String {
+        let within = self.unit_of(id).and_then(|unit| unit.service.watchdog_ms);
+        let within = within.map_or_else(String::new, |ms| format!(" within {}", duration_text(ms)));
+        format!("no sign of life{within}")
+    }
+
+    /// That one hangs and stays, for the time being.
+    pub(super) fn hang_problem(&self, id: ServiceId, service: &Service) -> Option<String> {
+        let hangs = service.incarnations().any(|(_, _, one)| one.hung && !one.is_ending());
+        let comes = "another is started beside it, and takes its place when it has proven itself";
+        hangs.then(|| format!("{}: {comes}", self.silence_words(id)))
     }
 
     /// The last ends of a service, the newest at the end.
@@ -120,6 +143,15 @@ impl Manager {
         };
         service.ends.iter().map(told).collect()
     }
+}
+
+/// What is said of one that ended with 0 and left others: the main process is what is supervised.
+fn in_background(server: Option<servers::Server>) -> String {
+    let remedy = server.and_then(servers::Server::foreground);
+    format!(
+        "it went into the background: other processes of it went on and were ended; {}",
+        remedy.unwrap_or("have it stay in the foreground")
+    )
 }
 
 /// What an exit means, in a line.

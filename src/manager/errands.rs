@@ -12,12 +12,12 @@ use super::listeners::{Address, Spot};
 use super::probes::For;
 use crate::policy::watch::RELOAD_MS;
 use crate::policy::{Run, ServiceId};
-use crate::servers::Protocol;
+use crate::servers::{self, Protocol};
 use crate::sys::walk::{self, Walked};
 use crate::sys::{files, sockets};
 use crate::unit::{self, Gate, Probe, Unit};
 use crate::wire::keeper::Kind;
-use crate::wire::probe::{Ask, At, Task};
+use crate::wire::probe::{Ask, At, CLOSED, Task};
 
 /// Milliseconds between two probes of one that is to become healthy, unless it is probed more often anyway.
 const AGAIN_MS: u64 = 1_000;
@@ -66,11 +66,16 @@ impl Manager {
         let unit = self.unit_of(id)?;
         let health = unit.health.as_ref()?;
         let (timeout_ms, host) = (health.timeout_ms, health.host.clone());
-        let ask = match &health.probe {
-            Probe::Http(path) => Ask::Http { path: path.clone(), host },
-            Probe::Uwsgi(path) => Ask::Uwsgi { path: path.clone(), host },
-            Probe::Tcp => Ask::Connection,
-            Probe::Command(command) => return self.command_task(id, run, command, timeout_ms, again_ms),
+        // What an answer means is the same in both protocols. Its private listener may speak the other one, as that of uWSGI
+        // with `--http-socket` does.
+        let private = unit.private().filter(|_| unit.asks_private());
+        let ask = match (&health.probe, private) {
+            (Probe::Http(path), Some(Protocol::Uwsgi)) => Ask::Uwsgi { path: path.clone(), host },
+            (Probe::Uwsgi(path), Some(Protocol::Http)) => Ask::Http { path: path.clone(), host },
+            (Probe::Http(path), _) => Ask::Http { path: path.clone(), host },
+            (Probe::Uwsgi(path), _) => Ask::Uwsgi { path: path.clone(), host },
+            (Probe::Tcp, _) => Ask::Connection,
+            (Probe::Command(command), _) => return self.command_task(id, run, command, timeout_ms, again_ms),
         };
         if unit.asks_private() {
             let at = At::Path(self.probe_path(run));
@@ -185,6 +190,36 @@ fn reachable(address: &Address) -> At {
     }
 }
 
+/// What a probe said, and what to do where it is known why: what closes a connection at once may speak something else.
+pub(super) fn explained(unit: &Unit, words: String) -> String {
+    let asked = unit.health.as_ref().map(|health| &health.probe);
+    match (asked, unit.service.recognised().server) {
+        (Some(Probe::Http(path)), Some(servers::Server::Uwsgi)) if words == CLOSED => {
+            format!("{words}: {}", other_protocol(path))
+        }
+        _ => words,
+    }
+}
+
+/// That nobody answers on a private listener. It was asked as `[health]` says, where only a file knows what it speaks.
+pub(super) fn silent(unit: &Unit) -> String {
+    let silent = "no answer on its private probe socket";
+    match (unit.health.as_ref().map(|health| &health.probe), unit.service.recognised().server) {
+        (Some(Probe::Http(path)), Some(servers::Server::Uwsgi)) => {
+            format!("{silent}: {}", other_protocol(path))
+        }
+        _ => silent.to_owned(),
+    }
+}
+
+/// What to do where uWSGI is asked over HTTP and does not answer.
+fn other_protocol(path: &str) -> String {
+    format!(
+        "uWSGI speaks the uwsgi protocol unless it is told otherwise; write `[health] uwsgi = \"{path}\"`, or \
+         `protocol = http` in its configuration"
+    )
+}
+
 /// What is wrong with where the processes of an incarnation listen, with the remedy.
 pub(super) fn wrong(
     unit: &Unit,
@@ -195,9 +230,13 @@ pub(super) fn wrong(
 ) -> Option<String> {
     let first = unit.sockets.first()?;
     let address = &first.listen;
-    // The one that listens is below another, which supervise has started.
-    let in_front = other.as_ref().filter(|(pid, _)| *pid != main).map(|_| called(main));
+    // The one that listens is below another, which supervise has started. A worker has its master's name.
+    let below = other.as_ref().filter(|(pid, _)| *pid != main);
+    let in_front = below.map(|(pid, _)| (called(main), called(*pid))).filter(|(front, own)| front != own);
+    let in_front = in_front.map(|(front, _)| front);
     let found = unit.service.recognised();
+    // Nothing but a file can have told a worker to.
+    let by_itself = found.server.filter(|_| below.is_some()).and_then(servers::Server::own_listeners);
     let hint = match (&found.wrapper, &in_front) {
         (Some(wrapper), _) if wrapper.name.ends_with(" -c") => {
             format!("write `exec {}` in its command", wrapper.program)
@@ -210,6 +249,7 @@ pub(super) fn wrong(
              `{front}` become it (`exec` in a script), or give it the number of its socket, `{{fd:{}}}`",
             first.name
         ),
+        (None, None) if by_itself.is_some() => by_itself.unwrap_or_default().replace("NAME", &first.name),
         (None, None) => format!(
             "have it take its socket by LISTEN_FDS, or by its number: `{{fd:{}}}` in the command",
             first.name

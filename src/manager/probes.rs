@@ -13,10 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use super::Manager;
 use super::inputs::Which;
 use super::kept::is_full;
 use super::launches::{self, Told};
+use super::{Manager, errands};
 use crate::launch::words;
 use crate::plan::{ExecPlan, FIXED_PATH, Passed};
 use crate::policy::service::{Incarnation, Phase};
@@ -445,6 +445,10 @@ impl Manager {
         let (id, run, what) = (one.service, one.run, one.what);
         // One that asks again and again goes on.
         let goes_on = what == For::Ready && one.until.is_none();
+        let finding = match (finding, self.unit_of(id)) {
+            (Finding::Silent(words), Some(unit)) => Finding::Silent(errands::explained(unit, words)),
+            (finding, _) => finding,
+        };
         match finding {
             Finding::Unhealthy(words) | Finding::Silent(words) if goes_on => {
                 return self.note_health(run, false, words);

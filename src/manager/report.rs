@@ -5,7 +5,7 @@ use super::Manager;
 use super::events::Seen;
 use super::inputs::Which;
 use super::notices::Said;
-use super::{read_units, strain};
+use super::{errands, read_units, strain};
 use crate::launch::words;
 use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
@@ -80,11 +80,7 @@ impl Manager {
                 let words = words.map_or_else(String::new, |words| format!(": {words}"));
                 self.with_wrong(id, which.run, &format!("{UNHEALTHY}{words}"))
             }
-            End::Watchdog => {
-                let within = self.unit_of(id).and_then(|unit| unit.service.watchdog_ms);
-                let within = within.map_or_else(String::new, |ms| format!(" within {}", duration_text(ms)));
-                format!("no sign of life{within}: no WATCHDOG=1 on its notify socket")
-            }
+            End::Watchdog => format!("{}: no WATCHDOG=1 on its notify socket", self.silence_words(id)),
             End::TimedOut => "the steps before the command took longer than `start-timeout`".to_owned(),
         }
     }
@@ -96,7 +92,7 @@ impl Manager {
         let reason = match unit.gate() {
             Gate::Notify => "no READY=1 on its notify socket".to_owned(),
             Gate::Line(number) => format!("no line on descriptor {number}"),
-            Gate::Answer(_) => "no answer on its private probe socket".to_owned(),
+            Gate::Answer(_) => errands::silent(unit),
             Gate::Listens => "none of its processes waits for connections".to_owned(),
             Gate::Health => match said.and_then(|said| said.health.as_ref()) {
                 Some(health) => format!("not healthy: {}", health.words),
@@ -158,7 +154,7 @@ impl Manager {
             problems.extend(self.readings.words_of(id).map(str::to_owned));
         }
         problems.extend(self.limit_problems(id, service));
-        problems.extend(self.socket_problems(id));
+        problems.extend(self.hang_problem(id, service).into_iter().chain(self.socket_problems(id)));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
         problems.extend(said.into_iter().flat_map(Said::complaints));
         problems.extend(self.not_inherited(service, id, state));

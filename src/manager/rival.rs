@@ -6,12 +6,15 @@ use std::path::Path;
 use super::Manager;
 use crate::policy::service::{Ended, Incarnation};
 use crate::policy::{End, ServiceId};
+use crate::servers::Server;
 use crate::sys::sockets::Place;
 use crate::sys::{files, sockets};
 use crate::wire::keeper::Kind;
 
 /// What a program says of EADDRINUSE, in lower case: strerror(3), Python, Go, Node.
 const IN_USE: [&str; 3] = ["address already in use", "address in use", "eaddrinuse"];
+/// What gunicorn says where the process of its pid file lives.
+const PID_FILE: &str = "already running on pid";
 /// The most addresses that are named.
 const MOST_NAMED: usize = 3;
 
@@ -32,16 +35,50 @@ impl Manager {
         let failed = |ended: &&Ended| {
             ended.run == service.last_run && matches!(ended.end, End::Exited(_) | End::NotReady)
         };
-        service.ends.last().filter(failed)?;
+        let ended = service.ends.last().filter(failed)?;
         let text = lines.join("\n");
         let lower = text.to_lowercase();
+        let unit = self.unit_of(id);
+        let server = unit.and_then(|unit| unit.service.recognised().server);
+        if server == Some(Server::Gunicorn) && lower.contains(PID_FILE) {
+            return Some(Rival {
+                words: "another generation or instance of it has the pid file".to_owned(),
+                hint: "remove `pidfile` from its configuration file: nothing here needs one".to_owned(),
+            });
+        }
         if !IN_USE.iter().any(|words| lower.contains(words)) {
             return None;
         }
-        service.incarnations().find_map(|(_, _, one)| self.rival_in(id, one, &text))
+        let found = service.incarnations().find_map(|(instance, _, one)| {
+            let (pid, addresses) = self.listens_by_itself(one, &text)?;
+            Some((instance.number, one.generation, pid, addresses))
+        });
+        let (instance, generation, pid, addresses) = found?;
+        if instance != ended.instance {
+            return Some(Rival {
+                words: format!("its own instance {instance}, which goes on, listens on {addresses} (process {pid})"),
+                hint: "give each instance a place of its own: `{instance}` in the command, as in `--port 900{instance}`, or \
+                       `$SUPERVISE_INSTANCE` in the program; or make it a `[socket.NAME]` of the unit, which all instances share"
+                    .to_owned(),
+            });
+        }
+        let words =
+            format!("its own generation {generation}, which goes on, listens on {addresses} (process {pid})");
+        let first = format!(
+            "have the old one end first: `supervise restart --stop-first {}`, or `[deploy] strategy = \"stop-first\"`",
+            self.name_of(id)
+        );
+        let hint = match server {
+            Some(server) if !server.takes_sockets() => first,
+            Some(_) | None => {
+                format!("make it a `[socket.NAME]` of the unit, which all generations share; or {first}")
+            }
+        };
+        Some(Rival { words, hint })
     }
 
-    fn rival_in(&self, id: ServiceId, one: &Incarnation, text: &str) -> Option<Rival> {
+    /// Where an incarnation listens by itself on what is said to be in use, and which process of it.
+    fn listens_by_itself(&self, one: &Incarnation, text: &str) -> Option<(u32, String)> {
         let pids = self.tree(one.run)?.pids();
         // What the unit gives it, both have.
         let given = |inode: u64| {
@@ -72,20 +109,6 @@ impl Manager {
         let mut addresses: Vec<String> = found.iter().map(|one| one.at.to_string()).collect();
         addresses.dedup();
         addresses.truncate(MOST_NAMED);
-        let (addresses, generation) = (addresses.join(", "), one.generation);
-        let words =
-            format!("its own generation {generation}, which goes on, listens on {addresses} (process {pid})");
-        let first = format!(
-            "have the old one end first: `supervise restart --stop-first {}`, or `[deploy] strategy = \"stop-first\"`",
-            self.name_of(id)
-        );
-        let server = self.unit_of(id).and_then(|unit| unit.service.recognised().server);
-        let hint = match server {
-            Some(server) if !server.takes_sockets() => first,
-            Some(_) | None => {
-                format!("make it a `[socket.NAME]` of the unit, which all generations share; or {first}")
-            }
-        };
-        Some(Rival { words, hint })
+        Some((pid, addresses.join(", ")))
     }
 }

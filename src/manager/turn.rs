@@ -270,7 +270,7 @@ impl Manager {
                 let is_main = self.processes.get(run).is_some_and(|known| known.main().pid == record.pid);
                 if let Some(id) = self.service_of(run).filter(|_| is_main) {
                     self.watched.unsettled.remove(&run);
-                    self.note_end(run, record.code as i32 == libc::CLD_DUMPED);
+                    self.note_end(run, exit_of(&record), record.code as i32 == libc::CLD_DUMPED);
                     self.feed(id, Event::Gone(run, exit_of(&record)));
                     self.run_events();
                 }
@@ -313,7 +313,7 @@ impl Manager {
             }
             self.hear_last(run);
             if let Some(id) = self.service_of(run) {
-                self.note_end(run, false);
+                self.note_end(run, exit, false);
                 self.feed(id, Event::Gone(run, exit));
             }
         }

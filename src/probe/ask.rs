@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{is_alone, pause, readable, see};
 use crate::sys::errno::{is_shortage, reason};
 use crate::sys::{clock, fds, sockets};
-use crate::wire::probe::{Ask, At, Finding};
+use crate::wire::probe::{Ask, At, CLOSED, Finding};
 
 /// Milliseconds between two tries where there was no connection, or one that ended without an answer.
 const AGAIN_MS: u64 = 100;
@@ -223,7 +223,7 @@ fn answer(stream: &mut Stream, ask: &Ask, until: u64) -> std::io::Result<Finding
         }
         match stream.receive(bytes.get_mut(have..).unwrap_or_default())? {
             0 if have == 0 => {
-                return Ok(Finding::Silent("it closed the connection without an answer".to_owned()));
+                return Ok(Finding::Silent(CLOSED.to_owned()));
             }
             0 => break,
             count => have += count,
@@ -241,6 +241,8 @@ fn judged(bytes: &[u8]) -> Finding {
     });
     match status {
         Some(status @ 200..=399) => Finding::Healthy(format!("answered {status}")),
+        // Django and others refuse a host that they have not been told of.
+        Some(400) => Finding::Unhealthy("probe said 400: it may want another `[health] host`".to_owned()),
         Some(status) => Finding::Unhealthy(format!("probe said {status}")),
         None => Finding::Unhealthy("it answered with something else than HTTP".to_owned()),
     }
@@ -261,6 +263,10 @@ mod tests {
             ("HTTP/1.1 200", Finding::Healthy("answered 200".into())),
             ("HTTP/1.0 399", Finding::Healthy("answered 399".into())),
             ("HTTP/1.1 503", Finding::Unhealthy("probe said 503".into())),
+            (
+                "HTTP/1.1 400",
+                Finding::Unhealthy("probe said 400: it may want another `[health] host`".into()),
+            ),
             ("HTTP/1.1 4", Finding::Unhealthy("it answered with something else than HTTP".into())),
             ("SSH-2.0-Open", Finding::Unhealthy("it answered with something else than HTTP".into())),
         ] {

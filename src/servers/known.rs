@@ -266,9 +266,29 @@ impl Server {
         }
     }
 
+    /// What an end with 0 means where it need not mean that all went well.
+    const fn hollow_success(self) -> Option<&'static str> {
+        match self {
+            Self::Uvicorn => Some(
+                "uvicorn with `--workers` also ends like this when none of them could start its application; its last \
+                 lines say why",
+            ),
+            Self::Hypercorn => Some(
+                "hypercorn also ends like this when it could not load the application; its last lines say",
+            ),
+            Self::Waitress => Some(
+                "waitress also ends like this when it could not import the application; its last lines say",
+            ),
+            Self::Gunicorn | Self::Uwsgi | Self::Daphne | Self::Granian | Self::Celery | Self::Redis => None,
+        }
+    }
+
     /// What an end of this server means, with the next step; None where it means what it means with any program.
     pub const fn meaning(self, ended: Ended) -> Option<&'static str> {
         use Ended::{Code, Signal};
+        if let Code(0) = ended {
+            return self.hollow_success();
+        }
         Some(match (self, ended) {
             (Self::Gunicorn, Code(1)) => {
                 "gunicorn could not begin: a wrong option or, with `--preload`, an error in the application; its last \
@@ -292,10 +312,6 @@ impl Server {
             (Self::Uwsgi, Code(30)) => {
                 "uWSGI without `master` was asked to end, and cut the requests in flight"
             }
-            (Self::Uvicorn, Code(0)) => {
-                "uvicorn with `--workers` also ends like this when none of them could start its application; its last \
-                 lines say why"
-            }
             (Self::Uvicorn, Code(1)) => {
                 "uvicorn could not import the application; the traceback is in its last lines"
             }
@@ -305,17 +321,11 @@ impl Server {
             (Self::Uvicorn, Signal(15)) => {
                 "uvicorn stopped cleanly: it ends itself by the signal that asked it to"
             }
-            (Self::Hypercorn, Code(0)) => {
-                "hypercorn also ends like this when it could not load the application; its last lines say"
-            }
             (Self::Daphne, Code(1)) => {
                 "daphne could not import the application; the traceback is in its last lines"
             }
             (Self::Granian, Code(1)) => {
                 "granian could not begin: its application or its port; its last lines say which"
-            }
-            (Self::Waitress, Code(0)) => {
-                "waitress also ends like this when it could not import the application; its last lines say"
             }
             (Self::Waitress, Code(1)) => {
                 "waitress could not begin: a wrong option, or its port is taken; its last lines say which"

@@ -366,7 +366,7 @@ pub const KEYS: &[Key] = rows! {
         "settle" Shape::Duration(0), Now, Is r#""1s""#,
             "How long it has to stay alive after that to be proven good.";
         "start-timeout" Shape::DurationOrOff(1), Now, Is r#""60s""#,
-            "How long it may take to be ready.";
+            "How long it may take to be ready and, with `[health]`, healthy; `settle` does not count.";
         "stop-signal" Shape::Signal, Now, Is r#""TERM""#,
             "The signal that asks its main process to end. Unset: what its server ends best with, which is INT for uWSGI and \
              waitress unless their options say otherwise.";
@@ -376,7 +376,9 @@ pub const KEYS: &[Key] = rows! {
         "reload" Shape::Reload, Now, Unset r#"{ signal = "HUP" }"#,
             "How it reads its configuration anew. Unset: by a restart.";
         "watchdog" Shape::DurationOrOff(1), Now, Is r#""off""#,
-            "How long it may go without a sign of life.";
+            "How long it may go without a sign of life, `WATCHDOG=1`. Then another is started beside it where it has sockets \
+             (`strategy`): when that one has proven itself, the first gets ABRT, and KILL after `stop-timeout`, at least 5 s. \
+             Else it gets ABRT at once, KILL after 5 s, and is started again.";
         "idle-stop" Shape::DurationOrOff(1), Later, Is r#""off""#,
             "How long it may go without a connection before it is put to sleep.";
         "essential" Shape::Flag, Now, Is "false",

@@ -112,6 +112,9 @@ impl Task {
     }
 }
 
+/// What is said of one that took the connection and said nothing.
+pub const CLOSED: &str = "it closed the connection without an answer";
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {

@@ -37,9 +37,10 @@ def reload():
     until("loaded")
     tell(b"READY=1")
 
+# Whoever is being served gets his answer: only its signs of life have ended.
 def abort(*_):
     note("abrt")
-    os._exit(1)
+    end()
 
 def end(*_):
     global ending
@@ -146,6 +147,43 @@ fn root_one_that_hangs_is_aborted_and_starts_again() {
     place.write("work/trigger", "");
     another(&place, new);
     assert_eq!(noted(&place, "abrt", new), 1, "no ABRT");
+}
+
+#[test]
+fn root_one_that_hangs_stays_until_another_is_proven() {
+    let mut place = empty();
+    let address = place.address();
+    let socket = format!("[socket.http]\nlisten = \"{address}\"\n");
+    let restart =
+        "ready = \"notify\"\nwatchdog = \"2s\"\nstart-timeout = \"2s\"\n[restart]\ndelay = \"500ms\"\n";
+    let old = run(&mut place, &format!("{restart}{socket}"));
+    let load = Load::start(vec![Target::Tcp(address)], 50);
+    load.goes_on(10);
+    fs::remove_file(place.path("work/go")).unwrap();
+    place.write(&format!("work/hang.{old}"), "");
+    // The first ones fail their gate: the old one stays, and another is tried after a while.
+    let mut tried = BTreeSet::new();
+    while tried.len() < 2 {
+        tried.insert(successor(&place));
+        assert_eq!(place.pid_of("web"), old);
+    }
+    let problems = place.service("web")["problems"].clone();
+    let words = "no sign of life within 2s: another is started beside it, and takes its place when it has proven itself";
+    assert_eq!(problems, serde_json::json!([words]));
+    load.goes_on(10);
+    assert_eq!(noted(&place, "abrt", old), 0, "it is ended before another is there");
+    place.write("work/go", "");
+    let new = another(&place, old);
+    wait::until(wait::LONG, "the old one to end", || (!processes::lives(old)).then_some(()));
+    assert_eq!((noted(&place, "abrt", old), tried.contains(&old)), (1, false), "no ABRT");
+    load.goes_on(10);
+    assert!(processes::lives(new));
+    let outcome = load.end();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    // It asks for it itself, and goes on to ping.
+    place.write("work/trigger", "");
+    another(&place, new);
+    wait::until(wait::LONG, "ABRT", || (noted(&place, "abrt", new) == 1).then_some(()));
 }
 
 #[test]

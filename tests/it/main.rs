@@ -33,6 +33,7 @@ mod full;
 mod health;
 mod hostile;
 mod identity;
+mod in_files;
 mod inputs;
 mod kills;
 mod launches;

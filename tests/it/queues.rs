@@ -153,7 +153,9 @@ fn root_redis_whose_file_sends_it_into_the_background_is_gone() {
     let said = place.ask(&["start", "web"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     let first = said.err.lines().next();
-    assert_eq!(first, Some("web: proving itself: success: it ended by itself"), "{said:?}");
+    let expected = "web: proving itself: exit status 0: it went into the background: other processes of it went on and were \
+                    ended; write `daemonize no` into its configuration file";
+    assert_eq!(first, Some(expected), "{said:?}");
 }
 
 /// A request that is under way when the service is stopped gets its answer.

@@ -15,6 +15,10 @@ use super::{processes, wait};
 const KNOWN: &str = "known";
 const BARE: &str = "bare";
 
+/// What is said of it where its options were not known.
+const BACKGROUND: &str = "bare: proving itself: exit status 0: it went into the background: other processes of it went on \
+                          and were ended; have it stay in the foreground";
+
 struct Trap {
     place: Place,
     /// Where the second is to listen.
@@ -179,7 +183,7 @@ fn root_gunicorn_in_the_background_is_gone() {
         "remove `--daemon`: supervise runs it in the background",
     ];
     let trap = trap(&|_| gunicorn("--daemon"), &ESCAPES, &[told]);
-    trap.fails_with("bare: proving itself: success: it ended by itself");
+    trap.fails_with(BACKGROUND);
 }
 
 #[test]
@@ -311,14 +315,14 @@ fn root_options_in_the_environment_are_options() {
         "remove `--daemon`: supervise runs it in the background",
     ];
     let rest = Rest { variables: "GUNICORN_CMD_ARGS = \"--daemon\"\n", ..ESCAPES };
-    trap(&|_| gunicorn(""), &rest, &[told]).fails_with("bare: proving itself: success: it ended by itself");
+    trap(&|_| gunicorn(""), &rest, &[told]).fails_with(BACKGROUND);
     let told = [
         "`UWSGI_DAEMONIZE`: `--daemonize` takes uWSGI out of supervise's hands: its first process ends at once",
         "remove `--daemonize`: supervise runs it in the background",
     ];
     let rest = Rest { variables: "UWSGI_DAEMONIZE = \"/dev/null\"\n", ..ESCAPES };
     let command = |place: &Place| uwsgi(place, "--wsgi-file app.py --protocol http");
-    trap(&command, &rest, &[told]).fails_with("bare: proving itself: success: it ended by itself");
+    trap(&command, &rest, &[told]).fails_with(BACKGROUND);
     let told = [
         "`UVICORN_FD`: uvicorn fails with `--fd 1`, which is no socket: those of the unit begin at 3",
         "write `--fd {fd:http}`",
@@ -367,7 +371,7 @@ fn root_uwsgi_in_the_background_is_gone() {
         "remove `--daemonize`: supervise runs it in the background",
     ];
     let command = |place: &Place| uwsgi(place, "--wsgi-file app.py --protocol http --daemonize /dev/null");
-    trap(&command, &ESCAPES, &[told]).fails_with("bare: proving itself: success: it ended by itself");
+    trap(&command, &ESCAPES, &[told]).fails_with(BACKGROUND);
 }
 
 #[test]

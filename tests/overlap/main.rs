@@ -48,11 +48,11 @@ fn none_failed(what: &str, phases: &[Phase], closed: usize) {
     assert!(asked > 0, "{what}: nothing was asked");
 }
 
-/// Connections that good restarts of a server may close although a client has just sent something there. When uvicorn is
-/// told to stop it closes what it has accepted and not yet read from; a busy machine makes that moment long enough to be
-/// hit now and then.
+/// Connections that good restarts of a server may close although a client has just sent something there. When uvicorn
+/// or hypercorn is told to stop it closes what it has accepted and not yet read from; a busy machine makes that moment long
+/// enough to be hit now and then.
 fn may_close(name: &str) -> usize {
-    if name == "uvicorn" { RESTARTS as usize + 1 } else { 0 }
+    if matches!(name, "uvicorn" | "hypercorn") { RESTARTS as usize + 1 } else { 0 }
 }
 
 fn nobody_notices(name: &str, keep_alive: bool) {
