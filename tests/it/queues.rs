@@ -259,7 +259,8 @@ fn user_what_cannot_be_given_a_socket_is_not_told_to_take_one() {
     assert_eq!(said.code, Some(1), "{said:?}");
     let first = format!(
         "web: proving itself: exit status 1: waitress could not begin: a wrong option, or its port is taken; its last lines \
-         say which; its own generation 1, which goes on, listens on {address} (process {main})"
+         say which; its own generation 1, which goes on, listens on {address} (process {main}); the old generation \
+         goes on serving"
     );
     let hint = "hint: have the old one end first: `supervise restart --stop-first web`, or `[deploy] strategy = \"stop-first\"`";
     assert_eq!((said.err.lines().next(), said.err.lines().last()), (Some(first.as_str()), Some(hint)));

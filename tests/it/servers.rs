@@ -340,7 +340,8 @@ fn user_a_path_that_the_old_one_has_is_named() {
     let worker = super::processes::children(place.pid_of("web"))[0];
     let first = format!(
         "web: proving itself: exit status 3: a worker of gunicorn could not boot: the application failed while it was \
-         imported; the traceback is in its last lines; its own generation 1, which goes on, listens on {} (process {worker})",
+         imported; the traceback is in its last lines; its own generation 1, which goes on, listens on {} (process {worker}); the \
+         old generation goes on serving",
         path.display()
     );
     assert_eq!(said.err.lines().next(), Some(first.as_str()), "{said:?}");

@@ -143,7 +143,9 @@ impl Trap {
                 "bare: proving itself: {reason}; its own generation 1, which goes on, listens on {listens_on}"
             )
         );
-        let pid: u32 = pid.trim_end_matches(')').parse().unwrap();
+        let pid =
+            pid.strip_suffix("); the old generation goes on serving").unwrap_or_else(|| panic!("{said:?}"));
+        let pid: u32 = pid.parse().unwrap();
         let main = self.place.pid_of(BARE);
         assert!(pid == main || processes::children(main).contains(&pid), "{said:?}");
         let hint = "hint: make it a `[socket.NAME]` of the unit, which all generations share; or have the old one end first: \
