@@ -9,7 +9,7 @@ use super::exec::Wanted;
 use super::inputs::Which;
 use super::last_words::has_words;
 use super::parked::Order;
-use super::report::REHEARSING;
+use super::report::{REHEARSING, WAITS};
 use crate::policy::service::{Ended, Role, Service};
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::{Kind, duration_text};
@@ -118,7 +118,9 @@ impl Manager {
         self.reply(session, &Reply::Status(first), chosen.is_empty());
         if !chosen.is_empty() {
             let readable = |id| detail && self.right_on(id, caller) >= Some(Right::Logs);
-            let stream = chosen.into_iter().map(|id| (id, readable(id))).collect();
+            // Who may not see one that is waited for is not told of it.
+            let hidden = |id| self.world.awaited(id).iter().any(|one| self.right_on(*one, caller).is_none());
+            let stream = chosen.into_iter().map(|id| (id, readable(id), hidden(id))).collect();
             self.streams.insert(session, stream);
             self.go_on_with_status(session);
         }
@@ -127,8 +129,12 @@ impl Manager {
     /// Sends services of a status until the client has enough to read for now.
     fn go_on_with_status(&mut self, session: SessionId) {
         let Some(mut rest) = self.streams.remove(&session) else { return };
-        while let Some((id, with_output)) = rest.pop_front() {
+        while let Some((id, with_output, hides)) = rest.pop_front() {
             let mut services: Vec<control::Service> = self.service_status(id).into_iter().collect();
+            for service in services.iter_mut().filter(|_| hides) {
+                service.waiting_for.clear();
+                service.problems.retain(|problem| !problem.starts_with(WAITS));
+            }
             if with_output {
                 for service in &mut services {
                     let words = self.last_words(id);

@@ -79,9 +79,9 @@ fn take_state(kept: &Kept, exits: &memfd::Map) -> io::Result<(Store, Option<Owne
     }
     let (store, fd) = Store::create()?;
     store.set(header::SINCE, clock::realtime_ns());
+    store.set(header::BEGAN, super::strays::now_ticks());
     // What ended before there was a state is nobody's.
-    let written = exits.word64(keeper::exits::WRITTEN);
-    let written = written.map_or(0, |word| word.load(Ordering::Acquire));
+    let written = exits.word64(keeper::exits::WRITTEN).map_or(0, |word| word.load(Ordering::Acquire));
     store.set(header::EXIT_CURSOR, written);
     Ok((store, Some(fd)))
 }

@@ -154,7 +154,12 @@ impl Manager {
             _ => {
                 let ours = process.keeper == self.kept.keeper;
                 let keeper = ours.then_some(self.kept.keeper_pid);
-                Some(Tree::Session { leader: process.pid, start_time: process.start_time, keeper })
+                Some(Tree::Session {
+                    leader: process.pid,
+                    start_time: process.start_time,
+                    invocation: Some(&process.invocation),
+                    keeper,
+                })
             }
         }
     }

@@ -85,6 +85,12 @@ impl Inputs {
         Unit::parse_layers(&self.name, &layers)
     }
 
+    /// Whether a start is made of the same; what is said about them may be something else.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let bare = |one: &Self| Self { problems: Vec::new(), unread: None, ..one.clone() };
+        bare(self) == bare(other)
+    }
+
     /// Whether nothing is missing of what a start needs.
     pub const fn are_whole(&self) -> bool {
         self.account.is_some() && self.unread.is_none()
@@ -144,6 +150,16 @@ impl Inputs {
         }
         if let Some(account) = own.as_deref().filter(|_| user != 0) {
             self.only_own(unit, user, account).map_err(Lacking::wrong)?;
+        }
+        if let (Some(account), Some(named)) = (own.as_ref().filter(|own| own.uid == 0), &unit.service.user)
+            && user == 0
+            && !named.is_root()
+        {
+            return Err(Lacking::wrong(format!(
+                "the user `{}` has uid 0, which is root\nhint: nothing runs as root by accident: name a user of its own, \
+                 or write out `user = \"root\"`",
+                account.name
+            )));
         }
         self.account = own;
         Ok(stale)
@@ -560,3 +576,6 @@ fn resolved(unit: &Unit) -> String {
         Err(_) => directory.to_string_lossy().into_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ mod graves;
 mod handover;
 mod heirs;
 mod inputs;
+mod instances;
 mod kept;
 mod kill;
 mod last_words;
@@ -51,6 +52,7 @@ mod start;
 mod store;
 mod stored;
 mod strain;
+mod strays;
 mod tree;
 mod turn;
 mod watch;
@@ -196,8 +198,8 @@ struct Manager {
     stop_at: Option<Mono>,
     early_signals: Vec<i32>,
     ended: BTreeMap<Run, ServiceId>,
-    /// Services of a status that are still to be sent, and whether with their output.
-    streams: BTreeMap<control::SessionId, VecDeque<(ServiceId, bool)>>,
+    /// Services of a status that are still to be sent, whether with their output, and whether without those they wait for.
+    streams: BTreeMap<control::SessionId, VecDeque<(ServiceId, bool, bool)>>,
     watchers: events::Watchers,
     end_notes: ends::Notes,
     launch_facts: launches::Facts,

@@ -175,16 +175,27 @@ impl Manager {
             if !one.next {
                 // Where something of it runs by now, that has its inputs already.
                 if service.incarnations().next().is_none() {
-                    // Not the newest, where that has failed: it is the one before it that starts.
-                    self.put_inputs(id, current, inputs);
+                    let known = self.services.get(&id);
+                    let known = known.map(|known| known.older.get(&current).unwrap_or(&known.inputs));
+                    if known.is_none_or(|known| !known.are_whole() || known.is_same(&inputs)) {
+                        // Not the newest, where that has failed: it is the one before it that starts.
+                        self.put_inputs(id, current, inputs);
+                        continue;
+                    }
+                } else {
+                    continue;
                 }
-                continue;
             }
             if let Some(known) = self.services.get_mut(&id) {
                 // Those before stay for as long as anything is of them.
                 known.older.entry(newest).or_insert_with(|| known.inputs.clone());
             }
             self.put_inputs(id, newest + 1, inputs);
+            if !one.next {
+                // A restart counts it by itself.
+                let changes = self.world.renew(id);
+                self.save_service(id, Some(&changes));
+            }
         }
         self.carry_on(one.order);
     }

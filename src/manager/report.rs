@@ -42,6 +42,9 @@ pub fn signal_name(signal: i32) -> String {
     }
 }
 
+/// How a problem begins that is another service's.
+pub const WAITS: &str = "it waits for ";
+
 impl Manager {
     /// How an incarnation ended, or why it never began, in words.
     pub(super) fn words_of(&self, id: ServiceId, ended: &Ended) -> String {
@@ -143,6 +146,7 @@ impl Manager {
             Some(_) => "cgroup".to_owned(),
             None => "process-tree (weak)".to_owned(),
         });
+        let awaited = self.world.awaited(id);
         let mut problems =
             self.services.get(&id).map(|known| known.inputs.problems.clone()).unwrap_or_default();
         if let Some(ended) = service.last_end().filter(|_| comes_of_its_end(service, state))
@@ -159,10 +163,8 @@ impl Manager {
         problems.extend(said.into_iter().flat_map(Said::complaints));
         problems.extend(self.not_inherited(service, id, state));
         problems.extend(self.wrongs(service, said));
-        let health = said.and_then(|said| said.health.as_ref());
-        if let Some(health) = health.filter(|health| !health.healthy) {
-            problems.push(format!("not healthy: {}", health.words));
-        }
+        let (healthy, ill) = self.health_of(service);
+        problems.extend(awaited.iter().map(|other| self.unready(*other)).chain(ill));
         if let Some(words) = said.and_then(|said| said.unasked.as_ref()) {
             problems.push(format!("it was not asked how it is: {words}; that counts for nothing"));
         }
@@ -173,7 +175,8 @@ impl Manager {
             control::Service {
                 name: self.name_of(id).to_owned(),
                 state,
-                healthy: health.map(|health| health.healthy),
+                healthy,
+                waiting_for: awaited.iter().map(|other| self.name_of(*other).to_owned()).collect(),
                 pid,
                 pids,
                 generation: service.generation.into(),
@@ -198,6 +201,19 @@ impl Manager {
             }
             .bounded(),
         )
+    }
+
+    /// That a service is waited for, how it is, and why it is not ready.
+    fn unready(&self, id: ServiceId) -> String {
+        let name = self.name_of(id);
+        let Some(service) = self.world.get(id) else { return format!("`{name}` is not ready") };
+        let said = service.main().and_then(|one| self.notices.of(one.run));
+        let state = state(service, said);
+        let why = service.last_end().filter(|_| comes_of_its_end(service, state));
+        let words = why.map(|ended| self.words_of(id, ended));
+        let words = words.as_deref().and_then(|words| words.lines().next()).unwrap_or_default();
+        let colon = if words.is_empty() { "" } else { ": " };
+        format!("{WAITS}`{name}`, which is {}{colon}{words}", state.word())
     }
 
     /// That it calls a process its main one that is not followed; after its end as well, which may have come of that.
@@ -291,25 +307,6 @@ impl Manager {
         }
         let words = self.words_of(id, ended);
         Some(format!("generation {} failed its rehearsal on private sockets: {words}", ended.generation))
-    }
-
-    fn instance_status(&self, service: &Service) -> Vec<control::Instance> {
-        let status = |(instance, role, one): (&Instance, Role, &Incarnation)| {
-            let process = self.processes.get(one.run)?;
-            Some(control::Instance {
-                instance: instance.number.into(),
-                generation: process.generation.into(),
-                role: match role {
-                    Role::Current => control::Role::Current,
-                    Role::Next => control::Role::Next,
-                    Role::Draining => control::Role::Draining,
-                },
-                pid: Some(process.main().pid as i32),
-                state: incarnation_state(one, self.notices.of(one.run)),
-                since: Some(wall(one.since)),
-            })
-        };
-        service.incarnations().filter_map(status).collect()
     }
 
     fn socket_status(&self, id: ServiceId) -> Vec<control::Socket> {
@@ -485,7 +482,7 @@ fn comes_of_its_end(service: &Service, state: control::State) -> bool {
     }
 }
 
-const fn badness(state: control::State) -> u8 {
+pub const fn badness(state: control::State) -> u8 {
     match state {
         control::State::Stopped => 0,
         control::State::Listening => 1,
@@ -500,7 +497,7 @@ const fn badness(state: control::State) -> u8 {
     }
 }
 
-fn instance_state(service: &Service, instance: &Instance, said: Option<&Said>) -> control::State {
+pub fn instance_state(service: &Service, instance: &Instance, said: Option<&Said>) -> control::State {
     if let Some(current) = &instance.current {
         let state = incarnation_state(current, said);
         return match (state, current.phase) {
@@ -526,7 +523,7 @@ fn instance_state(service: &Service, instance: &Instance, said: Option<&Said>) -
     }
 }
 
-fn incarnation_state(one: &Incarnation, said: Option<&Said>) -> control::State {
+pub fn incarnation_state(one: &Incarnation, said: Option<&Said>) -> control::State {
     match one.phase {
         Phase::Cloning
         | Phase::Launching { .. }

@@ -1,9 +1,10 @@
 //! ROOT. The processes of one incarnation besides the main one: who they are, and how they are ended. Never
 //! decides when.
 //!
-//! With a cgroup the kernel knows. Without one an incarnation is what is in the session that its main process
-//! leads, as far as it hangs below the keeper: a process that leaves the session and its parents is not
-//! found, which is why `status` calls this tracking weak.
+//! With a cgroup the kernel knows. Without one an incarnation is what is in the session that its main process leads,
+//! what has its INVOCATION_ID, and all that hangs below either. A process that has left its session and its parents, and
+//! cleared its environment, is not found, which is why `status` calls this tracking weak; the keeper is then its parent,
+//! and [`strays`] finds it when supervise ends.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,6 +23,8 @@ pub enum Tree<'a> {
         leader: u32,
         /// Its start: a session of this number with another leader is somebody else's.
         start_time: u64,
+        /// The INVOCATION_ID of the incarnation.
+        invocation: Option<&'a str>,
         /// The subreaper above all; None where another process adopted them, and all are looked at.
         keeper: Option<u32>,
     },
@@ -44,7 +47,17 @@ impl Tree<'_> {
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Self::Group(group) => cgroup::processes(*group).unwrap_or_default(),
-            Self::Session { leader, start_time, keeper } => session(*leader, *start_time, *keeper),
+            Self::Session { .. } => self.members().into_iter().map(|(pid, _)| pid).collect(),
+        }
+    }
+
+    /// The pids in it with the starts of the processes that have them; of a group's the starts are not asked.
+    fn members(&self) -> Vec<(u32, u64)> {
+        match self {
+            Self::Group(_) => self.pids().into_iter().map(|pid| (pid, 0)).collect(),
+            Self::Session { leader, start_time, invocation, keeper } => {
+                session(*leader, *start_time, *invocation, *keeper)
+            }
         }
     }
 
@@ -68,10 +81,10 @@ impl Tree<'_> {
 
     /// Sends a signal to each. What is forked meanwhile may be missed, so callers come back until it is empty.
     pub fn signal(&self, signal: i32) {
-        for pid in self.pids() {
+        for (pid, start_time) in self.members() {
             // The pid is looked at again behind its pidfd, so that the signal can reach nobody else.
             if let Ok(pidfd) = process::open(pid)
-                && self.still_holds(pid)
+                && self.still_holds(pid, start_time)
             {
                 let _ = process::signal(pidfd.as_fd(), signal);
             }
@@ -94,35 +107,49 @@ impl Tree<'_> {
         self.pids().contains(&pid)
     }
 
-    fn still_holds(&self, pid: u32) -> bool {
+    fn still_holds(&self, pid: u32, start_time: u64) -> bool {
         match self {
             Self::Group(group) => cgroup::processes(*group).is_ok_and(|all| all.contains(&pid)),
-            Self::Session { leader, .. } => process::stat(pid).is_ok_and(|stat| stat.session == *leader),
+            Self::Session { .. } => process::stat(pid).is_ok_and(|stat| stat.start_time == start_time),
         }
     }
 }
 
-fn session(leader: u32, start_time: u64, keeper: Option<u32>) -> Vec<u32> {
+/// The processes of a session without a cgroup, with their starts.
+fn session(leader: u32, start_time: u64, invocation: Option<&str>, keeper: Option<u32>) -> Vec<(u32, u64)> {
     // A number is not given out again while a session has it, so another leader means that ours is empty.
-    if process::stat(leader).is_ok_and(|stat| stat.start_time != start_time) {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut todo = keeper.map_or_else(process::all, process::children).unwrap_or_default();
-    // Below the keeper are the main processes and what has lost its parent; only the session's are entered.
-    while let Some(pid) = todo.pop() {
-        if !seen.insert(pid) {
+    let is_over = process::stat(leader).is_ok_and(|stat| stat.start_time != start_time);
+    let is_of_it = |pid: u32, stat: &process::Stat| {
+        stat.session == leader && !is_over
+            // What began before it cannot be of it, and is not asked.
+            || stat.start_time >= start_time && invocation.is_some_and(|one| has_invocation(pid, one))
+    };
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    let top = keeper.map_or_else(process::all, process::children).unwrap_or_default();
+    // Below the keeper are the main processes and what has lost its parent. What hangs below one of its own is its own.
+    let mut todo: Vec<(u32, bool)> = top.into_iter().map(|pid| (pid, false)).collect();
+    while let Some((pid, is_below)) = todo.pop() {
+        if seen.contains(&pid) {
             continue;
         }
         let Ok(stat) = process::stat(pid) else { continue };
-        if stat.session == leader {
-            if stat.state != b'Z' && stat.state != b'X' {
-                found.push(pid);
-            }
-            todo.extend(process::children(pid).unwrap_or_default());
+        if !is_below && !is_of_it(pid, &stat) {
+            continue;
         }
+        seen.insert(pid);
+        if stat.state != b'Z' && stat.state != b'X' {
+            found.push((pid, stat.start_time));
+        }
+        todo.extend(process::children(pid).unwrap_or_default().into_iter().map(|child| (child, true)));
     }
     found.sort_unstable();
     found
+}
+
+/// Whether a process has the INVOCATION_ID of an incarnation in its environment, which its children inherit.
+pub fn has_invocation(pid: u32, invocation: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let value =
+        |pair: &[u8]| pair.strip_prefix(b"INVOCATION_ID=").is_some_and(|id| id == invocation.as_bytes());
+    environment.split(|byte| *byte == 0).any(value)
 }

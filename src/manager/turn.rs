@@ -447,6 +447,7 @@ impl Manager {
     fn finish(mut self) -> io::Result<()> {
         self.end_execs();
         self.end_lookups();
+        self.end_strays();
         self.send_answers();
         if self.kept.fd(Kind::Control, 0).is_some() {
             let _ = std::fs::remove_file(self.settings.control());

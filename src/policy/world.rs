@@ -222,6 +222,39 @@ impl World {
         entry.needed_by.iter().filter(requires).copied().collect()
     }
 
+    /// Who a service waits for, in the order in which its unit names them; nobody where it does not wait to come up.
+    pub fn awaited(&self, id: ServiceId) -> Vec<ServiceId> {
+        let Some(entry) = self.services.get(&id) else { return Vec::new() };
+        if !entry.service.waits || entry.service.goal != Goal::Up {
+            return Vec::new();
+        }
+        let ready = |other: &ServiceId| self.services.get(other).is_some_and(|other| other.is_ready());
+        let needs = &entry.needs;
+        let required = needs.requires.iter().filter(|other| !ready(other));
+        let others = needs.wants.iter().chain(&needs.after);
+        let others = others.filter(|other| !ready(other) && !self.is_out(**other, LONGEST_CHAIN));
+        let mut all: Vec<ServiceId> = Vec::new();
+        for other in required.chain(others) {
+            if !all.contains(other) {
+                all.push(*other);
+            }
+        }
+        all
+    }
+
+    /// An operator's start has read other inputs than those of the generation of which nothing runs: they are a new one.
+    pub fn renew(&mut self, id: ServiceId) -> Changes {
+        let Some(entry) = self.services.get_mut(&id) else { return Changes::default() };
+        let service = &mut entry.service;
+        if service.incarnations().next().is_some() {
+            return Changes::default();
+        }
+        service.newest = service.newest.saturating_add(1);
+        service.generation = service.newest;
+        (service.prepared, service.roll) = (0, None);
+        Changes { service: true, instances: Vec::new() }
+    }
+
     /// What keeps a service from coming up.
     pub fn lack(&self, id: ServiceId) -> Option<Lack> {
         self.lack_within(id, LONGEST_CHAIN)

@@ -34,12 +34,9 @@ impl Account {
         u32::try_from(number).ok().filter(|id| *id != u32::MAX).map(Self::Id)
     }
 
-    /// Whether this is root by name or by number.
+    /// Whether root is written out. Nothing else may come to mean uid 0: no number, and no other name.
     pub fn is_root(&self) -> bool {
-        match self {
-            Self::Name(name) => name == "root",
-            Self::Id(id) => *id == 0,
-        }
+        matches!(self, Self::Name(name) if name == "root")
     }
 }
 

@@ -477,6 +477,8 @@ pub enum RuleFault {
     NoUser,
     /// It says that it runs as root.
     Root,
+    /// It would run as root, and does not say so by name.
+    RootByNumber,
     /// An ordinary user cannot run it as another.
     OtherUser {
         /// Whom the unit names.

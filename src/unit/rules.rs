@@ -47,6 +47,9 @@ pub fn check_identity(unit: &Unit, who: Runner<'_>) -> Vec<Problem> {
         (Runner::Root, Some(user)) if user.is_root() => {
             problems.push(Problem::warning(unit.place("service.user"), RuleFault::Root));
         }
+        (Runner::Root, Some(Account::Id(0))) => {
+            problems.push(Problem::error(unit.place("service.user"), RuleFault::RootByNumber));
+        }
         (Runner::User { name, .. }, Some(user)) if !who.is(user) => {
             let fault = RuleFault::OtherUser { user: user.to_string(), runner: name.to_owned() };
             problems.push(Problem::error(unit.place("service.user"), fault));
@@ -247,8 +250,8 @@ mod tests {
         let nobody = unit("a", "");
         assert_eq!(severities(&nobody, Runner::Root), [Severity::Error]);
         assert_eq!(severities(&nobody, BOB), []);
-        for root in ["user = \"root\"", "user = 0"] {
-            assert_eq!(severities(&unit("a", root), Runner::Root), [Severity::Warning], "{root}");
+        for (root, severity) in [("user = \"root\"", Severity::Warning), ("user = 0", Severity::Error)] {
+            assert_eq!(severities(&unit("a", root), Runner::Root), [severity], "{root}");
             assert_eq!(severities(&unit("a", root), BOB), [Severity::Error], "{root}");
         }
         assert_eq!(severities(&unit("a", "user = \"bagels\""), Runner::Root), []);

@@ -366,6 +366,9 @@ impl RuleFault {
                 "nothing runs as root by accident: add `user = \"NAME\"` below `[service]`, or write out `user = \"root\"`"
                     .to_owned()
             }
+            Self::RootByNumber => {
+                "nothing runs as root by accident: name a user of its own, or write out `user = \"root\"`".to_owned()
+            }
             Self::Root => "give the service a user of its own: its sockets are bound for it, also below port 1024".to_owned(),
             Self::OtherUser { runner, .. } => format!("remove `user`, write {}, or let root run supervise", tick(runner)),
             Self::Capabilities { .. } => "remove `capabilities`, or let root run supervise".to_owned(),
@@ -387,6 +390,7 @@ impl fmt::Display for RuleFault {
         match self {
             Self::NoUser => out.write_str("`[service]` has no `user`, and supervise runs as root"),
             Self::Root => out.write_str("the service runs as root"),
+            Self::RootByNumber => out.write_str("uid 0 is root"),
             Self::OtherUser { user, runner } => {
                 write!(out, "{} cannot run a service as {}", tick(runner), tick(user))
             }

@@ -29,6 +29,8 @@ pub mod header {
     pub const CLOSING: usize = 64;
     /// No incarnation below this one is used.
     pub const NEXT_RUN: usize = 72;
+    /// When the first manager of this supervisor began, in clock ticks after boot: what began before is nobody's here.
+    pub const BEGAN: usize = 80;
     /// Bytes of the header.
     pub const BYTES: usize = 128;
 }

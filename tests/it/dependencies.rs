@@ -139,3 +139,22 @@ fn user_one_that_may_be_given_up_is_until_somebody_asks() {
     place.reaches("web", "failed");
     assert_eq!(starts(), 6);
 }
+
+#[test]
+fn root_who_is_waited_for_and_why_is_said() {
+    let mut place = Place::new(Who::Root);
+    let missing = place.path("bin/none");
+    place.unit("db", &format!("command = [\"{}\"]\n[restart]\ndelay = \"20s\"\n", missing.display()));
+    place.unit("web", "command = [\"/bin/sleep\", \"1000\"]\n[dependencies]\nrequires = [\"db\"]\n");
+    place.run();
+    place.reaches("db", "backing-off");
+    let web = place.reaches("web", "waiting");
+    assert_eq!(web["waiting_for"], serde_json::json!(["db"]), "{web:#}");
+    let words = "it waits for `db`, which is backing-off";
+    assert!(web["problems"].to_string().contains(words), "{web:#}");
+    assert!(place.ask(&["status"]).out.contains("waits for db"));
+    let why = place.ask(&["why", "web"]).out;
+    assert!(why.contains(words) && why.contains("supervise why db"), "{why}");
+    place.order(&["stop", "web"]);
+    assert_eq!(place.service("web")["waiting_for"], serde_json::json!([]));
+}

@@ -152,3 +152,42 @@ fn user_a_start_reads_its_inputs_again_also_after_a_generation_that_failed() {
         assert_eq!(variable(&place, "web", "GOOD").as_deref(), Some("2"));
     }
 }
+
+fn a_start_counts(who: Who) {
+    let mut place = Place::new(who);
+    place.write("env", "GREETING=a\n");
+    place.unit(
+        "hello",
+        &format!(
+            "command = [\"/bin/sleep\", \"1000\"]\nsettle = \"10ms\"\nenvironment-files = [\"{}\"]\n",
+            place.path("env").display()
+        ),
+    );
+    place.run();
+    place.reaches("hello", "running");
+    let again = |text: &str| {
+        place.order(&["stop", "hello"]);
+        place.write("env", text);
+        place.order(&["start", "hello"]);
+        let environment = processes::environment(place.pid_of("hello"));
+        let said = text.trim().to_owned();
+        assert!(environment.contains(&said), "{environment:?}");
+        let generation = place.service("hello")["generation"].as_u64().unwrap();
+        assert!(environment.contains(&format!("SUPERVISE_GENERATION={generation}")), "{environment:?}");
+        generation
+    };
+    let numbers = ["GREETING=a\n", "GREETING=b\n", "GREETING=b\n", "GREETING=c\n"].map(again);
+    assert_eq!(numbers, [1, 2, 2, 3], "a generation is one set of inputs");
+    place.order(&["restart", "hello"]);
+    assert_eq!(place.service("hello")["generation"], 4);
+}
+
+#[test]
+fn root_a_start_with_other_inputs_is_another_generation() {
+    a_start_counts(Who::Root);
+}
+
+#[test]
+fn user_a_start_with_other_inputs_is_another_generation() {
+    a_start_counts(Who::User);
+}

@@ -89,3 +89,39 @@ fn root_more_instances_than_there_is_room_for_are_refused_with_words() {
 fn user_more_instances_than_there_is_room_for_are_refused_with_words() {
     is_refused(Who::User);
 }
+
+#[test]
+fn root_each_instance_is_told_with_what_is_wrong_with_it() {
+    let mut place = Place::new(Who::Root);
+    let second =
+        |then: &str| format!("[\"/bin/sh\", \"-c\", \"[ $SUPERVISE_INSTANCE = 2 ] && exit {then}\"]");
+    place.unit(
+        "ill",
+        &format!(
+            "command = [\"/bin/sleep\", \"1000\"]\ninstances = 2\nsettle = \"10ms\"\n[health]\ncommand = {}\ninterval = \"100ms\"\nfailures = 1000\n",
+            second("1; exit 0")
+        ),
+    );
+    place.unit(
+        "loops",
+        &format!(
+            "command = {}\ninstances = 3\nsettle = \"10ms\"\n[restart]\ndelay = \"20s\"\n",
+            second("7; exec sleep 1000")
+        ),
+    );
+    place.run();
+    let ill = wait::until(wait::LONG, "a look at each", || {
+        Some(place.service("ill")).filter(|ill| ill["healthy"] == false)
+    });
+    assert!(ill["problems"].to_string().contains("instance 2: not healthy"), "{ill:#}");
+    let loops = wait::until(wait::LONG, "the second to fail and the others to run", || {
+        Some(place.service("loops")).filter(|loops| {
+            let states =
+                loops["instances"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap());
+            states.eq(["running", "backing-off", "running"])
+        })
+    });
+    assert_eq!(loops["state"], "backing-off", "{loops:#}");
+    assert_eq!(loops["instances"][1]["instance"], 2, "{loops:#}");
+    assert!(place.ask(&["status", "loops"]).out.contains("2: generation 1, current, backing-off"));
+}

@@ -300,6 +300,17 @@ impl World<'_> {
                 return None;
             }
         };
+        if let Some(named @ Account::Name(_)) = unit.service.user.as_ref()
+            && person.uid == 0
+            && self.runner_uid == 0
+            && !named.is_root()
+        {
+            let text = format!("the user `{named}` has uid 0, which is root");
+            let hint =
+                "nothing runs as root by accident: name a user of its own, or write out `user = \"root\"`";
+            out.error(unit, "service.user", text, hint.to_owned());
+            return None;
+        }
         let mut groups = Vec::new();
         for (key, group) in unit
             .service

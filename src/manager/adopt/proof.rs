@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::manager::Manager;
 use crate::manager::processes::{Heir, Process};
+use crate::manager::tree::has_invocation;
 use crate::sys::{cgroup, process};
 
 /// What still stands of an incarnation.
@@ -68,7 +69,7 @@ impl Manager {
             (None, Some(_)) => sessions.of(process),
             (None, None) => {
                 let found = sessions.of(process);
-                if let Some(stranger) = found.iter().find(|pid| !has_invocation(**pid, process)) {
+                if let Some(stranger) = found.iter().find(|pid| !has_invocation(**pid, &process.invocation)) {
                     return Err(format!(
                         "process {stranger} may be left of it, which nothing proves: it is not touched\nhint: without \
                          cgroups what outlives its main process is known by INVOCATION_ID alone; end it by hand if it \
@@ -114,10 +115,4 @@ fn prove(main: Heir, process: &Process, uid: Option<u32>) -> Result<Option<Owned
         ));
     }
     Ok(Some(pidfd))
-}
-
-fn has_invocation(pid: u32, process: &Process) -> bool {
-    let wanted = format!("INVOCATION_ID={}", process.invocation);
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes())
 }

@@ -297,7 +297,7 @@ pub(super) fn began(pid: u32) -> u64 {
 
 /// Ends what is left of the session that a command led, where no cgroup says what is its own.
 fn end_session((leader, start_time): (u32, u64), keeper: u32) {
-    let _ = Tree::Session { leader, start_time, keeper: Some(keeper) }.kill();
+    let _ = Tree::Session { leader, start_time, invocation: None, keeper: Some(keeper) }.kill();
 }
 
 fn kill(command: &Command, pidfd: Option<BorrowedFd<'_>>, keeper: u32) {
