@@ -1,9 +1,11 @@
 //! The supervisor of a place: started, asked, and deprived of its processes.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -36,6 +38,17 @@ pub struct Said {
     pub took: Duration,
 }
 
+/// All that comes out of a pipe, read beside whatever its owner waits for.
+fn all_of(mut pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = &mut pipe {
+            pipe.read_to_end(&mut bytes).unwrap();
+        }
+        bytes
+    })
+}
+
 /// A command that has been given and not awaited.
 pub struct Asking {
     child: Child,
@@ -50,15 +63,21 @@ impl Asking {
     /// Its end.
     #[track_caller]
     pub fn wait(mut self) -> Said {
+        // Read all the while: what says more than a pipe takes would never end.
+        let (out, err) = (all_of(self.child.stdout.take()), all_of(self.child.stderr.take()));
         let status = wait::within(2 * wait::LONG, || self.child.try_wait().unwrap());
         if status.is_none() {
             let _ = self.child.kill();
+            let _ = self.child.wait();
         }
         let took = self.began.elapsed();
-        let output = self.child.wait_with_output().unwrap();
-        assert!(status.is_some(), "a command does not end: {output:?}");
+        let (out, err) = (out.join().unwrap(), err.join().unwrap());
+        let status = status.unwrap_or_else(|| {
+            let [out, err] = [&out, &err].map(|bytes| String::from_utf8_lossy(bytes));
+            panic!("a command does not end; it has said: {out}\n{err}")
+        });
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr), took }
+        Said { code: status.code(), out: text(out), err: text(err), took }
     }
 }
 
