@@ -1,10 +1,16 @@
 //! PURE. The effective unit, value by value, each with where it was written; what nobody wrote has its default.
 //! Never a value of the environment.
 
+use std::collections::BTreeMap;
+
+use toml::de::DeTable;
+
+use super::choices::Kind;
 use super::forms::duration_text;
 use super::keys::{Key, Preset, Shape, Since, Table};
 use super::model::Unit;
 use super::parse::Layer;
+use super::source::Source;
 
 /// What stands for the value of a variable.
 pub const NOT_SHOWN: &str = "(not shown)";
@@ -44,11 +50,11 @@ impl Unit {
             let place = self.places.of(&name);
             let from = place.map(ToString::to_string);
             if key.shape == Shape::Environment {
-                let variables = self.service.environment.0.keys();
-                rows.extend(variables.map(|variable| Effective {
+                let own = variables(layers);
+                rows.extend(self.service.environment.0.keys().map(|variable| Effective {
                     key: format!("{name}.{variable}"),
                     value: NOT_SHOWN.to_owned(),
-                    from: from.clone(),
+                    from: own.get(variable).cloned().or_else(|| from.clone()),
                 }));
                 continue;
             }
@@ -59,7 +65,7 @@ impl Unit {
             let liked = if place.is_none() { self.liked(&name) } else { None };
             let (value, from) = match (written, liked, default(key)) {
                 (Some(value), _, _) => (value, from),
-                (None, Some((value, server)), _) => (value, Some(format!("default of {server}"))),
+                (None, Some((value, whose)), _) => (value, Some(format!("default of {whose}"))),
                 (None, None, Some(value)) => (value.to_owned(), from),
                 (None, None, None) => continue,
             };
@@ -69,8 +75,16 @@ impl Unit {
 }
 
 impl Unit {
-    /// What the server that its command is has for a key that nobody wrote, and the server's name.
+    /// What the unit's nature or the server that its command is has for a key that nobody wrote, and whose that is.
     fn liked(&self, name: &str) -> Option<(String, &'static str)> {
+        let once = match (self.service.kind, self.service.essential) {
+            (Kind::Task, _) => Some("a task"),
+            (Kind::Service, true) => Some("`essential`"),
+            (Kind::Service, false) => None,
+        };
+        if let Some(whose) = once.filter(|_| name == "restart.policy") {
+            return Some((format!("\"{}\"", self.restart.policy.word()), whose));
+        }
         let found = self.service.recognised();
         let (server, stop) = (found.server?, found.stop()?);
         let value = match name {
@@ -80,6 +94,22 @@ impl Unit {
         };
         Some((format!("\"{value}\""), server.name()))
     }
+}
+
+/// Where each variable was written last: they are laid over one another one by one.
+fn variables(layers: &[Layer<'_>]) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for layer in layers {
+        let source = Source::new(layer.path, layer.text);
+        let Ok(document) = DeTable::parse(layer.text) else { continue };
+        let service = document.get_ref().get("service").and_then(|value| value.get_ref().as_table());
+        let all = service.and_then(|service| service.get("environment"));
+        let all = all.and_then(|value| value.get_ref().as_table()).into_iter().flatten();
+        found.extend(
+            all.map(|(name, value)| (name.get_ref().to_string(), source.place(value.span()).to_string())),
+        );
+    }
+    found
 }
 
 /// None for a key that is not set where nobody writes it.
@@ -145,6 +175,39 @@ mod tests {
         assert_eq!(row(&rows, "socket.http.backlog"), said("4096", "default"));
         assert_eq!(row(&rows, "restart.delay"), said("\"250ms\"", "default"));
         assert!(!rows.iter().any(|(key, ..)| key == "service.group"), "what is not set has no value");
+    }
+
+    #[test]
+    fn each_variable_has_a_place_of_its_own() {
+        let layers = [
+            Layer {
+                path: "defaults.toml",
+                text: "[service]\nenvironment = { TZ = \"UTC\", LANG = \"C\" }\n",
+            },
+            Layer {
+                path: "web.toml",
+                text: "[service]\ncommand = \"/bin/true\"\n[service.environment]\nLANG = \"de\"\nKEY = \"secret\"\n",
+            },
+        ];
+        let rows = rows(&layers);
+        let from = |name: &str| row(&rows, &format!("service.environment.{name}")).1;
+        assert_eq!(from("TZ"), "defaults.toml:2:22");
+        assert_eq!(from("LANG"), "web.toml:4:8");
+        assert_eq!(from("KEY"), "web.toml:5:7");
+    }
+
+    #[test]
+    fn what_ends_once_and_for_all_is_not_said_to_come_back() {
+        let policy = |more: &str| {
+            let text = format!("[service]\ncommand = \"/bin/true\"\n{more}");
+            row(&rows(&[Layer { path: "web.toml", text: &text }]), "restart.policy")
+        };
+        let said = |value: &str, from: &str| (value.to_owned(), from.to_owned());
+        assert_eq!(policy(""), said("\"always\"", "default"));
+        assert_eq!(policy("kind = \"task\"\n"), said("\"never\"", "default of a task"));
+        assert_eq!(policy("essential = true\n"), said("\"never\"", "default of `essential`"));
+        let chosen = policy("essential = true\n[restart]\npolicy = \"on-failure\"\n");
+        assert_eq!(chosen, said("\"on-failure\"", "web.toml:5:10"));
     }
 
     #[test]
