@@ -291,8 +291,8 @@ impl Server {
         }
         Some(match (self, ended) {
             (Self::Gunicorn, Code(1)) => {
-                "gunicorn could not begin: a wrong option or, with `--preload`, an error in the application; its last \
-                 lines say which"
+                "gunicorn could not begin: a wrong option, or an error in the application (with `--preload`, or in a \
+                 worker that failed to boot); its last lines say which"
             }
             (Self::Gunicorn, Code(3)) => {
                 "a worker of gunicorn could not boot: the application failed while it was imported; the traceback is in \
