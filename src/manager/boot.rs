@@ -313,7 +313,7 @@ impl Manager {
         let is_bad = |known: &Known| known.unit.is_none() || known.inputs.account.is_none();
         let bad = fresh.iter().filter(|(_, known)| is_bad(known)).count();
         if self.settings.strict && (bad > 0 || !problems.is_empty()) {
-            log::error!("{bad} units have problems: nothing is started (--strict)");
+            log::error!("{}: nothing is started (--strict)", read_units::with_problems(bad));
             self.kept.finish(BAD_UNITS);
             self.kept.flush_within(1_000);
             return Err(wrong("refused"));

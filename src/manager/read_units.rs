@@ -58,6 +58,15 @@ pub fn changed(name: &str, layers: &[Layer], unreadable: &[Layer]) -> Vec<String
     found
 }
 
+/// So many units have problems, in words; where none has, it is a file that belongs to none.
+pub fn with_problems(count: usize) -> String {
+    match count {
+        0 => "a unit file that is none has problems".to_owned(),
+        1 => "1 unit has problems".to_owned(),
+        many => format!("{many} units have problems"),
+    }
+}
+
 /// Everything that was found of one unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -225,6 +234,12 @@ fn no_file(what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_unit_has_and_two_have() {
+        assert_eq!(with_problems(1), "1 unit has problems");
+        assert_eq!(with_problems(2), "2 units have problems");
+    }
 
     #[test]
     fn layers_come_in_their_order_and_earlier_directories_win() {
