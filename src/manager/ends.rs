@@ -9,7 +9,7 @@ use super::Manager;
 use super::inputs::Which;
 use super::report::{signal_name, wall};
 use super::strain;
-use crate::policy::service::{Ended, Service};
+use crate::policy::service::{Ended, Phase, Service};
 use crate::policy::{End, Exit, Run, ServiceId};
 use crate::servers;
 use crate::sys::cgroup::{self, Strain};
@@ -26,6 +26,8 @@ const MOST_NOTES: usize = 4096;
 pub struct Note {
     /// A core was dumped.
     pub core: bool,
+    /// Whether supervise had sent it KILL; None where nobody knows any more.
+    pub killed: Option<bool>,
     /// What its limits had done to it.
     pub strain: Strain,
     /// It ended with 0 and left other processes behind.
@@ -50,7 +52,9 @@ impl Manager {
         let main = process.main().pid;
         let left_others = exit == Exit::Code(0)
             && self.tree(run).is_some_and(|tree| tree.pids().iter().any(|pid| *pid != main));
-        self.end_notes.table.insert(run, Note { core, strain, left_others, lived_ms });
+        let phase = self.world.incarnation(process.service, run).map(|one| one.phase);
+        let killed = Some(matches!(phase, Some(Phase::Stopping { killed: true, .. })));
+        self.end_notes.table.insert(run, Note { core, killed, strain, left_others, lived_ms });
         if self.end_notes.table.len() > MOST_NOTES {
             self.end_notes.table.pop_first();
         }
@@ -78,8 +82,11 @@ impl Manager {
             Exit::Unknown => None,
         };
         let of_server = server.zip(ended_as).and_then(|(server, ended)| server.meaning(ended));
-        let late =
-            dismissed && which.rehearsal && note.strain.killed == 0 && exit == Exit::Signal(libc::SIGKILL);
+        let late = dismissed
+            && note.killed == Some(true)
+            && which.rehearsal
+            && note.strain.killed == 0
+            && exit == Exit::Signal(libc::SIGKILL);
         let of_server = if late { Some(LATE_REHEARSAL) } else { of_server };
         let is_task = service.is_some_and(|service| service.kind == Kind::Task);
         let is_gone = note.left_others && which.before.is_none() && !is_task && !dismissed;
@@ -170,7 +177,7 @@ fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Op
             if let (libc::SIGKILL, Some(why)) = (signal, &starved) {
                 return format!("{plain}: by the kernel, for want of memory: {why}");
             }
-            match of_server.or_else(|| of_signal(signal, dismissed)) {
+            match of_server.or_else(|| of_signal(signal, dismissed, note.killed)) {
                 Some(words) => format!("{plain}: {words}"),
                 None => plain,
             }
@@ -205,9 +212,13 @@ const LATE_REHEARSAL: &str =
     "it had not ended within `stop-timeout`, of which a rehearsal has 5s at the most";
 
 /// What a signal says of a program that nothing particular is known of.
-fn of_signal(signal: i32, dismissed: bool) -> Option<&'static str> {
+fn of_signal(signal: i32, dismissed: bool, killed: Option<bool>) -> Option<&'static str> {
     match signal {
-        libc::SIGKILL if dismissed => Some("it had not ended within `stop-timeout`"),
+        libc::SIGKILL if killed == Some(true) && dismissed => Some("it had not ended within `stop-timeout`"),
+        libc::SIGKILL if killed == Some(true) => {
+            Some("sent by supervise, as it had not ended when it was asked to")
+        }
+        libc::SIGKILL if killed.is_none() && dismissed => None,
         libc::SIGKILL => {
             Some("not sent by supervise: by an operator, or by the kernel for want of memory (`dmesg` says)")
         }
@@ -242,6 +253,8 @@ mod tests {
             ..Strain::default()
         };
         let memory = Note { strain, ..note };
+        let ours = Note { killed: Some(true), ..note };
+        let others = Note { killed: Some(false), ..note };
         for (exit, note, dismissed, expected) in [
             (Exit::Code(0), note, true, "success"),
             (Exit::Code(0), note, false, "success: it ended by itself"),
@@ -273,7 +286,21 @@ mod tests {
                  30M, and `memory-max` is 30M",
             ),
             (Exit::Signal(15), memory, true, "ended by SIGTERM"),
-            (Exit::Signal(9), note, true, "ended by SIGKILL: it had not ended within `stop-timeout`"),
+            (Exit::Signal(9), ours, true, "ended by SIGKILL: it had not ended within `stop-timeout`"),
+            (
+                Exit::Signal(9),
+                ours,
+                false,
+                "ended by SIGKILL: sent by supervise, as it had not ended when it was asked to",
+            ),
+            (Exit::Signal(9), note, true, "ended by SIGKILL"),
+            (
+                Exit::Signal(9),
+                others,
+                true,
+                "ended by SIGKILL: not sent by supervise: by an operator, or by the kernel for want of memory \
+                 (`dmesg` says)",
+            ),
             (
                 Exit::Signal(9),
                 note,
