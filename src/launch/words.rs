@@ -198,6 +198,10 @@ fn hint(plan: &ExecPlan, stage: Stage, report: &Report, fact: Option<&Fact>) -> 
             "raising it needs CAP_SYS_RESOURCE (`nice`: CAP_SYS_NICE), which supervise does not have here"
                 .to_owned(),
         ),
+        Stage::Oom if denied => Some(
+            "lowering it needs CAP_SYS_RESOURCE, which supervise does not have here: leave it out, or run supervise as root"
+                .to_owned(),
+        ),
         Stage::Limits if report.detail == CPUS => {
             Some("none of the processors in `cpu-affinity` exists".to_owned())
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use crate::launch::words::Fact;
-use crate::policy::Run;
+use crate::policy::{Run, ServiceId};
 use crate::sys::fds;
 use crate::wire::zygote::{MOST_CLUE, Piece, REPORT_BYTES, Report, Weight};
 
@@ -24,8 +24,8 @@ pub enum Told {
     Failed(Report, Option<Fact>),
 }
 
-/// Reads as far as it goes.
-pub fn read(fd: BorrowedFd<'_>) -> Told {
+/// Reads as far as it goes. What was left out on the way is added to the second.
+pub fn read(fd: BorrowedFd<'_>, left_out: &mut Vec<Report>) -> Told {
     let mut clue: Option<(u8, Vec<u8>)> = None;
     loop {
         let mut bytes = [0; REPORT_BYTES];
@@ -36,7 +36,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Told {
         };
         match (Report::decode(bytes), Piece::decode(bytes)) {
             (Some(report), _) if report.weight == Weight::Warning => {
-                log::info!("a step before a command was left out: {report:?}");
+                left_out.push(report);
             }
             (Some(report), _) => {
                 return Told::Failed(report, clue.and_then(|(clue, text)| Fact::new(clue, text)));
@@ -56,6 +56,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Told {
 #[derive(Debug, Default)]
 pub struct Facts {
     table: BTreeMap<Run, Fact>,
+    left_out: BTreeMap<ServiceId, String>,
 }
 
 impl Facts {
@@ -66,6 +67,16 @@ impl Facts {
         if self.table.len() > MOST_NOTES {
             self.table.pop_first();
         }
+    }
+
+    /// Notes what is left out of the starts of a service, as its unit and the system have it; true where that is new.
+    pub fn leave_out(&mut self, id: ServiceId, words: &str) -> bool {
+        self.left_out.insert(id, words.to_owned()).is_none_or(|before| before != words)
+    }
+
+    /// What is left out of its starts.
+    pub fn left_out(&self, id: ServiceId) -> Option<&str> {
+        self.left_out.get(&id).map(String::as_str)
     }
 
     /// What was found about this one.

@@ -430,7 +430,10 @@ impl Manager {
 
     fn words_of_probe(&self, one: &Flying) -> String {
         let task = Task::Look { main: 0, sockets: Vec::new() };
-        match (launches::read(one.report.as_fd()), self.probe_plan(one.service, one.run, &task)) {
+        match (
+            launches::read(one.report.as_fd(), &mut Vec::new()),
+            self.probe_plan(one.service, one.run, &task),
+        ) {
             (Told::Failed(report, fact), Ok(plan)) => {
                 format!("its probe could not begin: {}", words::explain(&plan, &report, fact.as_ref()))
             }
@@ -528,7 +531,9 @@ impl Manager {
 
     /// A probe of its health did not end in time. Whether that is the service's doing depends on whether it ran.
     fn heed_late(&mut self, one: &Flying) {
-        if one.pidfd.is_some() && matches!(launches::read(one.report.as_fd()), Told::Executed) {
+        if one.pidfd.is_some()
+            && matches!(launches::read(one.report.as_fd(), &mut Vec::new()), Told::Executed)
+        {
             let words = "the probe did not end in time".to_owned();
             self.heed_health(one.service, one.run, Event::Unanswered(one.run), words);
         } else {

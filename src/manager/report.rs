@@ -236,7 +236,7 @@ impl Manager {
     }
 
     /// Files of its unit that are not as they were when they were read; what runs goes by what was read.
-    fn changed_files(&self, id: ServiceId) -> Vec<String> {
+    pub(super) fn changed_files(&self, id: ServiceId) -> Vec<String> {
         self.services
             .get(&id)
             .map(|known| read_units::changed(&known.name, &known.inputs.layers, &known.inputs.unreadable))
@@ -249,7 +249,8 @@ impl Manager {
             service.incarnations().filter_map(|(_, _, one)| self.kept.fd(keeper::Kind::Cgroup, one.run.0));
         let lacking = self.lacking.get(&id).into_iter().flatten().cloned();
         let done = groups.flat_map(|group| strain::complaints(&cgroup::strain(group)));
-        let mut all: Vec<String> = lacking.chain(done).collect();
+        let left_out = self.launch_facts.left_out(id).filter(|_| service.incarnations().next().is_some());
+        let mut all: Vec<String> = lacking.chain(left_out.map(str::to_owned)).chain(done).collect();
         all.dedup();
         all
     }

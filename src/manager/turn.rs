@@ -10,7 +10,7 @@ use super::Manager;
 use super::kept::News;
 use super::launches::{self, Told};
 use super::watch::{self, Watch};
-use crate::launch::Stage;
+use crate::launch::{Stage, words};
 use crate::policy::service::Phase;
 use crate::policy::{End, Event, Exit, Mono, Run};
 use crate::sys::{clock, memory, objects, process};
@@ -216,13 +216,32 @@ impl Manager {
     /// Reads a report as far as it goes. One that is not kept any longer was read to its end before.
     pub(super) fn read_report(&mut self, run: Run) -> Launched {
         let Some(fd) = self.kept.fd(Kind::Report, run.0) else { return Launched::Executed };
-        match launches::read(fd) {
+        let mut left_out = Vec::new();
+        let told = launches::read(fd, &mut left_out);
+        self.note_left_out(run, &left_out);
+        match told {
             Told::Pending => Launched::Pending,
             Told::Executed => Launched::Executed,
             Told::Failed(report, _) if report.stage == Stage::Gate as u8 => Launched::GateLost,
             Told::Failed(Report { stage, errno, detail, .. }, fact) => {
                 self.launch_facts.note(run, fact);
                 Launched::Failed(End::Launch { stage, errno, detail })
+            }
+        }
+    }
+
+    /// What a child could not do and went on without. The operator asked for it, so it is the service's problem; a
+    /// keyring of its own nobody asked for.
+    fn note_left_out(&mut self, run: Run, left_out: &[Report]) {
+        let Some(id) = self.service_of(run) else { return };
+        let asked = |report: &&Report| report.stage == Stage::Oom as u8;
+        for report in left_out.iter().filter(asked) {
+            let Some(Ok(plan)) = self.which(id, run).map(|which| self.exec_plan(id, which, "")) else {
+                continue;
+            };
+            let words = format!("`oom-score-adjust` does not hold: {}", words::explain(&plan, report, None));
+            if self.launch_facts.leave_out(id, &words) {
+                log::warn!("service={} {words}", self.name_of(id));
             }
         }
     }

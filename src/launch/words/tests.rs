@@ -76,7 +76,12 @@ fn each_failure_names_step_object_reason_and_remedy() {
         (said(Stage::Plan, 0, Bad::Checksum as u32), "reading the execution plan: it has a wrong checksum"),
         (said(Stage::Gate, 0, 0), "waiting to be let through: gate lost, as the manager ended"),
         (said(Stage::Groups, errno::EINVAL, 0), "setting supplementary groups: 33 1002: invalid argument"),
-        (said(Stage::Oom, errno::EACCES, 0), "setting the out-of-memory score: -900: permission denied"),
+        (
+            said(Stage::Oom, errno::EACCES, 0),
+            "setting the out-of-memory score: -900: permission denied\n\
+             hint: lowering it needs CAP_SYS_RESOURCE, which supervise does not have here: leave it out, or run \
+             supervise as root",
+        ),
     ];
     for (said, expected) in cases {
         assert_eq!(said, expected);

@@ -27,7 +27,8 @@ impl Manager {
         self.unwatch(Run(number));
         self.kept.drop(Kind::Process, number);
         let Some(mut command) = self.execs.running.remove(&number) else { return };
-        let told_by_child = command.launch.as_ref().map(|(_, report)| launches::read(report.as_fd()));
+        let told_by_child =
+            command.launch.as_ref().map(|(_, report)| launches::read(report.as_fd(), &mut Vec::new()));
         let (exit, problem) = match (told_by_child, &command.launch) {
             (Some(Told::Failed(report, fact)), Some((plan, _))) => {
                 let code = match (report.stage == Stage::Exec as u8, report.errno) {
