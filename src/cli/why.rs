@@ -134,14 +134,24 @@ fn advice(service: &Service) -> Vec<String> {
         State::Failed if service.gate.is_none() && !service.problems.is_empty() => {
             steps.push("mend the unit file and start supervise again".to_owned());
         }
+        // A start goes by what was read: `run` alone reads units, and no start finds what was mended in one.
+        State::BackingOff | State::Failed if !service.changed.is_empty() => {
+            steps.push("when its unit is mended: start supervise again, which alone reads it".to_owned());
+            return steps;
+        }
         State::BackingOff | State::Failed if has_hint => {
             steps.push(format!("follow the hint above, then `supervise start {name}`"));
+            steps.push("where that means its unit: start supervise again, which alone reads it".to_owned());
         }
         State::BackingOff | State::Failed => {
             steps.push(format!("mend what is wrong, then `supervise start {name}`"));
         }
+        State::Stopped if has_hint => {
+            steps.push(format!("follow the hint above, then `supervise start {name}`"));
+        }
         State::Stopped => {
-            steps.push(format!("somebody stopped it, or nobody has started it: `supervise start {name}`"))
+            let how = "somebody stopped it, nobody has started it, or its start was refused with words";
+            steps.push(format!("{how}: `supervise start {name}` starts it, or says them again"));
         }
         State::Starting => steps.push(format!("wait for it: `supervise events {name}`")),
         State::Running if service.healthy == Some(false) => {
@@ -246,10 +256,16 @@ web: failed
   last end         1970-01-01T00:00:01Z (4s ago)
                    instance 2: starting it: changing to `/srv/x`: permission denied
   unit changed     /u/web.toml
-  what to do       follow the hint above, then `supervise start web`
-                   its unit is read again when supervise starts
+  what to do       when its unit is mended: start supervise again, which alone reads it
 ";
         assert_eq!(page(&service, 5, Paint::new(false)), expected);
+        let service = Service { changed: vec![], ..service };
+        let text = page(&service, 5, Paint::new(false));
+        let expected = "
+  what to do       follow the hint above, then `supervise start web`
+                   where that means its unit: start supervise again, which alone reads it
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::inputs::Which;
 use super::last_words::has_words;
 use super::parked::Order;
 use super::report::{REHEARSING, WAITS};
+use super::rival::may_come_of_rehearsing;
 use crate::policy::service::{Ended, Role, Service};
 use crate::policy::{End, Event, Operation, Outcome, ServiceId};
 use crate::unit::{Kind, duration_text};
@@ -389,9 +390,7 @@ impl Manager {
     ) -> Option<control::Outcome> {
         let status = self.service_status(id)?;
         let already = (outcome == Some(Outcome::Already)).then(|| format!("already {}", status.state.word()));
-        let changed = status.changed.first().map(|path| {
-            format!("`{path}` has changed since it was read: what was read still counts, until supervise starts again")
-        });
+        let changed = self.changed_words(id);
         let run = self.world.get(id).and_then(|service| service.main()).map(|one| one.run);
         let wrong =
             run.filter(|_| notes.contains_key(&id)).and_then(|run| self.notices.of(run)?.wrong.clone());
@@ -402,7 +401,7 @@ impl Manager {
         Some(control::Outcome { name: status.name, state: status.state, pid: status.pid, note })
     }
 
-    /// One failure; also what it leaves as it is, and of a rehearsal what does without.
+    /// One failure; also what it leaves as it is, of a rehearsal what does without, and that its unit has changed.
     fn told_failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {
         let mut failure = self.failure(id, outcome)?;
         if let Outcome::Ended(end) = outcome
@@ -418,22 +417,46 @@ impl Manager {
                 failure.reason.push_str(&words);
             }
         }
-        if failure.step == REHEARSING {
-            let way = format!(
-                "where it cannot be tried on other sockets, `supervise restart --stop-first {}` does without",
-                self.name_of(id)
-            );
-            failure.hint = Some(failure.hint.map_or(way.clone(), |first| format!("{first}; {way}")));
+        let name = self.name_of(id);
+        let log = self.log_hint(id);
+        let may = may_come_of_rehearsing(&failure.reason, &failure.output);
+        failure.hint = match failure.hint {
+            hint if failure.step != REHEARSING => hint,
+            // A remedy for this very reason says more.
+            Some(own) if own != log => Some(own),
+            hint if may => {
+                let way = format!(
+                    "where it cannot be tried beside the old one, `supervise restart --stop-first {name}` does without"
+                );
+                Some(hint.map_or(way.clone(), |first| format!("{first}; {way}")))
+            }
+            hint => hint.map(|log| format!("mend it, and restart it again; {log}")),
+        };
+        if let Some(changed) = self.changed_words(id) {
+            failure.hint = Some(failure.hint.map_or(changed.clone(), |hint| format!("{hint}; {changed}")));
         }
         Some(failure.bounded())
+    }
+
+    /// Where all of its output is.
+    fn log_hint(&self, id: ServiceId) -> String {
+        let log = self.settings.log_dir.join(self.name_of(id)).join("current");
+        format!("its output is in `{}`", log.display())
+    }
+
+    /// That a file of its unit is not what it was, which no start and no restart heeds.
+    pub(super) fn changed_words(&self, id: ServiceId) -> Option<String> {
+        let path = self.changed_files(id).into_iter().next()?;
+        Some(format!(
+            "`{path}` has changed since it was read: what was read still counts, until supervise starts again"
+        ))
     }
 
     fn failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {
         let (step, mut reason, mut hint, exit) = match outcome {
             Outcome::Done | Outcome::Already => return None,
             Outcome::Ended(end) => {
-                let log = self.settings.log_dir.join(self.name_of(id)).join("current");
-                let hint = format!("its output is in `{}`", log.display());
+                let hint = self.log_hint(id);
                 let ended = self.ended_like(id, end);
                 let words = ended.map_or_else(String::new, |ended| self.words_of(id, &ended));
                 match end {

@@ -116,7 +116,14 @@ impl Manager {
 
     /// What came of reading the inputs of one service for an operation.
     pub(super) fn take_inputs(&mut self, operation: Operation, id: ServiceId, read: Result<Inputs, Lacking>) {
-        let failure = read.as_ref().err().map(|lacking| failure(self.name_of(id), &lacking.words));
+        let failure = read.as_ref().err().map(|lacking| {
+            let mut failure = failure(self.name_of(id), &lacking.words);
+            if let Some(changed) = self.changed_words(id) {
+                failure.hint =
+                    Some(failure.hint.map_or(changed.clone(), |hint| format!("{hint}; {changed}")));
+            }
+            failure
+        });
         let Some(one) = self.parked.0.iter_mut().find(|one| one.order.operation == operation) else { return };
         if one.missing.remove(&id) {
             one.failures.extend(failure);

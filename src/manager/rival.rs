@@ -15,6 +15,25 @@ use crate::wire::keeper::Kind;
 const IN_USE: [&str; 3] = ["address already in use", "address in use", "eaddrinuse"];
 /// What gunicorn says where the process of its pid file lives.
 const PID_FILE: &str = "already running on pid";
+/// What programs say, in lower case, of what is there once only and which an older one still has: what a rehearsal
+/// beside it may come upon, and a start after its end does not.
+const TAKEN: [&str; 15] = [
+    "in use",
+    "eaddrinuse",
+    "eexist",
+    "file exists",
+    "already exists",
+    "already running",
+    "already listening",
+    "already locked",
+    "is locked",
+    "lock file",
+    "lockfile",
+    "acquire",
+    "pidfile",
+    "resource busy",
+    "resource temporarily unavailable",
+];
 /// The most addresses that are named.
 const MOST_NAMED: usize = 3;
 
@@ -25,6 +44,13 @@ pub(super) struct Rival {
     pub words: String,
     /// What to do.
     pub hint: String,
+}
+
+/// Whether a rehearsal may have failed because it was one, by the words for it: the old one has what it needs, a port, a
+/// path, a lock. An application that is broken is so without a rehearsal as well, and the old one is not to end for it.
+pub(super) fn may_come_of_rehearsing(reason: &str, lines: &[String]) -> bool {
+    let said = std::iter::once(reason).chain(lines.iter().map(String::as_str));
+    said.map(str::to_lowercase).any(|line| TAKEN.iter().any(|words| line.contains(words)))
 }
 
 impl Manager {
@@ -110,5 +136,33 @@ impl Manager {
         addresses.dedup();
         addresses.truncate(MOST_NAMED);
         Some((pid, addresses.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_one_may_have_is_told_from_what_is_broken() {
+        let may =
+            |line: &str| may_come_of_rehearsing("exit status 1", &["so far".to_owned(), line.to_owned()]);
+        for line in [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use :::9100",
+            "database is locked",
+            "could not acquire the lock /run/web.lock",
+            "FileExistsError: [Errno 17] File exists: '/run/web'",
+            "Resource temporarily unavailable: another of it runs",
+        ] {
+            assert!(may(line), "{line}");
+        }
+        for line in
+            ["ModuleNotFoundError: No module named 'bagels'", "ImportError: no bagels", "block 7 is bad"]
+        {
+            assert!(!may(line), "{line}");
+        }
+        assert!(!may_come_of_rehearsing("not healthy: probe said 500", &[]));
+        assert!(may_come_of_rehearsing("binding a private socket: address already in use", &[]));
     }
 }

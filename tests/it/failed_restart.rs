@@ -108,8 +108,7 @@ fn user_the_words_of_the_run_that_failed_are_shown_and_no_others() {
     let (first, second) = ("Traceback (most recent call last):", "ImportError: no bagels");
     let expected = format!(
         "web: rehearsing it on private sockets: exit status 3; the old generation goes on serving\n  its last output:\n    \
-         {first}\n    {second}\nhint: its output is in `{}`; where it cannot be tried on other sockets, `supervise restart \
-         --stop-first web` does without\n",
+         {first}\n    {second}\nhint: mend it, and restart it again; its output is in `{}`\n",
         log.display()
     );
     assert_eq!(said, expected);
@@ -190,8 +189,7 @@ fn user_one_of_which_nothing_is_known_that_listens_elsewhere_is_told_so_first() 
     let said = restart.wait();
     let expected = format!(
         "web: rehearsing it on private sockets: {what}; not healthy: no answer within 1s; the old generation goes on serving\n  \
-         it wrote nothing\nhint: {hint}; where it cannot be tried on other sockets, `supervise restart --stop-first web` \
-         does without\n"
+         it wrote nothing\nhint: {hint}\n"
     );
     assert_eq!((said.code, plain(&said.err)), (Some(1), expected));
     let why = place.ask(&["why", "web"]).out;

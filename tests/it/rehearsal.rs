@@ -31,8 +31,8 @@ fn story(place: &Place) -> Vec<String> {
 fn refused(place: &Place, said: &Said, why: &str) {
     let log = place.log().join("web/current");
     let expected = format!(
-        "web: rehearsing it on private sockets: {why}; the old generation goes on serving\nhint: its output is in `{}`; where it \
-         cannot be tried on other sockets, `supervise restart --stop-first web` does without\n",
+        "web: rehearsing it on private sockets: {why}; the old generation goes on serving\nhint: mend it, and restart it \
+         again; its output is in `{}`\n",
         log.display()
     );
     // What the server itself says comes in between.
