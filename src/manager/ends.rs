@@ -241,6 +241,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kill_is_told_by_who_sent_it() {
+        let said = |killed: Option<bool>, dismissed: bool| {
+            meaning(Exit::Signal(9), Note { killed, ..Note::default() }, dismissed, false, None)
+        };
+        let late = "ended by SIGKILL: it had not ended within `stop-timeout`";
+        assert_eq!(said(Some(true), true), late);
+        let hung = "ended by SIGKILL: sent by supervise, as it had not ended when it was asked to";
+        assert_eq!(said(Some(true), false), hung);
+        let others = "ended by SIGKILL: not sent by supervise: by an operator, or by the kernel for want of memory (`dmesg` \
+                      says)";
+        assert_eq!((said(Some(false), true), said(Some(false), false)), (others.into(), others.into()));
+        assert_eq!(said(None, true), "ended by SIGKILL", "nobody knows any more");
+    }
+
+    #[test]
     fn an_exit_is_said_with_what_it_means() {
         let note = Note::default();
         let core = Note { core: true, ..note };
@@ -253,8 +268,6 @@ mod tests {
             ..Strain::default()
         };
         let memory = Note { strain, ..note };
-        let ours = Note { killed: Some(true), ..note };
-        let others = Note { killed: Some(false), ..note };
         for (exit, note, dismissed, expected) in [
             (Exit::Code(0), note, true, "success"),
             (Exit::Code(0), note, false, "success: it ended by itself"),
@@ -286,21 +299,6 @@ mod tests {
                  30M, and `memory-max` is 30M",
             ),
             (Exit::Signal(15), memory, true, "ended by SIGTERM"),
-            (Exit::Signal(9), ours, true, "ended by SIGKILL: it had not ended within `stop-timeout`"),
-            (
-                Exit::Signal(9),
-                ours,
-                false,
-                "ended by SIGKILL: sent by supervise, as it had not ended when it was asked to",
-            ),
-            (Exit::Signal(9), note, true, "ended by SIGKILL"),
-            (
-                Exit::Signal(9),
-                others,
-                true,
-                "ended by SIGKILL: not sent by supervise: by an operator, or by the kernel for want of memory \
-                 (`dmesg` says)",
-            ),
             (
                 Exit::Signal(9),
                 note,
