@@ -34,7 +34,7 @@ impl Builder<'_, '_> {
     pub fn build(&mut self, name: &str, mut settings: Settings) -> Unit {
         self.between_keys(name, &settings);
         let sockets = std::mem::take(&mut settings.sockets);
-        let places = if self.found.is_empty() { self.places(&settings, &sockets) } else { Places::default() };
+        let places = self.places(&settings, &sockets);
         let chosen_policy = settings.keys.contains_key(&(Table::Restart, "policy"));
         let asks = settings.tables.contains_key(&Table::Health);
         let mut keys = settings.keys;
@@ -92,7 +92,8 @@ impl Builder<'_, '_> {
         for (table, spot) in &settings.tables {
             write(table.name().to_owned(), spot);
         }
-        for ((table, name), setting) in &settings.keys {
+        let is_read = |setting: &&Setting| setting.value.is_some();
+        for ((table, name), setting) in settings.keys.iter().filter(|(_, setting)| is_read(setting)) {
             let name =
                 if *table == Table::Top { (*name).to_owned() } else { format!("{}.{name}", table.name()) };
             if let Some(Value::Names(names)) = &setting.value {
@@ -105,7 +106,7 @@ impl Builder<'_, '_> {
         }
         for socket in sockets {
             write(format!("socket.{}", socket.name), &socket.spot);
-            for (name, setting) in &socket.keys {
+            for (name, setting) in socket.keys.iter().filter(|(_, setting)| is_read(setting)) {
                 write(format!("socket.{}.{name}", socket.name), &setting.place);
             }
         }

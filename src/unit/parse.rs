@@ -62,19 +62,25 @@ impl Unit {
     /// # Errors
     /// As [`Unit::parse`], file after file.
     pub fn parse_layers(name: &str, layers: &[Layer<'_>]) -> Result<Self, Vec<Problem>> {
+        whole(Self::read(name, layers, false))
+    }
+
+    /// What could be read of a unit in which not all is right, beside all of its problems. What was wrong has its
+    /// default and no place: to be looked at, and never to be run.
+    pub fn parse_partly(name: &str, layers: &[Layer<'_>]) -> (Self, Vec<Problem>) {
         Self::read(name, layers, false)
     }
 
-    /// The same as if everything that is known were supported: what a key means is settled, and can be tested,
+    /// As [`Unit::parse_layers`], as if everything that is known were supported: what a key means is settled, and can be tested,
     /// before what it does is there.
     ///
     /// # Errors
     /// As [`Unit::parse`], without what is only not supported yet.
     pub fn parse_ahead(name: &str, layers: &[Layer<'_>]) -> Result<Self, Vec<Problem>> {
-        Self::read(name, layers, true)
+        whole(Self::read(name, layers, true))
     }
 
-    fn read(name: &str, layers: &[Layer<'_>], ahead: bool) -> Result<Self, Vec<Problem>> {
+    fn read(name: &str, layers: &[Layer<'_>], ahead: bool) -> (Self, Vec<Problem>) {
         let mut sources: Vec<Source<'_>> =
             layers.iter().map(|layer| Source::new(layer.path, layer.text)).collect();
         let own = layers.iter().position(|layer| is_own(name, layer.path)).unwrap_or_default();
@@ -93,8 +99,12 @@ impl Unit {
             found.retain(|draft| !draft.fault.is_not_yet());
         }
         let unit = Builder { sources: &sources, own, partial, found: &mut found }.build(name, settings);
-        if found.is_empty() { Ok(unit) } else { Err(problems(found, &sources)) }
+        (unit, problems(found, &sources))
     }
+}
+
+fn whole((unit, problems): (Unit, Vec<Problem>)) -> Result<Unit, Vec<Problem>> {
+    if problems.is_empty() { Ok(unit) } else { Err(problems) }
 }
 
 fn is_own(name: &str, path: &str) -> bool {

@@ -1,8 +1,9 @@
 //! `check` looks at units and at the machine with the eyes of whom the services run as, and changes nothing.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use super::place::{Place, Who};
@@ -54,7 +55,9 @@ fn root_what_a_service_could_not_do_is_told_all_at_once() {
             .to_owned(),
         "hint: let `ACCOUNT` in: `chown ACCOUNT DIR/closed`, or `chmod o+x` what is in the way".to_owned(),
         format!("DIR/units/c.toml:5:10: {address} is taken: process {pid} (`PROGRAM`) listens on {address}"),
-        "hint: stop that process, or take another port".to_owned(),
+        "hint: stop that process, or take another address".to_owned(),
+        "DIR/units/d.toml:3:8: there is no user `no-such-account`".to_owned(),
+        "hint: `useradd --system no-such-account` makes it".to_owned(),
         "DIR/units/d.toml:4:1: unknown key `umsak` in `[service]`".to_owned(),
         "hint: did you mean `umask`?".to_owned(),
         "DIR/units/e.toml:3:8: there is no user `no-such-account`".to_owned(),
@@ -64,7 +67,7 @@ fn root_what_a_service_could_not_do_is_told_all_at_once() {
     let own = own.split('\0').next().unwrap().rsplit('/').next().unwrap();
     let report = report.replace(own, "PROGRAM");
     assert_eq!(told(&report), expected, "{report}");
-    assert_eq!((code, summary.as_str()), (Some(3), "6 units: 5 problems\n"));
+    assert_eq!((code, summary.as_str()), (Some(3), "6 units: 6 problems\n"));
     // One file, and nothing wrong with it.
     let good = place.path("units/good.toml");
     let (code, report, summary) =
@@ -263,3 +266,65 @@ fn root_a_proxy_that_cannot_connect_is_named() {
     ];
     assert_eq!((told(&report), code), (expected.to_vec(), Some(0)), "{report}");
 }
+
+/// Units with many mistakes: all of them at once, in the order of files and lines, each once.
+#[test]
+fn root_all_mistakes_of_many_units_are_told_at_once() {
+    let place = Place::new(Who::Root);
+    let (taken, datagrams) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (taken, udp) = (taken.local_addr().unwrap(), datagrams.local_addr().unwrap());
+    let live = place.path("live.sock");
+    let _live = UnixListener::bind(&live).unwrap();
+    place.write("file", "");
+    place.write("bad.env", "A=1\nsecret\n");
+    nix::unistd::mkfifo(&place.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (name, text) in UNITS {
+        let text = text.replace("DIR", place.root().to_str().unwrap());
+        let text = text.replace("TAKEN", &taken.to_string()).replace("UDP", &udp.to_string());
+        place.write(&format!("units/{name}.toml"), &text);
+    }
+    fs::write(place.path("units/d.toml"), b"[service]\n\xff").unwrap();
+    let open = place.path("units/f.toml");
+    fs::set_permissions(&open, Permissions::from_mode(0o666)).unwrap();
+    std::os::unix::fs::chown(&open, Some(place.account.uid), None).unwrap();
+    let units = place.path("units");
+    let (code, report, summary) =
+        checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
+    let own = fs::read_to_string("/proc/self/cmdline").unwrap();
+    let own = own.split('\0').next().unwrap().rsplit('/').next().unwrap();
+    let report =
+        report.replace(&format!("process {} (`{own}`)", std::process::id()), "process PID (`PROGRAM`)");
+    let report = report.replace(&taken.to_string(), "TAKEN").replace(&udp.to_string(), "UDP");
+    // The carets are as wide as what differs.
+    let report: String =
+        report.lines().filter(|line| !line.ends_with('^')).map(|line| format!("{line}\n")).collect();
+    assert_eq!(report, include_str!("check.expected"), "{report}");
+    assert_eq!((code, summary.as_str()), (Some(3), "8 units: 27 problems, 4 warnings\n"));
+}
+
+const UNITS: [(&str, &str); 7] = [
+    (
+        "a",
+        "[service]\ncommand = \"/opt/none/web\"\nuser = \"no-such-account\"\ngroup = \"no-such-group\"\n\
+         directory = \"DIR/nowhere\"\nenvironment-files = [\"DIR/missing.env\"]\n\
+         [socket.http]\nlisten = \"TAKEN\"\n[dependencies]\nrequires = [\"b\"]\n",
+    ),
+    (
+        "b",
+        "[service]\ncommand = \"./web\"\nuser = \"root\"\numsak = \"022\"\ndirectory = \"DIR/gone\"\n\
+         [socket.http]\nlisten = \"TAKEN\"\ngroup = \"no-such-group\"\n[dependencies]\nrequires = [\"a\"]\n",
+    ),
+    // Where `./web` would be is not known.
+    ("c", "[service]\ncommand = \"./web\"\ndirectry = \"DIR\"\nuser = \"no-such-account\"\n"),
+    ("e", "[service]\ncommand = \"/bin/true\nuser = \"no-such-account\"\n"),
+    ("f", "[service]\ncommand = \"/bin/true\"\n[limits]\nnofile = 10\n"),
+    (
+        "g",
+        "[service]\ncommand = \"/bin/true\"\nuser = \"no-such-account\"\n\
+         environment-files = [\"DIR/bad.env\", \"DIR/pipe\"]\n[socket.abstract]\nlisten = \"@web\"\n\
+         [socket.file]\nlisten = \"DIR/file\"\nmode = \"0666\"\n[socket.below]\nlisten = \"DIR/file/web.sock\"\nmode = \"0666\"\n\
+         [socket.live]\nlisten = \"DIR/live.sock\"\nmode = \"0666\"\n[socket.udp]\nlisten = \"UDP\"\ntype = \"datagram\"\n",
+    ),
+    ("Bad Name", "[service]\ncommand = \"/opt/none/web\"\nuser = \"root\"\n"),
+];

@@ -93,8 +93,13 @@ impl Findings {
     /// Puts them into the order of files and lines, each once.
     pub fn sort(&mut self) {
         let key = |finding: &Finding| {
-            let place = finding.place.as_ref();
-            (place.map(|place| (place.path.clone(), place.span.start)), finding.text.clone())
+            // What is of a whole file begins with its name, and what is of no unit comes first.
+            let (path, at) = match &finding.place {
+                Some(place) => (place.path.clone(), place.span.start),
+                None if finding.unit.is_empty() => (String::new(), 0),
+                None => (finding.text.split(": ").next().unwrap_or_default().to_owned(), 0),
+            };
+            (path, at, finding.text.clone())
         };
         self.all.sort_by_key(key);
         self.all.dedup_by(|one, other| one.place == other.place && one.text == other.text);

@@ -1,6 +1,7 @@
 //! USER. `supervise check`: units, and the world around them, before anything runs. Never changes anything, never
 //! needs root: what only root could see is said to be not checked.
 
+mod doubt;
 mod finding;
 mod limits;
 mod people;
@@ -21,14 +22,16 @@ use crate::manager::read_units::{Found, Judge, read_directories, read_file};
 use crate::plan::FIXED_PATH;
 use crate::sys::files;
 use crate::unit::{
-    self, Account, Command, Context, LogTo, Probe, Problem, Reload, Severity, Socket, Unit, Who, rules,
+    self, Account, Command, Context, ENVIRONMENT_FILE_BYTES_MAX, Fault, Listen, LogTo, Probe, Problem,
+    Reload, RuleFault, Socket, Unit, Who, rules,
 };
 use crate::wire::settings::LogUser;
+use doubt::Doubt;
 use finding::{Finding, Findings};
 use limits::Controllers;
 use people::People;
 use program::Unfit;
-use sockets::Machine;
+use sockets::{ForWhom, Machine};
 use walk::{Barrier, Person, Want};
 
 /// What the user asks for.
@@ -65,10 +68,13 @@ fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
     let runner =
         if is_user { rules::Runner::User { uid: around.uid, name: &name } } else { rules::Runner::Root };
     let count = found.len();
-    let (mut units, mut refused) = (Vec::new(), Vec::new());
+    let (mut units, mut doubts, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for (name, found) in &found {
         match parsed(name, found, runner, &mut out) {
-            Some(unit) => units.push(unit),
+            Some((unit, doubt)) => {
+                units.push(unit);
+                doubts.push(doubt);
+            }
             None => refused.push(name.as_str()),
         }
     }
@@ -81,11 +87,12 @@ fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
         if asked.paths.is_empty() && !is_user {
             check_log_account(&units, &mut people, &mut out);
         }
-        for unit in &units {
+        for (unit, doubt) in units.iter().zip(&doubts) {
             controllers.check(unit, &mut out);
             World {
                 people: &mut people,
                 machine: &machine,
+                doubt,
                 runner_uid: if is_user { around.uid } else { 0 },
             }
             .check(unit, &mut out);
@@ -151,8 +158,8 @@ fn check_log_account(units: &[Unit], people: &mut People, out: &mut Findings) {
     }
 }
 
-/// The unit, where its text is good.
-fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findings) -> Option<Unit> {
+/// The unit, as far as it could be read, and what of it is in doubt; None where not all of its files could be.
+fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findings) -> Option<(Unit, Doubt)> {
     let said = |text: &str, is_error: bool| {
         let (text, hint) = text.split_once("\nhint: ").unwrap_or((text, ""));
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
@@ -166,27 +173,46 @@ fn parsed(name: &str, found: &Found, runner: rules::Runner<'_>, out: &mut Findin
     }
     let layers: Vec<unit::Layer<'_>> =
         found.layers.iter().map(|layer| unit::Layer { path: &layer.path, text: &layer.text }).collect();
+    let (mut unit, problems) = Unit::parse_partly(name, &layers);
+    let (doubt, is_whole) = (Doubt::of(&problems), problems.is_empty());
     let mut add = |problems: Vec<Problem>| {
-        let good = problems.iter().all(|problem| problem.severity != Severity::Error);
         out.all.extend(problems.iter().map(|problem| Finding::of(name, problem)));
-        good
     };
-    match Unit::parse_layers(name, &layers) {
-        Ok(unit) => {
-            let identity = add(rules::check_identity(&unit, runner));
-            let server = add(unit::check_server(&unit));
-            for file in unit.service.recognised().files() {
-                out.not_checked(
-                    &unit,
-                    &format!("what `{file}` says: options in files of a server are not read"),
-                );
-            }
-            (identity && server && found.problems.is_empty()).then_some(unit)
+    add(problems);
+    let mut identity = rules::check_identity(&unit, runner);
+    let has_user = !doubt.about(&unit, "service.user");
+    identity.retain(|problem| has_user || problem.fault != Fault::Rule(RuleFault::NoUser));
+    add(identity);
+    if is_whole {
+        add(unit::check_server(&unit));
+        for file in unit.service.recognised().files() {
+            let what = format!("what `{file}` says: options in files of a server are not read");
+            out.not_checked(&unit, &what);
         }
-        Err(problems) => {
-            add(problems);
-            None
-        }
+    }
+    let sockets = std::mem::take(&mut unit.sockets);
+    let is_sure = |socket: &Socket| {
+        let in_doubt = |key: &&str| doubt.about(&unit, &format!("socket.{}.{key}", socket.name));
+        !["listen", "type", "inherit"].iter().any(in_doubt)
+    };
+    let sockets = sockets.into_iter().filter(is_sure).collect();
+    unit.sockets = sockets;
+    for socket in &unit.sockets {
+        check_abstract(&unit, socket, out);
+    }
+    found.problems.is_empty().then_some((unit, doubt))
+}
+
+/// Nothing says who may connect to what has no file.
+fn check_abstract(unit: &Unit, socket: &Socket, out: &mut Findings) {
+    if let Listen::Abstract(_) = &socket.listen {
+        let text = "an abstract socket has no permissions: every process in the network namespace can connect, also of \
+                    containers that share it";
+        let hint = format!(
+            "`listen = \"/run/{}/{}.sock\"` has an owner, a group and a mode",
+            unit.name, socket.name
+        );
+        out.warn(unit, &format!("socket.{}.listen", socket.name), text.to_owned(), hint);
     }
 }
 
@@ -225,6 +251,7 @@ fn summary(count: usize, errors: usize, warnings: usize, unchecked: usize) -> St
 struct World<'a> {
     people: &'a mut People,
     machine: &'a Machine,
+    doubt: &'a Doubt,
     runner_uid: u32,
 }
 
@@ -235,7 +262,16 @@ impl World<'_> {
         for socket in &unit.sockets {
             self.check_socket(unit, socket, out);
         }
-        let Some(person) = person else { return };
+        if self.doubt.about(unit, "service.directory") {
+            self.check_commands(unit, None, &person, out);
+        } else {
+            self.check_directory(unit, &person, out);
+        }
+        self.check_environment_files(unit, &person, out);
+    }
+
+    /// Its directory, and what is found from there.
+    fn check_directory(&self, unit: &Unit, person: &Person, out: &mut Findings) {
         let directory = unit.service.directory.clone().unwrap_or_else(|| PathBuf::from("/"));
         let entered = person.reaches(&directory, Want::Enter);
         let can_enter = entered.is_ok();
@@ -264,7 +300,7 @@ impl World<'_> {
                 out.error(unit, "service.directory", barrier.to_string(), hint);
             }
         }
-        self.check_commands(unit, can_enter.then_some(directory.as_path()), &person, out);
+        self.check_commands(unit, can_enter.then_some(directory.as_path()), person, out);
         let found = unit.service.recognised();
         if let Some(path) =
             found.changes_to().map(|path| directory.join(path)).filter(|path| walk::has_link(path))
@@ -286,53 +322,54 @@ impl World<'_> {
                 format!("what `{}` says: options in files of a server are not read", unnamed.display());
             out.not_checked(unit, &what);
         }
-        self.check_environment_files(unit, &person, out);
     }
 
-    /// Whom the service runs as; None where that is not known, which has been said.
-    fn person(&mut self, unit: &Unit, out: &mut Findings) -> Option<Person> {
+    /// Whom the service runs as. Where that is not known, which has been said, somebody with root's rights stands for
+    /// him: what he could not do, nobody could.
+    fn person(&mut self, unit: &Unit, out: &mut Findings) -> Person {
         let account = unit.service.user.clone().unwrap_or(Account::Id(self.runner_uid));
-        let found = self.people.user(&account).map_err(|text| (text, "service.user", "useradd", account));
-        let mut person = match found {
-            Ok(person) => person,
-            Err((text, key, tool, account)) => {
-                out.error(unit, key, text, format!("`{tool} --system {account}` makes it"));
-                return None;
+        let doubt = self.doubt;
+        let mut is_known = !doubt.about(unit, "service.user");
+        let nobody = Person { name: account.to_string(), uid: 0, groups: Vec::new() };
+        let mut person = self.people.user(&account).unwrap_or_else(|text| {
+            if is_known {
+                out.error(unit, "service.user", text, format!("`useradd --system {account}` makes it"));
             }
-        };
-        if let Some(named @ Account::Name(_)) = unit.service.user.as_ref()
+            is_known = false;
+            nobody.clone()
+        });
+        if let Account::Name(_) = &account
+            && is_known
             && person.uid == 0
             && self.runner_uid == 0
-            && !named.is_root()
+            && !account.is_root()
         {
-            let text = format!("the user `{named}` has uid 0, which is root");
+            let text = format!("the user `{account}` has uid 0, which is root");
             let hint =
                 "nothing runs as root by accident: name a user of its own, or write out `user = \"root\"`";
             out.error(unit, "service.user", text, hint.to_owned());
-            return None;
         }
         let mut groups = Vec::new();
-        for (key, group) in unit
-            .service
-            .group
-            .iter()
-            .map(|group| ("service.group", group))
-            .chain(unit.service.groups.iter().flatten().map(|group| ("service.groups", group)))
-        {
+        let own = unit.service.group.iter().map(|group| ("service.group", group));
+        let others = unit.service.groups.iter().flatten().map(|group| ("service.groups", group));
+        for (key, group) in own.chain(others) {
             match self.people.group(group) {
                 Ok(id) => groups.push(id),
                 Err(text) => {
                     out.error(unit, key, text, format!("`groupadd --system {group}` makes it"));
-                    return None;
+                    is_known = false;
                 }
             }
+        }
+        if !is_known || ["service.group", "service.groups"].iter().any(|key| doubt.about(unit, key)) {
+            return Person { name: person.name, ..nobody };
         }
         if unit.service.groups.is_some() {
             person.groups = groups;
         } else {
             person.groups.extend(groups);
         }
-        Some(person)
+        person
     }
 
     fn check_access(&mut self, unit: &Unit, out: &mut Findings) {
@@ -342,7 +379,7 @@ impl World<'_> {
             ("access.control", &unit.access.control),
         ];
         for (key, list) in lists {
-            for who in list {
+            for who in list.iter().filter(|_| !self.doubt.about(unit, key)) {
                 let number = |name: &str| match name.parse() {
                     Ok(id) => Account::Id(id),
                     Err(_) => Account::Name(name.to_owned()),
@@ -361,25 +398,30 @@ impl World<'_> {
 
     fn check_socket(&mut self, unit: &Unit, socket: &Socket, out: &mut Findings) {
         let key = |name: &str| format!("socket.{}.{name}", socket.name);
-        let mut owner = self.runner_uid;
-        if let Some(user) = &socket.user {
+        let mut for_whom = Some(ForWhom { owner: self.runner_uid, group: None });
+        if let Some(user) = socket.user.as_ref().filter(|_| !self.doubt.about(unit, &key("user"))) {
             match self.people.user(user) {
-                Ok(person) => owner = person.uid,
+                Ok(person) => for_whom = Some(ForWhom { owner: person.uid, group: None }),
                 Err(text) => {
-                    return out.error(unit, &key("user"), text, format!("`useradd {user}` makes it"));
+                    out.error(unit, &key("user"), text, format!("`useradd {user}` makes it"));
+                    for_whom = None;
                 }
             }
         }
-        let mut group = None;
-        if let Some(named) = &socket.group {
+        if let Some(named) = socket.group.as_ref().filter(|_| !self.doubt.about(unit, &key("group"))) {
             match self.people.group(named) {
-                Ok(id) => group = Some((id, named.to_string())),
+                Ok(id) => {
+                    for_whom = for_whom.map(|of| ForWhom { group: Some((id, named.to_string())), ..of });
+                }
                 Err(text) => {
-                    return out.error(unit, &key("group"), text, format!("`groupadd {named}` makes it"));
+                    out.error(unit, &key("group"), text, format!("`groupadd {named}` makes it"));
+                    for_whom = None;
                 }
             }
         }
-        self.machine.check(unit, socket, owner, group, out);
+        let in_doubt = |name: &&str| self.doubt.about(unit, &key(name));
+        let for_whom = for_whom.filter(|_| !["user", "group", "mode"].iter().any(|name| in_doubt(&name)));
+        self.machine.check(unit, socket, for_whom, out);
     }
 
     /// Without a directory that can be entered, what is below it is not told again.
@@ -398,6 +440,11 @@ impl World<'_> {
         for (key, command) in commands {
             let words = command.expand(&context);
             let Some(program) = words.first() else { continue };
+            // Where it would be looked for is not known.
+            let is_sought = !program.contains('/') && self.doubt.about(unit, "service.environment");
+            if is_sought || self.doubt.about(unit, key) {
+                continue;
+            }
             let is_below = program.contains('/') && !program.starts_with('/');
             let directory = match directory {
                 Some(directory) => directory,
@@ -415,11 +462,14 @@ impl World<'_> {
     /// Read with root's rights where the whole path is root's, else with the service's.
     fn check_environment_files(&self, unit: &Unit, person: &Person, out: &mut Findings) {
         let key = "service.environment-files";
+        if self.doubt.about(unit, key) {
+            return;
+        }
         for path in &unit.service.environment_files {
             let by_root = self.runner_uid == 0 && matches!(files::unsafe_part(path, 0), Ok(None));
             match person.reaches(path, Want::Read) {
-                Ok(_) => {}
-                Err(Barrier::Closed { .. }) if by_root => {}
+                Ok(_) => check_variables(unit, path, out),
+                Err(Barrier::Closed { .. }) if by_root => check_variables(unit, path, out),
                 Err(Barrier::Unseen(part, why)) => {
                     out.not_checked(unit, &format!("`{}`: `{}`: {why}", path.display(), part.display()));
                 }
@@ -432,5 +482,33 @@ impl World<'_> {
                 }
             }
         }
+    }
+}
+
+/// What is in an environment file, with the words of a start. One that we may not read ourselves is not checked.
+fn check_variables(unit: &Unit, path: &Path, out: &mut Findings) {
+    let shown = path.display();
+    let mend = "mend it, or take it out of `environment-files`";
+    let mut wrong = |words: &str, otherwise: &str| {
+        let (text, hint) = words.split_once("\nhint: ").unwrap_or((words, otherwise));
+        out.error(unit, "service.environment-files", text.to_owned(), hint);
+    };
+    // Looked at before, as opening a pipe would be seen by whoever writes into it.
+    if path.metadata().is_ok_and(|data| !data.is_file()) {
+        return wrong(&format!("reading the environment file {shown}: not a regular file"), mend);
+    }
+    match files::read_steady(path, ENVIRONMENT_FILE_BYTES_MAX as u64) {
+        Ok((bytes, ..)) => match String::from_utf8(bytes) {
+            Ok(text) => {
+                if let Err((line, words)) = unit::environment_file(&text) {
+                    wrong(&format!("{shown}:{line}: {words}"), mend);
+                }
+            }
+            Err(_) => wrong(&format!("{shown}: not UTF-8"), "save it as UTF-8"),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            out.not_checked(unit, &format!("what `{shown}` says: only its owner or root can read it"));
+        }
+        Err(error) => wrong(&format!("reading the environment file {shown}: {error}"), mend),
     }
 }

@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::finding::Findings;
 use super::walk::{Barrier, Person, Want};
-use crate::unit::{Listen, Socket, Unit};
+use crate::unit::{Listen, Socket, SocketType, Unit};
 
-/// A listening TCP socket of this machine.
+/// A socket of this machine that takes what comes to an address: a TCP listener, or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     address: SocketAddr,
+    is_datagram: bool,
     inode: u64,
 }
 
@@ -29,6 +31,15 @@ pub struct Machine {
     is_user: bool,
     /// Accounts of proxies that are there.
     proxies: Vec<Person>,
+}
+
+/// Whom the file of a socket is for.
+#[derive(Clone, Debug)]
+pub struct ForWhom {
+    /// Its owner.
+    pub owner: u32,
+    /// Its group, and the name of that, where the unit says one.
+    pub group: Option<(u32, String)>,
 }
 
 /// Who has a socket.
@@ -47,8 +58,11 @@ impl Machine {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
         let first = number("/proc/sys/net/ipv4/ip_unprivileged_port_start");
         let mut held = Vec::new();
-        for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-            held.extend(fs::read_to_string(path).unwrap_or_default().lines().filter_map(listener));
+        for (path, state) in
+            [("tcp", LISTENS), ("tcp6", LISTENS), ("udp", UNCONNECTED), ("udp6", UNCONNECTED)]
+        {
+            let text = fs::read_to_string(format!("/proc/net/{path}")).unwrap_or_default();
+            held.extend(text.lines().filter_map(|line| row(line, state)));
         }
         Self {
             held,
@@ -59,15 +73,8 @@ impl Machine {
         }
     }
 
-    /// Checks one socket of a unit. `owner` and `group` are those of its file where it has one.
-    pub fn check(
-        &self,
-        unit: &Unit,
-        socket: &Socket,
-        owner: u32,
-        group: Option<(u32, String)>,
-        out: &mut Findings,
-    ) {
+    /// Checks one socket of a unit; None where it is not known whom its file is for.
+    pub fn check(&self, unit: &Unit, socket: &Socket, for_whom: Option<ForWhom>, out: &mut Findings) {
         let key = |name: &str| format!("socket.{}.{name}", socket.name);
         if let Some(most) = self.longest.filter(|most| socket.backlog > *most) {
             out.warn(
@@ -78,13 +85,19 @@ impl Machine {
             );
         }
         match &socket.listen {
-            Listen::Tcp { addr, dual } => self.check_tcp(unit, &key("listen"), *addr, *dual, out),
-            Listen::Unix(path) => self.check_unix(unit, socket, path, owner, group, out),
+            Listen::Tcp { addr, dual } => self.check_inet(unit, socket, *addr, *dual, out),
+            Listen::Unix(path) => {
+                check_path(unit, &key("listen"), path, out);
+                if let Some(ForWhom { owner, group }) = for_whom {
+                    self.check_way(unit, socket, path, owner, group, out);
+                }
+            }
             Listen::Abstract(_) => {}
         }
     }
 
-    fn check_tcp(&self, unit: &Unit, key: &str, address: SocketAddr, dual: bool, out: &mut Findings) {
+    fn check_inet(&self, unit: &Unit, socket: &Socket, address: SocketAddr, dual: bool, out: &mut Findings) {
+        let key = &format!("socket.{}.listen", socket.name);
         if self.is_user && address.port() < self.first_free_port {
             out.error(
                 unit,
@@ -104,25 +117,31 @@ impl Machine {
                 "binding it is tried again until it is there; `freebind = true` binds it before",
             );
         }
-        let Some(held) = self.held.iter().find(|held| meets(held.address, address, dual)) else { return };
-        match holder(held.inode) {
-            Holder::Supervisor => {}
-            Holder::Other(pid, name) => out.error(
+        let is_datagram = socket.kind == SocketType::Datagram;
+        let mut held = self.held.iter().filter(|held| held.is_datagram == is_datagram);
+        if let Some(held) = held.clone().find(|held| meets(held.address, address, dual)) {
+            return told(unit, key, &address.to_string(), &held.address.to_string(), held.inode, out);
+        }
+        // Whether a socket on [::] takes IPv4 as well cannot be seen from here.
+        let wide = held.find(|held| held.address == (Ipv6Addr::UNSPECIFIED, address.port()).into());
+        if let (true, Some(held)) = (address.is_ipv4(), wide)
+            && let Holder::Other(pid, name) = holder(held.inode)
+        {
+            let at = held.address;
+            out.warn(
                 unit,
                 key,
-                format!("{} is taken: process {pid} (`{name}`) listens on {}", address, held.address),
-                "stop that process, or take another port",
-            ),
-            Holder::Unseen => out.not_checked(
-                unit,
-                &format!(
-                    "{address}: somebody listens there; whether that is a supervisor, only root can see"
+                format!(
+                    "{address} may be taken: process {pid} (`{name}`) listens on {at}, which takes IPv4 too where it is not \
+                     v6only"
                 ),
-            ),
+                "stop that process, or take another port",
+            );
         }
     }
 
-    fn check_unix(
+    /// Whether those whom a socket's file is for get at it.
+    fn check_way(
         &self,
         unit: &Unit,
         socket: &Socket,
@@ -185,6 +204,64 @@ impl Machine {
     }
 }
 
+/// Says who has an address.
+fn told(unit: &Unit, key: &str, address: &str, at: &str, inode: u64, out: &mut Findings) {
+    match holder(inode) {
+        Holder::Supervisor => {}
+        Holder::Other(pid, name) => out.error(
+            unit,
+            key,
+            format!("{address} is taken: process {pid} (`{name}`) listens on {at}"),
+            "stop that process, or take another address",
+        ),
+        Holder::Unseen => out.not_checked(
+            unit,
+            &format!("{address}: somebody listens there; whether that is a supervisor, only root can see"),
+        ),
+    }
+}
+
+/// What is in the way of a socket's file.
+fn check_path(unit: &Unit, key: &str, path: &Path, out: &mut Findings) {
+    let shown = path.display().to_string();
+    let root = Person { name: "root".to_owned(), uid: 0, groups: Vec::new() };
+    if let Some(Err(barrier @ Barrier::Wrong(..))) =
+        path.parent().map(|parent| root.reaches(parent, Want::Enter))
+    {
+        return out.error(
+            unit,
+            key,
+            format!("{shown}: {barrier}"),
+            "listen somewhere else, or remove what is there",
+        );
+    }
+    match fs::symlink_metadata(path) {
+        Ok(data) if !data.file_type().is_socket() => out.error(
+            unit,
+            key,
+            format!("{shown}: address already in use"),
+            "something that is no socket is there; remove it",
+        ),
+        Ok(_) => {
+            let table = fs::read("/proc/net/unix").unwrap_or_default();
+            let table = String::from_utf8_lossy(&table);
+            if let Some(inode) = table.lines().find_map(|line| unix_listener(line, &shown)) {
+                told(unit, key, &shown, &shown, inode, out);
+            }
+        }
+        Err(_) => {}
+    }
+}
+
+/// The inode of a line of /proc/net/unix (proc_pid_net(5)), where it listens at this path.
+fn unix_listener(line: &str, path: &str) -> Option<u64> {
+    let before = line.strip_suffix(path)?.strip_suffix(' ')?;
+    let fields: Vec<&str> = before.split_ascii_whitespace().collect();
+    // `Num: RefCount Protocol Flags Type St Inode`, and no other path may end in this one.
+    let [_, _, _, flags, _, _, inode] = fields.as_slice() else { return None };
+    (*flags == ACCEPTS).then(|| inode.parse().ok())?
+}
+
 /// Whether binding the one would meet the other that is bound.
 fn meets(held: SocketAddr, wanted: SocketAddr, dual: bool) -> bool {
     if held.port() != wanted.port() {
@@ -198,11 +275,17 @@ fn meets(held: SocketAddr, wanted: SocketAddr, dual: bool) -> bool {
     }
 }
 
-/// A line of /proc/net/tcp or tcp6 (proc_pid_net(5)), where it is of a listening socket.
-fn listener(line: &str) -> Option<Held> {
+/// States of net/tcp_states.h: that of TCP listeners, and that of UDP sockets without a peer.
+const LISTENS: &str = "0A";
+const UNCONNECTED: &str = "07";
+/// The flag __SO_ACCEPTCON of a Unix listener.
+const ACCEPTS: &str = "00010000";
+
+/// A line of a table of /proc/net (proc_pid_net(5)), where its socket is in this state.
+fn row(line: &str, wanted: &str) -> Option<Held> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (address, _, state) = (fields.next()?, fields.next()?, fields.next()?);
-    if state != "0A" {
+    if state != wanted {
         return None;
     }
     let inode = fields.nth(5)?.parse().ok()?;
@@ -221,7 +304,7 @@ fn listener(line: &str) -> Option<Held> {
         }
         _ => return None,
     };
-    Some(Held { address: (ip, port).into(), inode })
+    Some(Held { address: (ip, port).into(), is_datagram: wanted == UNCONNECTED, inode })
 }
 
 /// The processes that have this socket open, as far as we may see.
