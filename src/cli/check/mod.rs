@@ -419,8 +419,8 @@ impl World<'_> {
                 }
             }
         }
-        let in_doubt = |name: &&str| self.doubt.about(unit, &key(name));
-        let for_whom = for_whom.filter(|_| !["user", "group", "mode"].iter().any(|name| in_doubt(&name)));
+        let in_doubt = |name: &str| self.doubt.about(unit, &key(name));
+        let for_whom = for_whom.filter(|_| !["user", "group", "mode"].iter().any(|name| in_doubt(name)));
         self.machine.check(unit, socket, for_whom, out);
     }
 

@@ -354,6 +354,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_may_take_ipv4_too_is_a_warning() {
+        let wide = TcpListener::bind("[::]:0").unwrap();
+        let port = wide.local_addr().unwrap().port();
+        let text = format!("[service]\ncommand = \"x\"\n[socket.http]\nlisten = \"127.0.0.1:{port}\"\n");
+        let unit = Unit::parse("web", "web.toml", &text).unwrap();
+        let mut out = Findings::default();
+        Machine::look(false, Vec::new()).check(&unit, unit.sockets.first().unwrap(), None, &mut out);
+        let told: Vec<_> = out.all.iter().map(|one| (one.is_error, one.text.as_str())).collect();
+        let start = format!("127.0.0.1:{port} may be taken: process {} (`", std::process::id());
+        assert!(matches!(told.as_slice(), [(false, text)] if text.starts_with(&start)), "{told:?}");
+    }
+
+    #[test]
     fn addresses_meet_as_the_kernel_has_it() {
         for (held, wanted, dual, expected) in [
             ("127.0.0.1:80", "127.0.0.1:80", false, true),
