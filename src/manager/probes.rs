@@ -7,7 +7,7 @@
 
 mod looks;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -135,8 +135,17 @@ impl Manager {
     /// Sees to it that whatever waits for a probe has one, and that nothing else has.
     pub(super) fn tend_probes(&mut self, id: ServiceId) {
         let Some(gate) = self.unit_of(id).map(Unit::gate) else { return };
+        // All of them at once: looking for each among a thousand others would take most of an event's time.
+        let ending: BTreeSet<Run> = self
+            .world
+            .get(id)
+            .into_iter()
+            .flat_map(|service| service.incarnations())
+            .filter(|(_, _, one)| one.is_ending())
+            .map(|(_, _, one)| one.run)
+            .collect();
         for (run, starting) in self.runs_of(id) {
-            if self.world.incarnation(id, run).is_some_and(Incarnation::is_ending) {
+            if ending.contains(&run) {
                 // What its end does to it is not how it was.
                 self.probes.looks.remove(&run);
                 [For::Health, For::Look].into_iter().for_each(|what| self.cancel(run, Some(what)));
