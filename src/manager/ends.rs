@@ -14,7 +14,7 @@ use crate::policy::{End, Exit, Run, ServiceId};
 use crate::servers;
 use crate::sys::cgroup::{self, Strain};
 use crate::sys::clock;
-use crate::unit::{Kind, duration_text};
+use crate::unit::{Kind, Policy, Unit, duration_text};
 use crate::wire::control;
 use crate::wire::keeper;
 
@@ -161,6 +161,24 @@ fn in_background(server: Option<servers::Server>) -> String {
     )
 }
 
+/// What of its unit keeps one down that has failed; a task and what is essential end once and for all by their nature.
+pub(super) fn stays_down(unit: &Unit) -> Option<String> {
+    let (restart, service) = (&unit.restart, &unit.service);
+    if service.kind == Kind::Task || service.essential {
+        return None;
+    }
+    match (restart.policy, restart.give_up_after) {
+        (Policy::Never, _) => Some("it stays down: `[restart]` says `policy = \"never\"`".to_owned()),
+        (Policy::Always | Policy::OnFailure, most) => {
+            let most = most?;
+            let times = if most == 1 { "once".to_owned() } else { format!("{most} times in a row") };
+            Some(format!(
+                "it stays down: it has failed {times}, and `[restart]` says `give-up-after = {most}`"
+            ))
+        }
+    }
+}
+
 /// What an exit means, in a line.
 fn meaning(exit: Exit, note: Note, dismissed: bool, is_task: bool, of_server: Option<&str>) -> String {
     let starved = strain::out_of_memory(&note.strain);
@@ -253,6 +271,23 @@ mod tests {
                       says)";
         assert_eq!((said(Some(false), true), said(Some(false), false)), (others.into(), others.into()));
         assert_eq!(said(None, true), "ended by SIGKILL", "nobody knows any more");
+    }
+
+    #[test]
+    fn what_stays_down_is_told_which_key_says_so() {
+        let said = |more: &str| {
+            let text = format!("[service]\ncommand = \"/bin/true\"\n{more}");
+            stays_down(&Unit::parse("web", "web.toml", &text).unwrap())
+        };
+        assert_eq!(said(""), None);
+        assert_eq!(said("kind = \"task\"\n"), None);
+        let never = "it stays down: `[restart]` says `policy = \"never\"`";
+        assert_eq!(said("[restart]\npolicy = \"never\"\n").as_deref(), Some(never));
+        let thrice =
+            "it stays down: it has failed 3 times in a row, and `[restart]` says `give-up-after = 3`";
+        assert_eq!(said("[restart]\ngive-up-after = 3\n").as_deref(), Some(thrice));
+        let once = "it stays down: it has failed once, and `[restart]` says `give-up-after = 1`";
+        assert_eq!(said("[restart]\ngive-up-after = 1\n").as_deref(), Some(once));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! anything.
 
 use super::Manager;
+use super::ends::stays_down;
 use super::events::Seen;
 use super::inputs::Which;
 use super::notices::Said;
@@ -157,6 +158,8 @@ impl Manager {
         if service.last_end().is_none() {
             problems.extend(self.readings.words_of(id).map(str::to_owned));
         }
+        let given_up = state == control::State::Failed && service.last_end().is_some();
+        problems.extend(self.unit_of(id).filter(|_| given_up).and_then(stays_down));
         problems.extend(self.limit_problems(id, service));
         problems.extend(self.hang_problem(id, service).into_iter().chain(self.socket_problems(id)));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);

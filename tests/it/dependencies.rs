@@ -136,8 +136,10 @@ fn user_one_that_may_be_given_up_is_until_somebody_asks() {
     let starts = || fs::read_to_string(&count).unwrap().lines().count();
     assert_eq!(starts(), 3);
     assert_eq!(place.ask(&["start", "web"]).code, Some(1));
-    place.reaches("web", "failed");
+    let web = place.reaches("web", "failed");
     assert_eq!(starts(), 6);
+    let why = "it stays down: it has failed 3 times in a row, and `[restart]` says `give-up-after = 3`";
+    assert_eq!(web["problems"], serde_json::json!([why]));
 }
 
 #[test]
