@@ -54,6 +54,17 @@ fn user_why_tells_how_it_ended_when_it_starts_again_and_what_to_do() {
     let all = place.order(&["why"]).out;
     assert!(all.starts_with("bad: backing-off"), "{all}");
     assert_eq!(all.lines().filter(|line| !line.starts_with(' ')).count(), 1, "{all}");
+    let path = place.path("units/bad.toml");
+    let unit = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{unit}# mended\n")).unwrap();
+    for command in ["start", "restart", "reload"] {
+        let said = place.ask(&[command, "bad"]);
+        let note = format!(
+            "; `{}` has changed since it was read: what was read still counts, until supervise starts again\n",
+            path.display()
+        );
+        assert!(said.code == Some(1) && said.err.ends_with(&note), "{command}: {said:?}");
+    }
     place.order(&["stop", "bad"]);
     assert_eq!(place.order(&["why"]).out, "everything is as wanted\n");
     let unknown = place.ask(&["why", "bda"]);

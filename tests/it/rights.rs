@@ -232,6 +232,19 @@ impl Drop for Gone {
     }
 }
 
+#[test]
+fn user_a_score_that_may_not_be_had_is_a_problem_with_a_remedy() {
+    let mut place = Place::new(Who::User);
+    place.unit("dear", &format!("{SLEEP}[limits]\noom-score-adjust = -500\n"));
+    place.run();
+    let service = place.reaches("dear", "running");
+    let expected = "`oom-score-adjust` does not hold: setting the out-of-memory score: -500: permission denied\n\
+                    hint: lowering it needs CAP_SYS_RESOURCE, which supervise does not have here: leave it out, or run \
+                    supervise as root";
+    assert_eq!(service["problems"], serde_json::json!([expected]));
+    assert!(place.stderr().contains(&format!("service=dear {}", expected.lines().next().unwrap())));
+}
+
 /// Where the kernel gives no controllers, limits that somebody asked for are a problem that is told, and the service
 /// runs; where it does, they hold.
 #[test]
