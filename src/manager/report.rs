@@ -150,16 +150,7 @@ impl Manager {
         let awaited = self.world.awaited(id);
         let mut problems =
             self.services.get(&id).map(|known| known.inputs.problems.clone()).unwrap_or_default();
-        if let Some(ended) = service.last_end().filter(|_| comes_of_its_end(service, state))
-            && (!matches!(ended.end, End::Exited(_)) || ended.before.is_some() && ended.end != SUCCESS)
-        {
-            problems.push(self.words_of(id, ended));
-        }
-        if service.last_end().is_none() {
-            problems.extend(self.readings.words_of(id).map(str::to_owned));
-        }
-        let given_up = state == control::State::Failed && service.last_end().is_some();
-        problems.extend(self.unit_of(id).filter(|_| given_up).and_then(stays_down));
+        problems.extend(self.end_problems(id, service, state));
         problems.extend(self.limit_problems(id, service));
         problems.extend(self.hang_problem(id, service).into_iter().chain(self.socket_problems(id)));
         let next_start = service.instances.iter().filter_map(next_start).min().map(wall);
@@ -204,6 +195,18 @@ impl Manager {
             }
             .bounded(),
         )
+    }
+
+    /// What its last end has to do with how it is now.
+    fn end_problems(&self, id: ServiceId, service: &Service, state: control::State) -> Vec<String> {
+        let Some(ended) = service.last_end() else {
+            return self.readings.words_of(id).map(str::to_owned).into_iter().collect();
+        };
+        let succeeded = ended.before.is_none() || ended.end == SUCCESS;
+        let told = !(matches!(ended.end, End::Exited(_)) && succeeded) && comes_of_its_end(service, state);
+        let words = told.then(|| self.words_of(id, ended));
+        let given_up = state == control::State::Failed;
+        words.into_iter().chain(self.unit_of(id).filter(|_| given_up).and_then(stays_down)).collect()
     }
 
     /// That a service is waited for, how it is, and why it is not ready.
