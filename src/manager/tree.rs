@@ -4,7 +4,7 @@
 //! With a cgroup the kernel knows. Without one an incarnation is what is in the session that its main process leads,
 //! what has its INVOCATION_ID, and all that hangs below either. A process that has left its session and its parents, and
 //! cleared its environment, is not found, which is why `status` calls this tracking weak; the keeper is then its parent,
-//! and [`strays`] finds it when supervise ends.
+//! and `strays` finds it when supervise ends.
 
 use std::collections::BTreeSet;
 use std::io;
