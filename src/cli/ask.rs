@@ -20,6 +20,8 @@ use crate::wire::varlink::{Answer, MOST_CALL, shape};
 
 /// How long a supervisor that was there may be away, in milliseconds.
 const GIVE_UP_MS: u64 = 10_000;
+/// A connection that has been open for so long was to somebody who means it, in milliseconds.
+const STOOD_MS: u128 = 1_000;
 /// How long to wait before connecting again, in milliseconds.
 const PAUSE_MS: u64 = 100;
 /// After how much silence someone who watches is told, in milliseconds.
@@ -62,6 +64,14 @@ impl Patience {
         now_ms.saturating_sub(*self.since_ms.get_or_insert(now_ms)) < GIVE_UP_MS
     }
 
+    /// A connection has been open for so long before it failed: a supervisor was there, also where it had nothing to
+    /// say yet. One that hangs up at once is none.
+    fn stood(&mut self, ms: u128) {
+        if ms >= STOOD_MS {
+            self.restore();
+        }
+    }
+
     /// An answer came.
     fn restore(&mut self) {
         self.since_ms = None;
@@ -100,9 +110,13 @@ pub fn ask_while(
         let fault = match Connection::open(control, own_uid) {
             Ok(mut connection) => {
                 reached = true;
+                let opened = Instant::now();
                 match question.put(&mut connection, &frame, detachable, each) {
                     Ok(ending) => return Ok(ending),
-                    Err(fault) => fault,
+                    Err(fault) => {
+                        question.patience.stood(opened.elapsed().as_millis());
+                        fault
+                    }
                 }
             }
             Err(fault) => fault,
@@ -252,6 +266,11 @@ mod tests {
         patience.restore();
         assert!(patience.bears(20_000));
         assert!(!patience.bears(30_000));
+        // A manager that waits with us for minutes, dies, and whose next one does too.
+        patience.stood(999);
+        assert!(!patience.bears(30_000));
+        patience.stood(1_000);
+        assert!(patience.bears(90_000));
     }
 
     #[test]
