@@ -218,8 +218,16 @@ impl Intake {
             };
             return cri::pieces(input, tail).fold(Framed::default(), counted);
         }
-        let out = self.out.get_mut(first..).unwrap_or_default();
+        let most = self.most_at_once(&stream.service);
+        let out = self.out.get_mut(first..most).unwrap_or_default();
         cri::frame(input, stream.which, stamp, tail, out)
+    }
+
+    /// How much may be written in one step: a file gives way between steps, so more than it may hold would make it
+    /// larger than that. Two entries have room in any case, of which one may be that about lines that were dropped.
+    fn most_at_once(&self, service: &Name) -> usize {
+        let max_size = usize::try_from(self.shelf.rule(service).max_size).unwrap_or(usize::MAX);
+        max_size.clamp(2 * LONGEST_ENTRY, OUT_BYTES)
     }
 
     /// Writes the entries in `out` and takes the bytes they were made of out of the pipe.
