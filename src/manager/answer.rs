@@ -433,7 +433,7 @@ impl Manager {
             hint => hint.map(|log| format!("mend it, and restart it again; {log}")),
         };
         if let Some(changed) = self.changed_words(id) {
-            failure.hint = Some(failure.hint.map_or(changed.clone(), |hint| format!("{hint}; {changed}")));
+            failure.hint_also(changed);
         }
         Some(failure.bounded())
     }

@@ -119,8 +119,7 @@ impl Manager {
         let failure = read.as_ref().err().map(|lacking| {
             let mut failure = failure(self.name_of(id), &lacking.words);
             if let Some(changed) = self.changed_words(id) {
-                failure.hint =
-                    Some(failure.hint.map_or(changed.clone(), |hint| format!("{hint}; {changed}")));
+                failure.hint_also(changed);
             }
             failure
         });
@@ -180,16 +179,14 @@ impl Manager {
             let Some(service) = self.world.get(id) else { continue };
             let (newest, current) = (service.newest, service.generation);
             if !one.next {
-                // Where something of it runs by now, that has its inputs already.
-                if service.incarnations().next().is_none() {
-                    let known = self.services.get(&id);
-                    let known = known.map(|known| known.older.get(&current).unwrap_or(&known.inputs));
-                    if known.is_none_or(|known| !known.are_whole() || known.is_same(&inputs)) {
-                        // Not the newest, where that has failed: it is the one before it that starts.
-                        self.put_inputs(id, current, inputs);
-                        continue;
-                    }
-                } else {
+                if service.incarnations().next().is_some() {
+                    continue; // what runs by now has its inputs already
+                }
+                let known = self.services.get(&id);
+                let known = known.map(|known| known.older.get(&current).unwrap_or(&known.inputs));
+                if known.is_none_or(|known| !known.are_whole() || known.is_same(&inputs)) {
+                    // Not the newest, where that has failed: it is the one before it that starts.
+                    self.put_inputs(id, current, inputs);
                     continue;
                 }
             }

@@ -25,6 +25,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// One more thing to know or to do, behind what is said already.
+    pub fn hint_also(&mut self, more: String) {
+        self.hint = Some(match self.hint.take() {
+            Some(first) => format!("{first}; {more}"),
+            None => more,
+        });
+    }
+
     /// Cuts long lists and texts to their limits.
     #[must_use]
     pub fn bounded(mut self) -> Self {
