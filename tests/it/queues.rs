@@ -130,7 +130,12 @@ fn root_a_clock_of_celery_that_may_not_write_says_so() {
 #[test]
 fn root_redis_whose_file_sends_it_into_the_background_is_gone() {
     let mut place = Place::new(Who::Root);
-    place.write("srv/redis.conf", "port 0\ndaemonize yes\ndir /tmp\nsave \"\"\n");
+    // With nowhere to listen it would be gone before anybody could see that it had left another behind.
+    let socket = place.path("work/redis.sock");
+    place.write(
+        "srv/redis.conf",
+        &format!("port 0\nunixsocket {}\ndaemonize yes\ndir /tmp\nsave \"\"\n", socket.display()),
+    );
     let command = format!("\"/usr/bin/redis-server {}\"", place.path("srv/redis.conf").display());
     place.unit(
         "web",
