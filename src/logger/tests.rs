@@ -114,6 +114,23 @@ fn contents(path: &Path) -> Vec<String> {
     lines.map(tagged).collect()
 }
 
+#[test]
+fn a_step_makes_no_file_larger_than_it_may_be() {
+    let world = World::new();
+    let mut logger = world.logger();
+    let most = 64 << 10;
+    logger
+        .shelf
+        .set_rule(&name("web"), Rule { compress: false, keep: 1000, max_size: most, ..Rule::default() });
+    // Each of these lines is twenty times as long in the file.
+    world.put(&b"x\n".repeat(30_000));
+    let mut stream = world.stream(&logger);
+    while logger.step(&mut stream, Instant::now()) == Next::Again {}
+    let files = fs::read_dir(world.dir.path().join("web")).unwrap();
+    let sizes: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+    assert!(sizes.len() > 15 && sizes.iter().all(|size| *size <= most), "{sizes:?}");
+}
+
 const ENTRY: &[u8] = b"1970-01-01T00:00:00.000000000Z stdout F one\n";
 
 #[test]

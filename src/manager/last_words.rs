@@ -168,3 +168,32 @@ fn read((fd, facts): &(OwnedFd, Facts), piece: &Piece) -> Option<Vec<u8>> {
     let time_ns = last.seconds.saturating_mul(1_000_000_000).saturating_add(last.nanos.into());
     (time_ns == piece.time_ns).then_some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_piece_is_read_from_the_file_that_it_is_of_and_from_no_other() {
+        let text =
+            b"1970-01-01T00:00:01.000000000Z stdout F one\n1970-01-01T00:00:02.000000005Z stdout F two\n";
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text).unwrap();
+        let fd = OwnedFd::from(file);
+        let facts = dirs::facts(fd.as_fd()).unwrap();
+        let file = (fd, facts);
+        let half = text.len() / 2;
+        let piece = Piece { at: half as u64, bytes: half as u32, time_ns: 2_000_000_005 };
+        assert_eq!(read(&file, &piece).as_deref(), Some(&text[half..]));
+        // Another entry stands there by now, it has been cut, or the place is within an entry.
+        for wrong in [
+            Piece { time_ns: 2_000_000_004, ..piece },
+            Piece { at: 1, ..piece },
+            Piece { at: text.len() as u64, ..piece },
+            Piece { at: u64::MAX, ..piece },
+        ] {
+            assert_eq!(read(&file, &wrong), None, "{wrong:?}");
+        }
+    }
+}
