@@ -124,26 +124,54 @@ fn session(leader: u32, start_time: u64, invocation: Option<&str>, keeper: Optio
             // What began before it cannot be of it, and is not asked.
             || stat.start_time >= start_time && invocation.is_some_and(|one| has_invocation(pid, one))
     };
-    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
-    let top = keeper.map_or_else(process::all, process::children).unwrap_or_default();
-    // Below the keeper are the main processes and what has lost its parent. What hangs below one of its own is its own.
-    let mut todo: Vec<(u32, bool)> = top.into_iter().map(|pid| (pid, false)).collect();
-    while let Some((pid, is_below)) = todo.pop() {
-        if seen.contains(&pid) {
-            continue;
-        }
-        let Ok(stat) = process::stat(pid) else { continue };
+    let mut found = Vec::new();
+    let top = || keeper.map_or_else(process::all, process::children).unwrap_or_default();
+    let below = |pid| process::children(pid).unwrap_or_default();
+    gather(top, below, |pid, is_below| {
+        let Ok(stat) = process::stat(pid) else { return false };
         if !is_below && !is_of_it(pid, &stat) {
-            continue;
+            return false;
         }
-        seen.insert(pid);
         if stat.state != b'Z' && stat.state != b'X' {
             found.push((pid, stat.start_time));
         }
-        todo.extend(process::children(pid).unwrap_or_default().into_iter().map(|child| (child, true)));
-    }
+        true
+    });
     found.sort_unstable();
     found
+}
+
+/// How often a walk looks again for what moved meanwhile. Who forks and ends without pause keeps no walk going.
+const MOST_LOOKS: usize = 8;
+
+/// Asks about each process at the `top` (the main processes, and what has lost its parent) whether it is of the
+/// incarnation, and about all that hang `below` one that is, once each.
+///
+/// A process whose parent ends hangs elsewhere at once: below the nearest subreaper among its ancestors, at last at the
+/// top (prctl(2), PR_SET_CHILD_SUBREAPER). So who has been asked where it no longer is and not yet where it is now would be
+/// missed. Therefore each list is read again until nothing new is in any, those of descendants before those of their
+/// ancestors and the top at the end: what moves in between moves to where it is looked for later.
+fn gather(
+    top: impl Fn() -> Vec<u32>,
+    below: impl Fn(u32) -> Vec<u32>,
+    mut is_of_it: impl FnMut(u32, bool) -> bool,
+) {
+    let (mut members, mut asked) = (Vec::new(), BTreeSet::new());
+    for _ in 0..MOST_LOOKS {
+        let kin: Vec<u32> = members.iter().rev().flat_map(|member| below(*member)).collect();
+        let mut seen: Vec<(u32, bool)> = top().into_iter().map(|pid| (pid, false)).collect();
+        seen.extend(kin.into_iter().map(|pid| (pid, true))); // asked first: it was below when it was seen
+        seen.retain(|(pid, _)| !asked.contains(pid));
+        if seen.is_empty() {
+            return;
+        }
+        while let Some((pid, is_below)) = seen.pop() {
+            if asked.insert(pid) && is_of_it(pid, is_below) {
+                members.push(pid);
+                seen.extend(below(pid).into_iter().map(|child| (child, true)));
+            }
+        }
+    }
 }
 
 /// Whether a process has the INVOCATION_ID of an incarnation in its environment, which its children inherit.
@@ -152,4 +180,64 @@ pub fn has_invocation(pid: u32, invocation: &str) -> bool {
     let value =
         |pair: &[u8]| pair.strip_prefix(b"INVOCATION_ID=").is_some_and(|id| id == invocation.as_bytes());
     environment.split(|byte| *byte == 0).any(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Who is found below 10, which leads, when 40 is asked for at the top and the parent of 30 changes from each of
+    /// `parents` to the next when so many lists were read.
+    fn found(parents: &[u32], moves: [usize; 3]) -> Vec<u32> {
+        let read = Cell::new(0);
+        let list = |asked: u32| {
+            let now = read.replace(read.get() + 1);
+            let moved = moves.iter().filter(|at| **at <= now).count();
+            let all = [(10, 1), (20, 10), (25, 20), (40, 1), (30, parents[moved])];
+            all.into_iter().filter(|(_, parent)| *parent == asked).map(|(pid, _)| pid).collect()
+        };
+        let mut all = Vec::new();
+        gather(
+            || list(1),
+            list,
+            |pid, is_below| {
+                let is = is_below || pid != 40;
+                all.extend(is.then_some(pid));
+                is
+            },
+        );
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn what_moves_during_the_walk_is_found() {
+        for first in 0..16 {
+            for second in first..16 {
+                for third in second..16 {
+                    // Up through subreapers of its own, to the top.
+                    let moves = [first, second, third];
+                    assert_eq!(found(&[25, 20, 10, 1], moves), [10, 20, 25, 30], "{moves:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_never_stops_forking_keeps_no_walk_going() {
+        let next = Cell::new(10);
+        let top = || vec![next.replace(next.get() + 1)];
+        let mut asked = 0;
+        gather(
+            top,
+            |_| Vec::new(),
+            |_, _| {
+                asked += 1;
+                true
+            },
+        );
+        assert_eq!(asked, MOST_LOOKS);
+    }
 }
