@@ -24,6 +24,7 @@ mod both_die;
 mod check;
 mod crash_loop;
 mod dependencies;
+mod engine;
 mod exec;
 mod exec_tty;
 mod exits;
