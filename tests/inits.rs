@@ -1,7 +1,7 @@
 //! `supervise run` below the inits that there are, each of them started for real with the file that `contrib` has
 //! for it, and as PID 1 itself. In namespaces of their own, so that nothing of it is left.
 //!
-//! All of it needs root, Linux and the Debian packages of `.ci/run`; what is missing fails by name.
+//! All of it needs root, Linux and the Debian packages of `tests/needs`; what is missing fails by name.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::os::unix::fs::PermissionsExt;
