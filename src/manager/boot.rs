@@ -291,9 +291,7 @@ impl Manager {
     /// that do not answer at once.
     fn read_units_first(&mut self) -> io::Result<()> {
         let (found, problems) = read_units::read_all(&self.settings.units);
-        for problem in &problems {
-            log::error!("{problem}");
-        }
+        read_units::tell(&found, &problems, &self.settings.units);
         let mut fresh: Vec<(String, Known)> = Vec::new();
         for (name, found) in found {
             // A manager that died in the middle of this has left those that it got to.

@@ -67,6 +67,17 @@ pub fn with_problems(count: usize) -> String {
     }
 }
 
+/// Tells what concerns no single unit, and that there is nothing to run.
+pub fn tell(found: &BTreeMap<String, Found>, problems: &[String], directories: &[PathBuf]) {
+    for problem in problems {
+        log::error!("{problem}");
+    }
+    if found.is_empty() {
+        let all: Vec<String> = directories.iter().map(|one| format!("`{}`", one.display())).collect();
+        log::warn!("there is no unit\nhint: a unit is a file `NAME.toml` in {}", all.join(" or "));
+    }
+}
+
 /// Everything that was found of one unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {

@@ -209,3 +209,15 @@ fn user_a_taken_address_concerns_its_unit_alone() {
 fn user_a_second_supervisor_is_refused() {
     a_second_supervisor(Who::User);
 }
+
+#[test]
+fn user_where_there_is_no_unit_it_says_where_one_might_be() {
+    let mut place = Place::new(Who::User);
+    place.run();
+    let expected = format!(
+        "supervise: there is no unit\nhint: a unit is a file `NAME.toml` in `{}`\n",
+        place.path("units").display()
+    );
+    assert!(place.stderr().ends_with(&expected), "{}", place.stderr());
+    assert_eq!(place.try_status().unwrap()["services"], serde_json::json!([]));
+}
