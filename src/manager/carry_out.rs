@@ -21,6 +21,7 @@ impl Manager {
         let now = self.now;
         let changes = self.world.step(id, event, now, &mut actions);
         if changes.any() {
+            self.note_told(id);
             self.save_service(id, Some(&changes));
             self.report_step(id, event, &actions);
         }

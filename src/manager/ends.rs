@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Manager;
 use super::inputs::Which;
+use super::last_words::has_words;
 use super::report::{signal_name, wall};
 use super::strain;
 use crate::policy::service::{Ended, Phase, Service};
@@ -40,6 +41,15 @@ pub struct Note {
 #[derive(Debug, Default)]
 pub struct Notes {
     table: BTreeMap<Run, Note>,
+    /// What was said of one that could not begin.
+    told: BTreeMap<Run, String>,
+}
+
+impl Notes {
+    /// What was said when it could not begin. Whatever it was that was in the way may be another thing by now.
+    pub fn told(&self, run: Run) -> Option<&String> {
+        self.told.get(&run)
+    }
 }
 
 impl Manager {
@@ -57,6 +67,20 @@ impl Manager {
         self.end_notes.table.insert(run, Note { core, killed, strain, left_others, lived_ms });
         if self.end_notes.table.len() > MOST_NOTES {
             self.end_notes.table.pop_first();
+        }
+    }
+
+    /// Says once why the newest ones of a service could not begin: paths lead elsewhere after the next release.
+    pub(super) fn note_told(&mut self, id: ServiceId) {
+        let fresh = |ended: &&Ended| !has_words(ended.end) && self.end_notes.told(ended.run).is_none();
+        let Some(service) = self.world.get(id) else { return };
+        let fresh: Vec<Ended> = service.ends.iter().filter(fresh).copied().collect();
+        for ended in fresh {
+            let words = self.plain_words(id, Which::of(&ended), ended.end);
+            self.end_notes.told.insert(ended.run, words);
+        }
+        while self.end_notes.told.len() > MOST_NOTES {
+            self.end_notes.told.pop_first();
         }
     }
 

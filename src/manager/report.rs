@@ -5,6 +5,7 @@ use super::Manager;
 use super::ends::stays_down;
 use super::events::Seen;
 use super::inputs::Which;
+use super::last_words::has_words;
 use super::notices::Said;
 use super::{errands, read_units, strain};
 use crate::launch::words;
@@ -53,13 +54,14 @@ impl Manager {
     }
 
     fn words_of_one(&self, id: ServiceId, which: Which, end: End) -> String {
-        let words = self.plain_words(id, which, end);
+        let told = self.end_notes.told(which.run).filter(|_| !has_words(end)).cloned();
+        let words = told.unwrap_or_else(|| self.plain_words(id, which, end));
         let Some(before) = which.before else { return words };
         let count = self.unit_of(id).map_or(0, |unit| unit.service.before_start.len());
         format!("before-start {} of {count}: {words}", before + 1)
     }
 
-    fn plain_words(&self, id: ServiceId, which: Which, end: End) -> String {
+    pub(super) fn plain_words(&self, id: ServiceId, which: Which, end: End) -> String {
         match end {
             End::Exited(_) => self.exit_of(id, which, end).map(|exit| exit.meaning).unwrap_or_default(),
             End::Launch { stage, errno, detail } => {

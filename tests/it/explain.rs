@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -245,4 +246,34 @@ fn user_the_steps_of_an_operation_are_told_while_it_goes_on() {
     let page =
         wait::until(wait::LONG, "its output", || Some(shown()).filter(|page| page.contains("  last output")));
     assert_eq!(labelled(&page, "last output"), "hello", "{page}");
+}
+
+#[test]
+fn user_what_was_in_the_way_is_told_as_it_was_when_the_release_is_another_one() {
+    let mut place = Place::new(Who::User);
+    for release in ["one", "two"] {
+        std::fs::create_dir_all(place.path("srv").join(release)).unwrap();
+    }
+    let closed = place.path("srv/one");
+    let current = place.path("srv/current");
+    std::os::unix::fs::symlink("one", &current).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0)).unwrap();
+    place.unit(
+        "web",
+        &format!(
+            "command = [\"sleep\", \"1000\"]\ndirectory = \"{}\"\nstart = \"manual\"\n",
+            current.display()
+        ),
+    );
+    place.run();
+    let reason = format!("changing to the working directory: {}: permission denied", closed.display());
+    let said = place.ask(&["start", "web"]);
+    assert!(said.code == Some(1) && said.err.contains(&reason), "{said:?}");
+    std::fs::remove_file(&current).unwrap();
+    std::os::unix::fs::symlink("two", &current).unwrap();
+    place.order(&["restart", "web"]);
+    let web = place.service("web");
+    let told = web["ends"][0]["reason"].as_str().unwrap();
+    assert!(told.starts_with(&reason), "{web:#}");
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o755)).unwrap();
 }
