@@ -130,14 +130,15 @@ pub(super) const fn has_words(end: End) -> bool {
     }
 }
 
-/// The last end that was somebody's failure, if nothing of its generation or a newer one has begun since: who goes back to
-/// an older one does so because of it.
+/// The last end that was somebody's failure, if nothing of its generation or a newer one has begun since, and nothing that
+/// began since has ended: who goes back to an older one does so because of it, and what ends later is another story.
 fn told_end(service: &Service) -> Option<&Ended> {
     let told = service.ends.iter().rev().find(|ended| !ended.dismissed && !ended.passed)?;
     let is_newer = |run: Run, generation: u32| run > told.run && generation >= told.generation;
     let lives = |one: &Incarnation| is_newer(one.run, one.generation);
     let newer = service.incarnations().any(|(_, _, one)| lives(one))
-        || service.ends.iter().any(|ended| is_newer(ended.run, ended.generation));
+        || service.ends.iter().any(|ended| is_newer(ended.run, ended.generation))
+        || service.ends.iter().any(|ended| ended.run > told.run && !ended.rehearsal);
     Some(told).filter(|_| !newer)
 }
 

@@ -272,3 +272,15 @@ fn user_a_rehearsal_of_before_is_no_news_of_this_one() {
     let _ = child.kill();
     let _ = child.wait();
 }
+
+#[test]
+fn user_once_another_has_run_and_ended_the_words_of_the_failure_are_its_own_no_more() {
+    let place = begun(Who::User, "");
+    restarted(&place, 2, "raise");
+    place.order(&["stop", "web"]);
+    place.order(&["start", "web"]);
+    place.order(&["stop", "web"]);
+    let page = place.ask(&["status", "web"]).out;
+    let shown = labelled(&page, "last output");
+    assert!(shown.len() > 1 && shown.iter().all(|line| line.starts_with("GET / ")), "{page}");
+}
