@@ -69,6 +69,9 @@ impl FileFault {
             Self::Syntax { message } if message.starts_with("missing comma between array elements") => {
                 "write a `,`, or a `]` where the list ends".to_owned()
             }
+            Self::Syntax { message } if message.starts_with("unexpected leading zero") => {
+                "an octal number is a text, in quotes: `\"0022\"`".to_owned()
+            }
             Self::Syntax { .. } | Self::More { .. } => return None,
         })
     }
