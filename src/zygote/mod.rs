@@ -133,11 +133,11 @@ impl Zygote {
             let mut bytes = [0; MESSAGE_BYTES];
             let turn = match self.link.receive(&mut bytes, &mut places) {
                 Ok(None) => return End::Link,
-                Ok(Some(received)) => self.answer(&bytes, received, &places),
+                Ok(Some(received)) => self.answer(&bytes, received, &mut places),
                 Err(error) => self.without_message(&error, &bytes),
             };
             // Whatever a message brought is closed before the next one, understood or not.
-            places.iter_mut().for_each(|place| *place = None);
+            close(&mut places);
             if let Err(end) = turn {
                 return end;
             }
@@ -166,7 +166,7 @@ impl Zygote {
         Ok(())
     }
 
-    fn answer(&mut self, bytes: &[u8], got: Received, places: &[Option<OwnedFd>]) -> Result<(), End> {
+    fn answer(&mut self, bytes: &[u8], got: Received, places: &mut [Option<OwnedFd>]) -> Result<(), End> {
         let Some(spawn) = bytes.get(..got.bytes).and_then(Spawn::decode) else {
             return self.count_malformed();
         };
@@ -179,7 +179,11 @@ impl Zygote {
         if clone::parent() != self.parent {
             return Err(End::Parent);
         }
-        match self.clone_for(&job, cgroup) {
+        let outcome = self.clone_for(&job, cgroup);
+        // Before anybody can open the gate: once the command executes, its report has ended. With a copy here it
+        // would end later than the first words of the command come.
+        close(places);
+        match outcome {
             Ok(cloned) => {
                 let Cloned { pid, pidfd, cgroup_errno, old_clone } = cloned;
                 self.reply(Reply::Spawned { request, pid, cgroup_errno, old_clone }, pidfd.as_ref())
@@ -257,6 +261,10 @@ impl Zygote {
             waited.map_err(|error| End::Broken(errno::of(&error)))?;
         }
     }
+}
+
+fn close(places: &mut [Option<OwnedFd>]) {
+    places.iter_mut().for_each(|place| *place = None);
 }
 
 /// The descriptors of a message by what they are for; None where there are not as many as it says.

@@ -156,6 +156,18 @@ impl Host {
     }
 
     pub fn ask(&self, image: &[u8], sockets: &[BorrowedFd<'_>], cgroup: Option<BorrowedFd<'_>>) -> Started {
+        let [gate, status, output] = self.begin(image, sockets, cgroup);
+        let (reply, pidfd) = self.reply();
+        Started { reply, pidfd, gate, status, output }
+    }
+
+    /// Asks without waiting for the answer: the child's gate, its report, its output.
+    pub fn begin(
+        &self,
+        image: &[u8],
+        sockets: &[BorrowedFd<'_>],
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> [OwnedFd; 3] {
         let image = memfd::sealed(c"plan", image).unwrap();
         let (gate_read, gate) = fds::pipe(0).unwrap();
         let (status, status_write) = fds::pipe(0).unwrap();
@@ -167,8 +179,7 @@ impl Host {
         all.extend(cgroup);
         let spawn = Spawn { request: 42, sockets: sockets.len() as u16, cgroup: cgroup.is_some() };
         self.link().send(&spawn.encode(), &all).unwrap();
-        let (reply, pidfd) = self.reply();
-        Started { reply, pidfd, gate, status, output }
+        [gate, status, output]
     }
 
     pub fn reply(&self) -> (Reply, Option<OwnedFd>) {

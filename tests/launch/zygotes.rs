@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use supervise::launch::Stage;
 use supervise::sys::link::Link;
 use supervise::sys::{fds, gate};
@@ -136,6 +137,22 @@ fn user_a_full_link_only_makes_it_wait() {
         assert_eq!(host.reply().0, Reply::Refused { request, errno: libc::EBADMSG });
     }
     assert_eq!(host.run(&shell("echo ran")).output, "ran\n");
+}
+
+/// A command that has been executed may say something at once: by then its launch is seen to have succeeded.
+#[test]
+fn user_a_report_ends_when_the_command_executes_however_long_an_answer_takes() {
+    let host = Host::start_after(|| refuse(libc::SYS_sendmsg, None, libc::ENOMEM)); // which it tries for ever
+    let [gate, status, output] = host.begin(&shell("echo ran").encode().unwrap(), &[], None);
+    assert_eq!(fds::write(gate.as_fd(), b"x").unwrap(), 1);
+    let said = [output, status].map(|fd| {
+        let mut one = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        let comes = poll(&mut one, 30_000_u16).unwrap() == 1;
+        let mut bytes = [0; 64];
+        comes.then(|| fds::read(fd.as_fd(), &mut bytes).map(|count| bytes[..count].to_vec()).unwrap())
+    });
+    signal(host.zygote, libc::SIGKILL); // nothing else ends it
+    assert_eq!(said, [Some(b"ran\n".to_vec()), Some(vec![])], "its report goes on behind its first words");
 }
 
 #[test]
