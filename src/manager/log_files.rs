@@ -1,6 +1,7 @@
 //! ROOT. The log files of services, for those who may read them: opened here, read by the client, and by `last_words`.
 //! Never opens anything that somebody other than the logger could have put there, and never follows a link.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +20,8 @@ use crate::wire::verb::Right;
 /// The most files of one service that a client gets, the newest. With their directory they fit into one message.
 const MOST_FILES: usize = 250;
 /// How often the names are read again when a file gave way meanwhile.
-const TRIES: usize = 3;
+const TRIES: usize = 10;
+
 /// A directory that is the logger's alone, and what is known of it.
 pub(super) struct Shelf {
     dir: Dir,
@@ -46,32 +48,58 @@ impl Shelf {
         Ok(old)
     }
 
+    /// One that does not grow any more, in the form that it has by now; None where it has been removed.
+    fn open_old(&self, old: &Old) -> io::Result<Option<(String, OwnedFd)>> {
+        // What is compressed has its new name before it loses the old one.
+        for form in [old.form, Form::Packed] {
+            if let Some(found) = self.open_if_there(old.name(form))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn open_if_there(&self, name: String) -> io::Result<Option<(String, OwnedFd)>> {
+        match self.open(&name) {
+            Ok((fd, _)) => Ok(Some((name, fd))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The files with their names, the oldest first, and the one that grows last. One that gives way meanwhile
     /// is there once.
     fn files(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        let mut files = Vec::new();
+        let mut opened: BTreeMap<Old, (String, OwnedFd)> = BTreeMap::new();
+        let mut names = self.moments()?;
+        let mut current = None;
         for _ in 0..TRIES {
-            files.clear();
-            let old = self.old()?;
-            let surplus = old.len().saturating_sub(MOST_FILES);
-            for one in old.iter().skip(surplus) {
-                let name = one.name(one.form);
-                match self.open(&name) {
-                    Ok((fd, _)) => files.push((name, fd)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+            // What has been opened stays what it is, so a try is over before many more can give way.
+            opened.retain(|old, _| names.contains(old));
+            for old in &names {
+                if !opened.contains_key(old)
+                    && let Some(found) = self.open_old(old)?
+                {
+                    opened.insert(*old, found);
                 }
             }
-            match self.open(CURRENT) {
-                Ok((fd, _)) => files.push((CURRENT.to_owned(), fd)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-            if self.old()? == old {
+            current = self.open_if_there(CURRENT.to_owned())?;
+            let now = self.moments()?;
+            if now == names {
                 break;
             }
+            names = now;
         }
-        Ok(files)
+        Ok(opened.into_values().chain(current).collect())
+    }
+
+    /// Those of the old ones that a client gets, each once, as if none were compressed.
+    fn moments(&self) -> io::Result<Vec<Old>> {
+        let mut old = self.old()?;
+        old.iter_mut().for_each(|one| one.form = Form::Plain);
+        old.dedup();
+        let surplus = old.len().saturating_sub(MOST_FILES);
+        Ok(old.split_off(surplus))
     }
 }
 
@@ -152,5 +180,36 @@ impl Manager {
         }
         reply.descriptors = passed.len() as u32;
         (reply, passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn each_file_is_there_once_in_the_form_that_it_has_by_now() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(&CString::new(place.path().as_os_str().as_bytes()).unwrap()).unwrap();
+        let shelf = Shelf { dir, owner: place.path().metadata().unwrap().uid() };
+        let moment = |number: u32| format!("2026112{number}T031245.123456789Z.log");
+        let put = |name: &str| std::fs::write(place.path().join(name), name).unwrap();
+        let [one, two, three] = [1, 2, 3].map(moment);
+        let listed = Old::parse(one.as_bytes()).unwrap();
+        // It was compressed since the names were read; then it was removed.
+        put(&format!("{one}.gz"));
+        let found = shelf.open_old(&listed).unwrap().map(|(name, _)| name);
+        assert_eq!(found, Some(format!("{one}.gz")));
+        std::fs::remove_file(place.path().join(format!("{one}.gz"))).unwrap();
+        assert!(shelf.open_old(&listed).unwrap().is_none());
+        // Of two forms the plain one; and half of one is none.
+        let (packed, half) = (format!("{two}.gz"), format!("{three}.gz.part"));
+        for name in [&one, &two, &packed, &three, &half, CURRENT] {
+            put(name);
+        }
+        let names: Vec<String> = shelf.files().unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&one, &two, &three, CURRENT]);
     }
 }
