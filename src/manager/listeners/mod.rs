@@ -144,7 +144,7 @@ impl Listeners {
         {
             sockets::remove_if_it_is(path, identity);
         }
-        kept.drop(Kind::Listener, id);
+        kept.close(Kind::Listener, id);
         kept.drop_lock(id);
         Some(listener)
     }
