@@ -74,10 +74,10 @@ impl Account {
         assert!(done.status.success(), "gpasswd {how}: {done:?}");
     }
 
-    /// Has the name mean another number for a while.
+    /// Has the name mean another number for a while, in which nobody makes an account: his own number looks free.
     pub fn while_it_is<T>(&self, uid: u32, act: impl FnOnce() -> T) -> T {
+        let _alone = alone();
         let change = |uid: u32| {
-            let _alone = alone();
             let done = tool("usermod").arg("--uid").arg(uid.to_string()).arg(&self.name).output().unwrap();
             assert!(done.status.success(), "usermod --uid {uid}: {done:?}");
         };

@@ -63,7 +63,13 @@ impl Screen {
         let copy = || slave.try_clone().unwrap();
         // The leader of a session, with the terminal as the one that controls it.
         let mut leader = Command::new("setsid");
-        leader.arg("--ctty").arg(command.get_program()).args(command.get_args()).current_dir("/").env_clear();
+        // Whoever runs the tests behind `nohup` has everything ignore it.
+        leader
+            .args(["--ctty", "env", "--default-signal=HUP"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir("/")
+            .env_clear();
         leader.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         leader.stdin(copy()).stdout(copy()).stderr(copy());
         Self::started(leader, master, slave)

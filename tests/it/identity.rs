@@ -102,6 +102,14 @@ pub(super) fn portrait(pid: u32, names: &Names) -> String {
     text
 }
 
+/// Whether a process has a pipe beside its output.
+fn has_a_pipe(pid: u32) -> bool {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let others = all.filter(|entry| !["0", "1", "2"].iter().any(|number| entry.file_name() == *number));
+    let mut links = others.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.any(|link| link.to_string_lossy().starts_with("pipe:"))
+}
+
 /// Descriptors from 3 on: what they are, in whatever order a server has put them meanwhile.
 fn above(pid: u32, numbers: &[u32]) -> String {
     let mut kinds: Vec<String> = numbers.iter().map(|number| descriptor(pid, *number)).collect();
@@ -235,7 +243,9 @@ fn root_gunicorn_has_exactly_the_rights_of_its_unit() {
     answers(tcp, master);
     let workers = wait::until(wait::LONG, "both workers", || {
         let workers = processes::children(master);
-        (workers.len() == 2).then_some(workers)
+        // Right behind its fork it has what the master has, and nothing of its own.
+        let begun = workers.iter().filter(|worker| has_a_pipe(**worker)).count();
+        (begun == 2).then_some(workers)
     });
     let names = names(&place, master);
     let sockets = [

@@ -1,7 +1,7 @@
 //! Two supervisors beside each other: neither ends what the other has started, nor takes a path from him.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::process::Stdio;
 
 use super::gunicorn::python;
@@ -55,6 +55,8 @@ fn root_a_path_is_its_owners_although_his_socket_looks_dead() {
     one.run();
     wait::until(wait::LONG, "the socket to look dead", || shut.exists().then_some(()));
     let file = fs::metadata(&path).unwrap().ino();
+    // As long as somebody has it, its number is given to no other.
+    let _kept = fs::File::options().read(true).custom_flags(libc::O_PATH).open(&path).unwrap();
     two.unit("thief", &format!("{SLEEP}{socket}"));
     two.run();
     let thief = two.reaches("thief", "backing-off");

@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +33,9 @@ pub struct Place {
     directory: TempDir,
 }
 
-static PLACES: AtomicU32 = AtomicU32::new(0);
+/// Addresses that were asked for, and files that were written.
+static ADDRESSES: AtomicU32 = AtomicU32::new(0);
+static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// A port that nobody has, of IPv4 and IPv6, streams and datagrams; below those that the kernel gives to clients.
 pub fn free_port() -> u16 {
@@ -45,6 +48,16 @@ pub fn free_port() -> u16 {
         TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok()
     };
     all.find(is_free).expect("a free port")
+}
+
+fn address_with(ports: Range<u16>) -> SocketAddr {
+    // By this process's number and how often it has asked: no two are given one, whether it is bound by then or not.
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let asked = ADDRESSES.fetch_add(1, Ordering::Relaxed);
+    let ip = Ipv4Addr::new(127, high % 254 + 1, low, (asked % 254 + 1) as u8);
+    let first = usize::try_from(asked / 254).unwrap() % ports.len();
+    let mut free = ports.clone().chain(ports).skip(first).map(|port| SocketAddr::from((ip, port)));
+    free.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 impl Place {
@@ -61,6 +74,10 @@ impl Place {
             .unwrap();
         // The mask of whoever runs the tests may have taken from it.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        // What runs behind a shell's `&` is told to ignore them, and so would be all that it starts.
+        for signal in [libc::SIGINT, libc::SIGQUIT] {
+            supervise::sys::signals::default_one(signal).unwrap();
+        }
         let account = if am_root() { Account::make() } else { Account::own() };
         let place = Self { who, account, keeper: None, directory };
         for name in ["bin", "units", "srv", "work"] {
@@ -116,10 +133,14 @@ impl Place {
         self.own(self.root(), 0o755);
     }
 
-    /// Writes a file that the supervisor's user owns.
+    /// Writes a file that the supervisor's user owns. It is there as a whole or not yet: whoever waits for it may read
+    /// it, or remove it, as soon as it has its name.
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-        self.own(&self.path(name), 0o644);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.path(&format!(".unfinished{number}"));
+        fs::write(&unfinished, text).unwrap();
+        self.own(&unfinished, 0o644);
+        fs::rename(&unfinished, self.path(name)).unwrap();
     }
 
     /// Writes a unit whose `[service]` table begins with `service`; the user is put in where there is to be one.
@@ -144,16 +165,15 @@ impl Place {
     /// An address on which nobody else listens: a loopback address of this place alone, with a port that only
     /// root may bind or one that everybody may.
     pub fn address(&self) -> SocketAddr {
-        let ports = match self.who {
-            Who::Root => 80..1024,
-            Who::User => 8080..9000,
-        };
-        // By this process's number and the place's: no two are asked for at the same time.
-        let [_, _, high, low] = std::process::id().to_be_bytes();
-        let number = PLACES.fetch_add(1, Ordering::Relaxed) % 254 + 1;
-        let ip = Ipv4Addr::new(127, high % 254 + 1, low, number as u8);
-        let mut free = ports.map(|port| SocketAddr::from((ip, port)));
-        free.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
+        match self.who {
+            Who::Root => address_with(80..1024),
+            Who::User => self.high_address(),
+        }
+    }
+
+    /// The same with a port that everybody may bind.
+    pub fn high_address(&self) -> SocketAddr {
+        address_with(8080..9000)
     }
 
     /// A command that runs as the supervisor's user, with little of our environment.

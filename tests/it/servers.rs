@@ -286,9 +286,8 @@ fn user_uvicorn_that_somebody_else_has_ended_has_ended_well() {
 #[track_caller]
 fn its_own_old_one_is_named(who: Who) {
     let mut place = with_servers(who);
-    let (address, metrics) = (place.address(), place.address());
+    let (address, metrics) = (place.address(), place.high_address()); // which its account may bind
     place.write("work/go", "");
-    let metrics = std::net::SocketAddr::new(metrics.ip(), 9100); // which its account may bind
     let at = (metrics.ip(), metrics.port());
     let bind = format!("import socket\nmetrics = socket.create_server((\"{}\", {}))\n", at.0, at.1);
     place.write("srv/measured.py", &format!("{bind}from app import app\n"));

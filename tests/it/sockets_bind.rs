@@ -53,7 +53,7 @@ fn tcp(address: SocketAddr, text: &str) -> Option<serde_json::Value> {
 
 fn who_has_an_address_is_named_and_waited_for(who: Who) {
     let mut place = Place::new(who);
-    let address = SocketAddr::new(place.address().ip(), 8080); // a port that any account may have
+    let address = place.high_address();
     let mut holder = hold(&place, &address.to_string());
     place.sockets("web", &format!("[restart]\npolicy = \"never\"\n[socket.a]\nlisten = \"{address}\"\n"));
     place.run();
@@ -91,9 +91,8 @@ fn user_who_has_an_address_is_named_and_waited_for() {
 #[test]
 fn root_a_service_that_listens_by_itself_and_another_supervisor_are_named() {
     let (mut place, mut other) = (Place::new(Who::Root), Place::new(Who::Root));
-    let (one, two) = (place.address(), place.address());
+    let (one, held) = (place.address(), place.high_address());
     place.write("srv/hold.py", HOLD);
-    let held = SocketAddr::new(two.ip(), 8080);
     let command = format!("tail -f /dev/null | exec {} hold.py {held}", python());
     place.unit("other", &format!("command = [\"/bin/sh\", \"-c\", \"{command}\"]\nsettle = \"10ms\"\n"));
     place.sockets("web", &format!("start = \"manual\"\n[socket.a]\nlisten = \"{held}\"\n"));
