@@ -257,7 +257,7 @@ fn user_what_was_in_the_way_is_told_as_it_was_when_the_release_is_another_one() 
     let closed = place.path("srv/one");
     let current = place.path("srv/current");
     std::os::unix::fs::symlink("one", &current).unwrap();
-    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
     place.unit(
         "web",
         &format!(
