@@ -337,3 +337,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_wrong_name_is_that_of_the_units_own_file() {
+    let layers = [
+        Layer { path: "defaults.toml", text: "[service]\nuser = \"al\"\n" },
+        Layer { path: "units/README", text: "[service]\ncommand = \"x\"\n" },
+    ];
+    let said = shown(&Unit::parse_layers("README", &layers).unwrap_err());
+    assert!(said.starts_with("units/README:1:1: `README` cannot be the name of a unit"), "{said}");
+}

@@ -113,9 +113,11 @@ impl Builder<'_, '_> {
         Places::new(written)
     }
 
-    /// Where to say that a key of `table` is missing: at the table's header, else at the start of the file.
+    /// Where to say that a key of `table` is missing: at the table's header in the unit's own file, else at its start.
+    /// What lies under it is other units' too.
     pub(super) fn header(&self, settings: &Settings, table: Table) -> Spot {
-        settings.tables.get(&table).cloned().unwrap_or(Spot { layer: self.own, span: 0..0 })
+        let header = settings.tables.get(&table).filter(|spot| spot.layer == self.own);
+        header.cloned().unwrap_or(Spot { layer: self.own, span: 0..0 })
     }
 
     pub(super) fn missing(&mut self, at: &Spot, key: &Key, header: &str) {

@@ -57,7 +57,7 @@ impl Unit {
     /// its drop-ins in the order of their names. Tables merge, everything else replaces; what a later file
     /// replaces has to be right all the same.
     ///
-    /// The unit's own file is the first whose name is `NAME.toml`, else the first.
+    /// The unit's own file is the first whose name is `NAME.toml` or, where it has a wrong name, `NAME`; else the first.
     ///
     /// # Errors
     /// As [`Unit::parse`], file after file.
@@ -109,7 +109,7 @@ fn whole((unit, problems): (Unit, Vec<Problem>)) -> Result<Unit, Vec<Problem>> {
 
 fn is_own(name: &str, path: &str) -> bool {
     let file = Path::new(path).file_name().and_then(|file| file.to_str());
-    file.and_then(|file| file.strip_suffix(".toml")) == Some(name)
+    file.is_some_and(|file| file == name || file.strip_suffix(".toml") == Some(name))
 }
 
 /// One layer's settings, and whether they are all that it says.
