@@ -84,6 +84,15 @@ fn printed(
         if let Some(note) = &one.note {
             trouble::say(&format!("{}: {}", shown(&one.service), shown(note)));
         }
+        for words in &one.troubles {
+            let mut lines = words.lines().map(shown);
+            trouble::say(&format!(
+                "{}: its output: {}",
+                shown(&one.service),
+                lines.next().unwrap_or_default()
+            ));
+            lines.for_each(|line| trouble::say(&line));
+        }
     }
     let names: Vec<String> = given.iter().map(|one| one.service.clone()).collect();
     let (terminal, paint) = (io::stdout().is_terminal(), Paint::for_stdout());
@@ -164,7 +173,9 @@ fn elsewhere(given: &Given) -> Option<String> {
         "null" => "nowhere, as its unit says".to_owned(),
         other => format!("to `{}`", shown(other)),
     };
-    Some(format!("{name}: its output goes {place}"))
+    // What goes wrong with that is said next.
+    let goes = if given.troubles.is_empty() { "goes" } else { "is to go" };
+    Some(format!("{name}: its output {goes} {place}"))
 }
 
 enum Failed {

@@ -59,6 +59,13 @@ struct Post {
 }
 
 impl Post {
+    /// Whether somebody takes datagrams there; nothing is sent.
+    fn look(&self) -> Result<(), Refused> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.connect(&self.path)?)
+    }
+
     fn send(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let socket = match &self.socket {
             Some(socket) => socket,
@@ -169,6 +176,15 @@ impl Away {
     /// Whether lines can be sent there, as far as is known.
     pub fn is_there(&mut self, to: To, now: Instant) -> bool {
         self.way(to).absent_until.is_none_or(|until| now >= until)
+    }
+
+    /// Whether somebody takes lines there, as of now; None where only sending one tells.
+    pub fn look(&self, to: To) -> Option<Result<(), Refused>> {
+        match to {
+            To::Journal => Some(self.journal.look()),
+            To::Syslog => Some(self.syslog.look()),
+            To::Inherit | To::File => None,
+        }
     }
 
     /// Since when there has been no room.

@@ -13,7 +13,7 @@ use memchr::{memchr_iter, memrchr};
 use crate::sys::dirs::Identity;
 use crate::sys::{fds, pipes};
 use crate::wire::cri::{self, Framed, LONGEST_ENTRY, Stamp, Tail, Which, parse_stamp};
-use crate::wire::logger::{Name, TRAY_BYTES, To, WhenFull};
+use crate::wire::logger::{Name, Place, TRAY_BYTES, To, WhenFull};
 
 use super::away::{self, Away, Refused};
 use super::glass::{Glass, Look};
@@ -283,15 +283,21 @@ impl Intake {
         let patient = self.shelf.rule(service).when_full == WhenFull::Block
             || since.is_some_and(|since| now.duration_since(since) < away::PATIENCE);
         let next = match refused {
-            None => Next::Again,
+            None => {
+                self.shelf.troubles.is_well(service, Place::Away);
+                self.shelf.troubles.is_well(service, Place::Files);
+                Next::Again
+            }
             Some(Refused::Absent(error)) => {
                 // The next step finds it absent, and writes to the file.
                 let place = self.away.place(to);
-                self.shelf.complain_of_absence(service, &place, &error, now);
+                self.shelf.complain_of_absence(service, (to, &place), &error, now);
                 Next::Again
             }
             Some(Refused::Full) if patient && !self.last => Next::Later,
             Some(Refused::Full) => {
+                let place = self.away.place(to);
+                self.shelf.complain_of_fullness(service, &place, now);
                 let dropped = self.shelf.dropped(service).saturating_add(entries.saturating_sub(sent));
                 let kept = self.count(service, dropped);
                 self.state.keep_count(kept);
@@ -462,8 +468,24 @@ impl Intake {
         Ok(())
     }
 
-    /// Tries to report dropped lines of services that have not written since.
+    /// Looks whether somebody takes the lines of a service that are not for files.
+    pub fn look_away(&mut self, service: &Name, now: Instant) {
+        let to = self.shelf.rule(service).to;
+        match self.away.look(to) {
+            None | Some(Err(Refused::Full)) => {}
+            Some(Ok(())) => self.shelf.troubles.is_well(service, Place::Away),
+            Some(Err(Refused::Absent(error))) => {
+                let place = self.away.place(to);
+                self.shelf.complain_of_absence(service, (to, &place), &error, now);
+            }
+        }
+    }
+
+    /// Tries to report dropped lines of services that have not written since, and looks for who takes those of others.
     pub fn report_dropped(&mut self, now: Instant) {
+        for service in self.shelf.troubles.without_taker() {
+            self.look_away(&service, now);
+        }
         for service in self.shelf.with_dropped() {
             let (stamp, to) = (stamp(), self.shelf.rule(&service).to);
             if to != To::File && self.away.is_there(to, now) {

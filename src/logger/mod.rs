@@ -16,6 +16,7 @@ mod shelf;
 mod state;
 mod stream;
 mod trail;
+mod troubles;
 mod turn;
 
 #[cfg(test)]

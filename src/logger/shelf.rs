@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use crate::sys::dirs::{self, Dir, Facts, Identity};
 use crate::sys::{confine, fds};
 use crate::wire::cri::{STAMP_BYTES, Stamp, parse_stamp};
-use crate::wire::logger::{Name, Rule, WhenFull};
+use crate::wire::logger::{Name, Place, Rule, To, WhenFull};
 use crate::wire::shelf::{Form, Old};
 
 use super::press::{self, Press};
 use super::say::{reason, say};
+use super::troubles::Troubles;
 
 /// The file that grows.
 const CURRENT: &CStr = c"current";
@@ -95,6 +96,8 @@ pub enum Written {
 /// All of them.
 #[derive(Debug)]
 pub struct Shelf {
+    /// What the manager is to know of.
+    pub troubles: Troubles,
     path: PathBuf,
     root: Option<Dir>,
     services: BTreeMap<Name, Box<Service>>,
@@ -115,6 +118,7 @@ impl Shelf {
     pub fn new(path: PathBuf, most_open: usize) -> Self {
         let (most_open, press) = (most_open.max(1), Press::default());
         Self {
+            troubles: Troubles::default(),
             path,
             root: None,
             services: BTreeMap::new(),
@@ -165,6 +169,9 @@ impl Shelf {
         if let Some(service) = self.services.get_mut(name) {
             service.rule = rule;
         }
+        if rule.to == To::File {
+            self.troubles.is_well(name, Place::Away);
+        }
     }
 
     /// What happens with this service's lines.
@@ -182,7 +189,9 @@ impl Shelf {
             self.close(name);
             if silent {
                 self.services.remove(name);
+                self.troubles.is_well(name, Place::Files);
             }
+            self.troubles.is_well(name, Place::Away);
         }
     }
 
@@ -191,8 +200,11 @@ impl Shelf {
         self.services.get(name).map_or(0, |service| service.dropped)
     }
 
-    /// Sets that count.
+    /// Sets that count. None means as well that the last lines got somewhere.
     pub fn set_dropped(&mut self, name: &Name, count: u64) {
+        if count == 0 {
+            self.troubles.is_well(name, Place::Files);
+        }
         if let Some(service) = self.services.get_mut(name) {
             service.dropped = count;
             if count == 0 {
@@ -217,22 +229,58 @@ impl Shelf {
         self.dropping.iter().copied().collect()
     }
 
-    /// Tells the operator, once a minute for each service.
+    /// Tells the operator, once a minute for each service, and the manager.
     pub fn complain(&mut self, name: &Name, trouble: &Trouble, now: Instant) {
         let path = self.path.join(name.as_str()).join(trouble.file);
-        let hint = match (trouble.hint.as_deref(), self.rule(name).when_full) {
-            (Some(hint), _) => hint,
-            (None, WhenFull::Drop) => "lines are dropped and counted until this works again",
-            (None, WhenFull::Block) => "the service waits with its next lines until this works again",
+        let when_full = self.rule(name).when_full;
+        let hint = match (trouble.hint.as_deref(), trouble.error.raw_os_error(), when_full) {
+            (Some(hint), ..) => hint.to_owned(),
+            // ENOSPC, EDQUOT
+            (None, Some(28 | 122), when_full) => {
+                let what = match when_full {
+                    WhenFull::Drop => "lines are dropped and counted until there is some",
+                    WhenFull::Block => "the service waits with its next lines until there is some",
+                };
+                format!("make room for {}; {what}", self.path.display())
+            }
+            (None, _, WhenFull::Drop) => "lines are dropped and counted until this works again".to_owned(),
+            (None, _, WhenFull::Block) => {
+                "the service waits with its next lines until this works again".to_owned()
+            }
         };
-        self.tell(name, &format!("{}: {trouble}\nhint: {hint}", path.display()), now);
+        let text = format!("{}: {trouble}\nhint: {hint}", path.display());
+        self.tell(name, &text, now);
+        self.troubles.is_wrong(name, Place::Files, text);
     }
 
     /// Tells that lines go to a file instead of `place`.
-    pub fn complain_of_absence(&mut self, name: &Name, place: &str, error: &io::Error, now: Instant) {
+    pub fn complain_of_absence(
+        &mut self,
+        name: &Name,
+        (to, place): (To, &str),
+        error: &io::Error,
+        now: Instant,
+    ) {
         let (path, reason) = (self.path.join(name.as_str()).join("current"), reason(error));
-        let hint = format!("its lines go to {} until somebody takes them there", path.display());
-        self.tell(name, &format!("sending to {place}: {reason}\nhint: {hint}"), now);
+        let remedy = match to {
+            To::Journal => "start systemd-journald, or have its unit say `to = \"file\"`; ",
+            To::Syslog => {
+                "start what takes the system's log (rsyslog), or have its unit say `to = \"file\"`; "
+            }
+            To::Inherit | To::File => "",
+        };
+        let hint = format!("{remedy}its lines go to {} until somebody takes them there", path.display());
+        let text = format!("sending to {place}: {reason}\nhint: {hint}");
+        self.tell(name, &text, now);
+        self.troubles.is_wrong(name, Place::Away, text);
+    }
+
+    /// Tells that who takes lines has had no room for some.
+    pub fn complain_of_fullness(&mut self, name: &Name, place: &str, now: Instant) {
+        let hint = "lines are dropped and counted until whoever reads them there goes on";
+        let text = format!("sending to {place}: there is no room\nhint: {hint}");
+        self.tell(name, &text, now);
+        self.troubles.is_wrong(name, Place::Away, text);
     }
 
     fn tell(&mut self, name: &Name, text: &str, now: Instant) {

@@ -29,8 +29,9 @@ const FIRST_STREAM: u64 = 2;
 const SWEEP_EVERY: Duration = Duration::from_millis(10);
 /// How long a service waits for a full disk before its lines are tried again.
 const FULL_EVERY: Duration = Duration::from_millis(500);
-/// How long until dropped lines of a silent service are tried to be reported again.
-const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// How long until dropped lines of a silent service are tried to be reported again, and until it is looked again whether
+/// somebody takes lines.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How long what is to be reported may wait for more of it: at the end of a service something better is to be done.
 const TELL_WITHIN: Duration = Duration::from_millis(20);
 /// Orders taken in one turn.
@@ -134,7 +135,8 @@ impl Logger {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweep_due.then_some(self.sweep_after);
-        let due = [sweep, self.full_at, self.report_at, self.tell_at, self.drain_until];
+        let news = self.intake.shelf.troubles.due(now);
+        let due = [sweep, self.full_at, self.report_at, self.tell_at, news, self.drain_until];
         let first = due.into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
@@ -191,6 +193,8 @@ impl Logger {
             Order::Add { stream, service, which, rule } => {
                 if self.tokens.contains_key(&stream) {
                     self.intake.shelf.set_rule(&service, rule);
+                    // A new manager asks.
+                    self.intake.shelf.troubles.repeat(&service);
                     return;
                 }
                 let added = pipe.ok_or_else(|| io::ErrorKind::NotFound.into());
@@ -218,6 +222,10 @@ impl Logger {
         self.next_token += 1;
         let dropped = self.intake.state.dropped(&service).map_or(0, |dropped| dropped.count);
         self.intake.shelf.join(service, dropped, rule);
+        self.intake.look_away(&service, Instant::now());
+        if dropped > 0 {
+            self.report_at = Some(Instant::now()); // whether there is room by now
+        }
         stream.queued = true;
         self.queue.push_back(token);
         self.tokens.insert(id, token);
@@ -289,16 +297,20 @@ impl Logger {
             self.intake.report_dropped(now);
             self.report_at = None;
         }
-        if self.report_at.is_none() && self.intake.shelf.has_dropped() {
+        let waits = self.intake.shelf.has_dropped() || self.intake.shelf.troubles.has_without_taker();
+        if self.report_at.is_none() && waits {
             self.report_at = now.checked_add(REPORT_EVERY);
         }
     }
 
     fn send_reports(&mut self, now: Instant) {
+        let news = self.intake.shelf.troubles.take_news(now);
+        let at_once = !news.is_empty();
+        self.reports.extend(news);
         if self.reports.is_empty() {
             return;
         }
-        if !self.tells {
+        if !self.tells && !at_once {
             let at = *self.tell_at.get_or_insert(now + TELL_WITHIN);
             if now < at && self.drain_until.is_none() {
                 return;

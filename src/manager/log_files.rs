@@ -161,7 +161,8 @@ impl Manager {
         let service = self.name_of(id).to_owned();
         let directory = self.settings.log_dir.join(&service).display().to_string();
         let to = self.log_word(id).to_owned();
-        let mut reply = LogReply { service, to, directory, ..LogReply::default() };
+        let troubles = self.logs.troubles_of(&service).into_iter().map(str::to_owned).collect();
+        let mut reply = LogReply { service, to, directory, troubles, ..LogReply::default() };
         let found = self.shelf(id).and_then(|shelf| match shelf {
             Some(shelf) => shelf.files().map(|files| Some((shelf.dir, files))),
             None => Ok(None),

@@ -18,7 +18,7 @@ use crate::sys::link::Link;
 use crate::unit::{LogTo, WhenFull};
 use crate::wire::cri::Which;
 use crate::wire::keeper::Kind;
-use crate::wire::logger::{self as wire, Name, Order, Piece, REPORT_BYTES, Report, Rule, To};
+use crate::wire::logger::{self as wire, Name, Order, Piece, Place, REPORT_BYTES, Report, Rule, To};
 
 /// How many streams that have ended are remembered; the oldest give way.
 const MOST_TRAILS: usize = 4096;
@@ -57,6 +57,8 @@ pub struct Logs {
     /// Streams of which this logger has had everything.
     whole: BTreeSet<u64>,
     trails: BTreeMap<u64, Trail>,
+    /// What keeps lines from where they are to go: the logger knows, and tells it again to whoever asks anew.
+    troubles: BTreeMap<(Name, Place), String>,
 }
 
 /// What a service gets as its standard output and error.
@@ -76,6 +78,14 @@ impl Logs {
         self.link = Some(link);
         self.outbox.clear();
         self.whole.clear();
+        self.troubles.clear();
+    }
+
+    /// What keeps the lines of a service from where they are to go.
+    pub fn troubles_of(&self, service: &str) -> Vec<&str> {
+        let Some(name) = Name::new(service.as_bytes()) else { return Vec::new() };
+        let both = [Place::Away, Place::Files].into_iter();
+        both.filter_map(|place| self.troubles.get(&(name, place))).map(String::as_str).collect()
     }
 
     /// The link's number, to be watched.
@@ -168,6 +178,12 @@ impl Logs {
                     Some(Ok(Report::Lost { stream })) => {
                         let which = if stream.is_multiple_of(2) { Which::Stdout } else { Which::Stderr };
                         lost.push((Run(stream / 2), which));
+                    }
+                    Some(Ok(Report::Trouble { service, place, words })) => {
+                        match words.is_empty() {
+                            true => drop(self.troubles.remove(&(service, place))),
+                            false => drop(self.troubles.insert((service, place), words)),
+                        };
                     }
                     Some(Err(refused)) => log::warn!("the logger sent {refused}"),
                     None => {}

@@ -159,6 +159,8 @@ impl Manager {
         problems.extend(said.into_iter().flat_map(Said::complaints));
         problems.extend(self.not_inherited(service, id, state));
         problems.extend(self.wrongs(service, said));
+        let kept_out = self.logs.troubles_of(self.name_of(id)).into_iter();
+        problems.extend(kept_out.map(|words| format!("its output: {words}")));
         let (healthy, ill) = self.health_of(service);
         problems.extend(awaited.iter().map(|other| self.unready(*other)).chain(ill));
         if let Some(words) = said.and_then(|said| said.unasked.as_ref()) {

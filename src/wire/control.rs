@@ -431,6 +431,8 @@ pub struct LogReply {
     pub descriptors: u32,
     /// Why there are no files.
     pub note: Option<String>,
+    /// What keeps its lines from where they are to go, each with the remedy.
+    pub troubles: Vec<String>,
 }
 
 /// An error of our own interface.

@@ -5,21 +5,27 @@
 //! when full, whether packed, nothing (a byte each), files kept (4), size (8), age (8). An `Add` travels with
 //! one descriptor, the read end of the stream's pipe; nothing else travels with any.
 //!
-//! A report is [`REPORT_BYTES`] long: version, kind, pieces, whether anything came (a byte each), nothing (4), the
-//! stream (8), and the pieces of its trail: offset (8), length (4), nothing (4), time (8); the rest zero.
+//! A report is at most [`REPORT_BYTES`] long: version, kind, pieces, whether anything came (a byte each), nothing (4),
+//! the stream (8), and the pieces of its trail: offset (8), length (4), nothing (4), time (8). That of a trouble:
+//! version, kind, whose, length of the name (a byte each), nothing (4), the name (64, rest zero), and the words.
 
 use std::fmt;
 
 use super::cri::Which;
 
 /// The version this side speaks.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Every order has this size.
 pub const MESSAGE_BYTES: usize = 104;
 
-/// Every report has this size.
-pub const REPORT_BYTES: usize = 16 + MOST_PIECES * PIECE_BYTES;
+/// No report is longer.
+pub const REPORT_BYTES: usize = TROUBLE_HEAD + MOST_WORDS;
+
+/// The most bytes of words that are sent of one trouble.
+pub const MOST_WORDS: usize = 1200;
+
+const TROUBLE_HEAD: usize = 8 + 64;
 
 /// The most pieces of a trail. Each has at least one entry, so they have the last lines that anybody is shown.
 pub const MOST_PIECES: usize = 10;
@@ -207,6 +213,24 @@ pub enum Report {
         /// As in `Add`.
         stream: u64,
     },
+    /// The lines of a service do not get to where they are to go, or do so again.
+    Trouble {
+        /// Whose.
+        service: Name,
+        /// Where they do not get to.
+        place: Place,
+        /// What is wrong, and the remedy; nothing where it is over.
+        words: String,
+    },
+}
+
+/// Where lines may not get to. Each has its own troubles: where nobody takes them elsewhere they go to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The service's files.
+    Files,
+    /// The journal, the system's log, our own output.
+    Away,
 }
 
 /// Why bytes are no message.
@@ -235,6 +259,7 @@ const REMOVE: u8 = 2;
 const DRAIN: u8 = 3;
 const CLOSED: u8 = 129;
 const LOST: u8 = 130;
+const TROUBLE: u8 = 131;
 
 /// The fields every message has, before anyone asks what they mean.
 struct Frame {
@@ -376,10 +401,11 @@ impl Order {
 
 impl Report {
     /// The bytes of the message.
-    pub fn encode(&self) -> [u8; REPORT_BYTES] {
+    pub fn encode(&self) -> Vec<u8> {
         let (kind, stream, trail) = match self {
             Report::Closed { stream, trail } => (CLOSED, *stream, trail),
             Report::Lost { stream } => (LOST, *stream, &Trail::default()),
+            Report::Trouble { service, place, words } => return trouble(service, *place, words),
         };
         let surplus = trail.pieces.len().saturating_sub(MOST_PIECES);
         let pieces = trail.pieces.get(surplus..).unwrap_or_default();
@@ -388,23 +414,26 @@ impl Report {
             let fields = piece.at.to_le_bytes().into_iter().chain(u64::from(piece.bytes).to_le_bytes());
             fields.chain(piece.time_ns.to_le_bytes())
         });
-        let mut out = [0; REPORT_BYTES];
-        let fields = head.into_iter().chain(stream.to_le_bytes()).chain(pieces);
-        out.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
-        out
+        head.into_iter().chain(stream.to_le_bytes()).chain(pieces).collect()
     }
 
     /// The message in `bytes`, which may come from anyone.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
-        let bytes: &[u8; REPORT_BYTES] = bytes.try_into().map_err(|_| Refused::Length)?;
-        let [version, kind, count, wrote, _, _, _, _, rest @ ..] = bytes;
+        let (head, rest) = bytes.split_first_chunk().ok_or(Refused::Length)?;
+        let [version, kind, third, fourth, _, _, _, _]: &[u8; 8] = head;
         if *version != VERSION {
             return Err(Refused::Version);
         }
+        if *kind == TROUBLE {
+            return read_trouble(*third, *fourth, rest);
+        }
         let (stream, rest) = rest.split_first_chunk().ok_or(Refused::Length)?;
         let stream = u64::from_le_bytes(*stream);
-        if usize::from(*count) > MOST_PIECES {
+        if usize::from(*third) > MOST_PIECES {
             return Err(Refused::Content);
+        }
+        if rest.len() != usize::from(*third) * PIECE_BYTES {
+            return Err(Refused::Length);
         }
         let piece = |bytes: &[u8]| {
             let (at, rest) = bytes.split_first_chunk()?;
@@ -416,15 +445,42 @@ impl Report {
                 time_ns: u64::from_le_bytes(*rest.first_chunk()?),
             })
         };
-        let pieces: Option<Vec<Piece>> =
-            rest.chunks_exact(PIECE_BYTES).take((*count).into()).map(piece).collect();
-        let trail = Trail { wrote: *wrote != 0, pieces: pieces.ok_or(Refused::Content)? };
+        let pieces: Option<Vec<Piece>> = rest.chunks_exact(PIECE_BYTES).map(piece).collect();
+        let trail = Trail { wrote: *fourth != 0, pieces: pieces.ok_or(Refused::Content)? };
         match *kind {
             CLOSED => Ok(Report::Closed { stream, trail }),
             LOST => Ok(Report::Lost { stream }),
             _ => Err(Refused::Content),
         }
     }
+}
+
+fn trouble(service: &Name, place: Place, words: &str) -> Vec<u8> {
+    let place = match place {
+        Place::Files => 1,
+        Place::Away => 2,
+    };
+    let mut out = vec![VERSION, TROUBLE, place, service.length, 0, 0, 0, 0];
+    out.extend(service.bytes);
+    out.push(0);
+    let end = (0..=words.len().min(MOST_WORDS)).rev().find(|end| words.is_char_boundary(*end));
+    out.extend(words.get(..end.unwrap_or(0)).unwrap_or_default().as_bytes());
+    out
+}
+
+fn read_trouble(place: u8, name_length: u8, rest: &[u8]) -> Result<Report, Refused> {
+    let (name, words): (&[u8; 64], &[u8]) = rest.split_first_chunk().ok_or(Refused::Length)?;
+    if words.len() > MOST_WORDS {
+        return Err(Refused::Length);
+    }
+    let place = match place {
+        1 => Place::Files,
+        2 => Place::Away,
+        _ => return Err(Refused::Content),
+    };
+    let service = name.get(..usize::from(name_length)).and_then(Name::new).ok_or(Refused::Content)?;
+    let words = std::str::from_utf8(words).map_err(|_| Refused::Content)?.to_owned();
+    Ok(Report::Trouble { service, place, words })
 }
 
 #[cfg(test)]
@@ -451,7 +507,7 @@ mod tests {
             [add("web"), add(&longest), Order::Remove { stream: 3 }, Order::Drain { within_ms: 900 }];
         for order in orders {
             assert_eq!(Order::decode(&order.encode()), Ok(order));
-            assert_eq!(Report::decode(&order.encode()), Err(Refused::Length));
+            assert!(Report::decode(&order.encode()).is_err());
         }
         let piece = |number: u64| Piece { at: number << 33, bytes: u32::MAX, time_ns: u64::MAX - number };
         let trail = |pieces: std::ops::Range<u64>| Trail { wrote: true, pieces: pieces.map(piece).collect() };
@@ -460,7 +516,20 @@ mod tests {
         for report in [closed(Trail::default()), closed(trail(0..most)), Report::Lost { stream: 1 }] {
             assert_eq!(Report::decode(&report.encode()), Ok(report.clone()));
             assert_eq!(Order::decode(&report.encode()), Err(Refused::Length));
+            assert_eq!(Report::decode(&report.encode()[..15]), Err(Refused::Length));
         }
+        let trouble = |place, words: &str| Report::Trouble {
+            service: Name::new(longest.as_bytes()).unwrap(),
+            place,
+            words: words.into(),
+        };
+        for report in [trouble(Place::Files, ""), trouble(Place::Away, "no room\nhint: make some")] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report.clone()));
+        }
+        let long = "ä".repeat(MOST_WORDS / 2);
+        let longer = trouble(Place::Files, &format!("{long}ä")).encode();
+        assert!(longer.len() <= REPORT_BYTES);
+        assert_eq!(Report::decode(&longer), Ok(trouble(Place::Files, &long)), "as much as there is room for");
         let mut bytes = closed(trail(0..most + 2)).encode();
         assert_eq!(Report::decode(&bytes), Ok(closed(trail(2..most + 2))), "the newest are told");
         bytes[2] = MOST_PIECES as u8 + 1;

@@ -40,6 +40,7 @@ mod inputs;
 mod kills;
 mod launches;
 mod liveness;
+mod log_troubles;
 mod logs_command;
 mod logs_container;
 mod logs_judged;

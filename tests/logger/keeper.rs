@@ -12,7 +12,7 @@ use supervise::sys::link::Link;
 use supervise::sys::poller::{Interest, Poller};
 use supervise::sys::{fds, memfd, pipes};
 use supervise::wire::cri::{self, Which};
-use supervise::wire::logger::{Name, Order, REPORT_BYTES, Report, Rule, STATE_BYTES, TRAY_BYTES};
+use supervise::wire::logger::{Name, Order, Place, REPORT_BYTES, Report, Rule, STATE_BYTES, TRAY_BYTES};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,6 +32,8 @@ pub struct Keeper {
     pub user: &'static [&'static str],
     pub rule: Rule,
     pub stdout: PathBuf,
+    /// What is wrong with whose log, as it was told last.
+    pub troubles: BTreeMap<(String, Place), String>,
 }
 
 impl Keeper {
@@ -55,6 +57,7 @@ impl Keeper {
             user: &[],
             rule: Rule::default(),
             stdout: PathBuf::from("/dev/null"),
+            troubles: BTreeMap::new(),
         }
     }
 
@@ -118,6 +121,9 @@ impl Keeper {
             match Report::decode(&bytes[..got.bytes]).unwrap() {
                 Report::Closed { stream, .. } => drop(self.streams.remove(&stream)),
                 Report::Lost { stream } => panic!("stream {stream} was lost"),
+                Report::Trouble { service, place, words } => {
+                    self.troubles.insert((service.as_str().to_owned(), place), words);
+                }
             }
             return true;
         }

@@ -29,6 +29,8 @@ pub struct Given {
     pub to: String,
     /// Why there are none.
     pub note: Option<String>,
+    /// What keeps its lines from where they are to go.
+    pub troubles: Vec<String>,
     /// Their directory.
     pub dir: Option<Dir>,
     /// Older files, the oldest first.
@@ -45,6 +47,7 @@ impl Given {
             service: reply.service,
             to: reply.to,
             note: reply.note,
+            troubles: reply.troubles,
             dir,
             old: Vec::new(),
             current: None,
@@ -157,7 +160,8 @@ fn in_directory(service: &str, dir: Dir) -> io::Result<Given> {
     let wanted = |name: &[u8]| name == CURRENT.as_bytes() || Old::parse(name).is_some();
     let names = dir.names(wanted)?;
     let (to, old, current) = ("file".to_owned(), Vec::new(), None);
-    let mut given = Given { service: service.to_owned(), to, note: None, dir: None, old, current };
+    let mut given =
+        Given { service: service.to_owned(), to, note: None, troubles: Vec::new(), dir: None, old, current };
     for name in &names {
         match dir.read(name) {
             Ok(fd) => given.put(name.to_str().unwrap_or_default(), fd),
