@@ -4,7 +4,7 @@ use super::processes::Process;
 use super::span;
 use super::table::{next_start, tone};
 use super::text::{Paint, Tone, shown};
-use crate::wire::control::{Exit, Instance, Service, Socket};
+use crate::wire::control::{Exit, Instance, Service, Socket, State};
 
 /// The page; `now` in seconds since 1970.
 pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Option<Process>) -> String {
@@ -41,7 +41,7 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
                 .map(|one| format!("{}{}", instance(one), since(&one.since).unwrap_or_default())),
         );
     }
-    page.list("sockets", service.sockets.iter().map(socket));
+    page.list("sockets", service.sockets.iter().map(|one| socket(one, service.state)));
     let stored = match service.stored {
         0 => None,
         1 => Some("1 descriptor for its next start".to_owned()),
@@ -122,13 +122,18 @@ fn instance(instance: &Instance) -> String {
     )
 }
 
-fn socket(socket: &Socket) -> String {
+fn socket(socket: &Socket, state: State) -> String {
     let queue = match (socket.queue, socket.backlog) {
         (Some(queue), Some(backlog)) => format!(", {queue} of {backlog} waiting"),
         (Some(queue), None) => format!(", {queue} waiting"),
         (None, Some(_) | None) => String::new(),
     };
-    format!("{} {}{queue}", shown(&socket.name), shown(&socket.address))
+    let inherited = match (socket.inherited, state) {
+        (true, State::Stopped) => "; inherited: it listens, and nobody accepts before the next start",
+        (true, _) => "; inherited",
+        (false, _) => "",
+    };
+    format!("{} {}{queue}{inherited}", shown(&socket.name), shown(&socket.address))
 }
 
 fn ended(exit: &Exit) -> String {
@@ -143,7 +148,7 @@ fn ended(exit: &Exit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::control::{Role, State};
+    use crate::wire::control::Role;
 
     #[test]
     fn a_page_has_what_is_known() {
@@ -168,8 +173,14 @@ mod tests {
             exit: Some(Exit { code: Some(1), signal: None, meaning: "exited with status 1".into() }),
             gate: Some("private probe".into()),
             sockets: vec![
-                Socket { name: "http".into(), address: ":80".into(), queue: Some(1), backlog: Some(4096) },
-                Socket { name: "x".into(), address: "@x".into(), queue: None, backlog: None },
+                Socket {
+                    name: "http".into(),
+                    address: ":80".into(),
+                    queue: Some(1),
+                    backlog: Some(4096),
+                    inherited: true,
+                },
+                Socket { name: "x".into(), address: "@x".into(), ..Socket::default() },
             ],
             memory_bytes: Some(12_897_485),
             cpu_seconds: Some(4.25),
@@ -199,7 +210,7 @@ web: running for 3min, healthy
   restarts         3
   instances        1: generation 2, current, pid 10, running for 3min
                    2: generation 2, draining, pid 12, running for 3min
-  sockets          http :80, 1 of 4096 waiting
+  sockets          http :80, 1 of 4096 waiting; inherited
                    x @x
   gate             private probe
   memory           12.3M

@@ -182,7 +182,8 @@ impl Manager {
         let read = self.to_be_read(&chosen, event, operation);
         let sessions = vec![(session, asked.wait)];
         let notes = match event {
-            Event::Stop(_) | Event::Hold(_) => self.requirers(&chosen, caller),
+            Event::Stop(_) => self.left_behind(&chosen, caller),
+            Event::Hold(_) => self.requirers(&chosen, caller),
             Event::Restart(_) => self.unproven(&chosen),
             _ => BTreeMap::new(),
         };
@@ -223,6 +224,18 @@ impl Manager {
             let services = chosen.iter().filter_map(|id| self.outcome_value(*id, None, &notes)).collect();
             self.reply(*session, &Reply::Operation(OperationReply { services, progress: None }), true);
         }
+    }
+
+    /// For services that are to stop: who goes on without each, and which of its sockets stay open.
+    fn left_behind(&self, chosen: &[ServiceId], caller: &Caller) -> BTreeMap<ServiceId, String> {
+        let mut notes = self.requirers(chosen, caller);
+        for id in chosen {
+            let Some(words) = self.stays_open(*id) else { continue };
+            let note = notes.entry(*id).or_default();
+            note.push_str(if note.is_empty() { "" } else { "; " });
+            note.push_str(&words);
+        }
+        notes
     }
 
     /// For services that are to stop: who requires each, goes on without it, and may be known to who asks.

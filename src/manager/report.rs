@@ -331,6 +331,7 @@ impl Manager {
                     address: address.to_string(),
                     queue: queue.map(|(waiting, _)| waiting.into()),
                     backlog: queue.map(|(_, most)| most.into()),
+                    inherited: self.given_at(&address).is_some(),
                 }
             })
             .collect()

@@ -173,6 +173,8 @@ pub struct Socket {
     pub queue: Option<u64>,
     /// How many may wait.
     pub backlog: Option<u64>,
+    /// It is that of whoever started supervise, and goes on listening when the service is stopped.
+    pub inherited: bool,
 }
 
 /// One service.

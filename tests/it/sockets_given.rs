@@ -61,9 +61,30 @@ fn given_sockets_are_taken(who: Who, form: &str) {
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("pid"), "{answer}");
     // A stop does not close what is the parent's, and does not remove its file.
-    place.order(&["stop", "web"]);
+    let said = place.order(&["stop", "web"]);
+    let stay = format!(
+        "web: its inherited sockets `a` ({one}), `b` ({}) stay open: clients are let into the queue, and wait for its next \
+         start\n",
+        two.display()
+    );
+    assert_eq!(said.err, stay);
     assert!(two.exists());
+    let mut early = TcpStream::connect(one).unwrap();
+    early.write_all(b"who -").unwrap();
+    let sockets = place.service("web")["sockets"].clone();
+    let facts = |socket: &serde_json::Value| (socket["inherited"] == true, socket["queue"].as_u64());
+    assert_eq!(
+        sockets.as_array().unwrap().iter().map(facts).collect::<Vec<_>>(),
+        [(true, Some(1)), (true, Some(0))]
+    );
+    let page = place.ask(&["status", "web"]).out;
+    let waits = format!("a {one}, 1 of ");
+    let open = "waiting; inherited: it listens, and nobody accepts before the next start\n";
+    assert!(page.contains(&waits) && page.contains(open), "{page}");
     place.order(&["start", "web"]);
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("pid"), "{answer}");
     assert!(ask_unix(&two, "who -").is_some());
     wait::until(wait::LONG, "an answer", || ask(TcpStream::connect(one).ok()?, "who -"));
 }

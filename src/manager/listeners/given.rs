@@ -29,6 +29,27 @@ impl Manager {
         self.kept.ids(Kind::Given).into_iter().map(|id| (id, name(id).to_owned())).collect()
     }
 
+    /// The one that was given for an address, whether it is in use or not.
+    pub(in crate::manager) fn given_at(&self, address: &Address) -> Option<BorrowedFd<'_>> {
+        let all = self.kept.ids(Kind::Given).into_iter();
+        all.filter_map(|given| self.kept.fd(Kind::Given, given)).find(|fd| is_at(*fd, address))
+    }
+
+    /// That sockets of a service go on listening when it is stopped, as they were given and are not ours to close.
+    pub(in crate::manager) fn stays_open(&self, id: ServiceId) -> Option<String> {
+        let unit = self.unit_of(id)?;
+        let stay =
+            self.wanted_sockets(unit).into_iter().filter(|(_, address)| self.given_at(address).is_some());
+        let stay: Vec<String> = stay.map(|(name, address)| format!("`{name}` ({address})")).collect();
+        let (what, goes) = match stay.len() {
+            0 => return None,
+            1 => ("its inherited socket", "stays"),
+            _ => ("its inherited sockets", "stay"),
+        };
+        let all = stay.join(", ");
+        Some(format!("{what} {all} {goes} open: clients are let into the queue, and wait for its next start"))
+    }
+
     fn is_given_at(&self, given: u64, wanted: &Wanted) -> bool {
         self.kept.fd(Kind::Given, given).is_some_and(|fd| is_at(fd, &wanted.address))
     }

@@ -324,8 +324,9 @@ impl Manager {
 
     /// How many connections wait at an address, and how many may; None where nothing waits, or nobody can tell.
     pub(in crate::manager) fn queue_at(&self, address: &Address) -> Option<(u32, u32)> {
-        let (number, _) = self.listeners.at(address).filter(|_| address.has_queue())?;
-        let fd = self.kept.fd(Kind::Listener, number)?;
+        let kept = self.listeners.at(address);
+        let kept = kept.map(|(number, _)| self.kept.fd(Kind::Listener, number));
+        let fd = kept.unwrap_or_else(|| self.given_at(address)).filter(|_| address.has_queue())?;
         match address.spot {
             Spot::Inet { .. } => sockets::tcp_queue(fd).ok(),
             Spot::Path(_) | Spot::Abstract(_) => sockets::unix_queue(fd).ok(),

@@ -123,7 +123,8 @@ fn a_reply_of_an_older_or_newer_version_is_understood() {
 #[test]
 fn the_longest_service_is_far_shorter_than_the_reply_queue() {
     let long = "x".repeat(100_000);
-    let socket = Socket { name: long.clone(), address: long.clone(), queue: None, backlog: None };
+    let socket =
+        Socket { name: long.clone(), address: long.clone(), queue: None, backlog: None, inherited: true };
     let service = Service {
         name: "x".repeat(63),
         waiting_for: vec![long.clone(); 1000],
