@@ -236,8 +236,8 @@ fn an_unknown_name_is_4_with_the_nearest_one() {
 
 #[test]
 fn not_permitted_is_6() {
-    let server = Server::start(|request| vec![refused(Refusal::NotPermitted(request.verb().needs()))]);
-    let expected = "supervise: not permitted to `stop`\nhint: ask as root, or let root give you `control` in the \
+    let server = Server::start(|request| vec![refused(Refusal::NotPermitted(request.verb().needs(), None))]);
+    let expected = "supervise: not permitted to `stop` `web`\nhint: ask as root, or let root give you `control` in the \
                     unit's `[access]`; `--user` asks your own supervisor\n";
     assert_eq!(Verb::Stop.needs(), Right::Control);
     assert_eq!(run(server.dir(), &["stop", "web"]), (6, String::new(), expected.to_owned()));

@@ -19,7 +19,7 @@ use crate::wire::verb::Verb;
 /// Asks, and prints until Ctrl-C or until nobody reads.
 pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
     let mut broken = None;
-    let request = Request::Events { names };
+    let request = Request::Events { names: names.clone() };
     let ending = ask_while(control, &request, false, &mut |news| {
         let text = match news {
             News::Answer(answer) => told(answer.parameters, json),
@@ -44,7 +44,7 @@ pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
             trouble::tell(&Trouble::plain(Exit::Failed, format!("writing to stdout: {}", reason(&error))))
         }
         (None, Ok(Ending::Last(answer @ Answer { error: Some(_), .. }))) => {
-            trouble::tell_all(&trouble::of_answer(&answer, Verb::Events))
+            trouble::tell_all(&trouble::of_answer(&answer, Verb::Events, &names))
         }
         (None, Ok(Ending::Last(answer))) => match trouble::print(&told(answer.parameters, json)) {
             Ok(()) => Exit::Done.into(),

@@ -83,7 +83,7 @@ fn executed(
     connection.send(&frame).map_err(fault)?;
     let first = answer(&mut connection).map_err(fault)?;
     if first.error.is_some() {
-        return Err(trouble::of_answer(&first, Verb::Exec));
+        return Err(trouble::of_answer(&first, Verb::Exec, std::slice::from_ref(&name)));
     }
     let passed = connection.passed();
     let pid = ExecReply::of(first).pid.and_then(|pid| u32::try_from(pid).ok());
@@ -114,7 +114,7 @@ fn executed(
     };
     let last = last.map_err(fault)?;
     if last.error.is_some() {
-        return Err(trouble::of_answer(&last, Verb::Exec));
+        return Err(trouble::of_answer(&last, Verb::Exec, std::slice::from_ref(&name)));
     }
     let (code, problem) = told(ExecReply::of(last));
     Ok(match unwritten {

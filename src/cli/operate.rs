@@ -39,7 +39,7 @@ fn carried_out(
     let watched = trouble::is_watched();
     let said = names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(" ");
     let verb = what.verb();
-    let order = Order { names, operation, wait };
+    let order = Order { names: names.clone(), operation, wait };
     let request = match what.clone() {
         What::Start => Request::Start(order),
         What::Stop { hold } => Request::Stop { order, hold },
@@ -62,7 +62,7 @@ fn carried_out(
             if json {
                 print_json(&answer).map_err(|trouble| vec![trouble])?;
             }
-            Err(trouble::of_answer(&answer, verb))
+            Err(trouble::of_answer(&answer, verb, &names))
         }
         Ending::Detached => {
             let command = verb.command();

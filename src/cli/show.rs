@@ -32,7 +32,7 @@ pub fn schema() -> ExitCode {
 }
 
 fn printed(control: &Path, name: String, exec: bool, json: bool) -> Result<Exit, Vec<Trouble>> {
-    let request = Request::Show { name, exec };
+    let request = Request::Show { name: name.clone(), exec };
     match ask(control, &request, false, &mut |_| {}).map_err(|trouble| vec![trouble])? {
         Ending::Last(Answer { error: None, parameters, .. }) => {
             let text = if json {
@@ -48,7 +48,7 @@ fn printed(control: &Path, name: String, exec: bool, json: bool) -> Result<Exit,
             if json {
                 print_json(&answer).map_err(|trouble| vec![trouble])?;
             }
-            Err(trouble::of_answer(&answer, Verb::Show))
+            Err(trouble::of_answer(&answer, Verb::Show, &[name]))
         }
         Ending::Detached => Ok(Exit::Detached),
     }

@@ -64,7 +64,8 @@ fn shown(control: &Path, names: Vec<String>, form: Form) -> Result<Exit, Vec<Tro
 /// The supervisor's answer, its parts put together. An error of it is printed as it came where `as_json`.
 pub fn asked(control: &Path, names: Vec<String>, detail: bool, as_json: bool) -> Result<Value, Vec<Trouble>> {
     let mut parts: Vec<Value> = Vec::new();
-    let ending = ask(control, &Request::Status { names, detail }, false, &mut |event| match event {
+    let request = Request::Status { names: names.clone(), detail };
+    let ending = ask(control, &request, false, &mut |event| match event {
         Event::Answer(answer) => parts.push(answer.parameters),
         Event::Again => parts.clear(),
         Event::Passed(_) => {}
@@ -80,7 +81,7 @@ pub fn asked(control: &Path, names: Vec<String>, detail: bool, as_json: bool) ->
             if as_json {
                 print_json(&answer).map_err(|trouble| vec![trouble])?;
             }
-            return Err(trouble::of_answer(&answer, Verb::Status));
+            return Err(trouble::of_answer(&answer, Verb::Status, &names));
         }
         // Nobody can: Ctrl-C ends this process.
         Ending::Detached => {}

@@ -125,10 +125,11 @@ pub fn shown_path(path: &Path) -> String {
     shown(&PathBuf::from(path).to_string_lossy())
 }
 
-/// What an error reply of the supervisor means to the user; one for each service that failed.
-pub fn of_answer(answer: &Answer, verb: Verb) -> Vec<Trouble> {
+/// What an error reply of the supervisor means to the user who asked for this with these names; one for each service
+/// that failed.
+pub fn of_answer(answer: &Answer, verb: Verb, names: &[String]) -> Vec<Trouble> {
     if let Some(refusal) = Refusal::read(answer) {
-        return of_refusal(&refusal, verb);
+        return of_refusal(&refusal, verb, names);
     }
     let command = verb.command();
     let older = "it may be older than this program: `supervise status --json` shows its version";
@@ -153,7 +154,7 @@ pub fn of_answer(answer: &Answer, verb: Verb) -> Vec<Trouble> {
     vec![trouble]
 }
 
-fn of_refusal(refusal: &Refusal, verb: Verb) -> Vec<Trouble> {
+fn of_refusal(refusal: &Refusal, verb: Verb, names: &[String]) -> Vec<Trouble> {
     match refusal {
         Refusal::NoSuchService(unknown) => {
             let trouble =
@@ -163,8 +164,11 @@ fn of_refusal(refusal: &Refusal, verb: Verb) -> Vec<Trouble> {
                 None => trouble.hint("`supervise status` lists them all"),
             }]
         }
-        Refusal::NotPermitted(right) => {
-            let text = format!("not permitted to `{}`", verb.command());
+        Refusal::NotPermitted(right, service) => {
+            // Where it is said of none it is so of all that were asked for.
+            let which = service.as_ref().map_or(names, std::slice::from_ref).iter();
+            let which: String = which.map(|name| format!(" `{}`", shown(name))).collect();
+            let text = format!("not permitted to `{}`{which}", verb.command());
             let hint = match right {
                 Right::Status | Right::Logs | Right::Control => format!(
                     "ask as root, or let root give you `{}` in the unit's `[access]`; `--user` asks your own supervisor",
@@ -215,7 +219,7 @@ mod tests {
     fn rendered(reply: &Reply, verb: Verb) -> (String, Exit) {
         let bytes = reply.encode(false);
         let answer = Answer::decode(&bytes[..bytes.len() - 1]).unwrap();
-        let troubles = of_answer(&answer, verb);
+        let troubles = of_answer(&answer, verb, &["web".to_owned(), "db".to_owned()]);
         (troubles.iter().map(Trouble::rendered).collect(), troubles[0].exit)
     }
 
@@ -279,8 +283,11 @@ mod tests {
 
     #[test]
     fn other_refusals_say_what_to_do() {
-        let (text, exit) = rendered(&Reply::Refused(Refusal::NotPermitted(Right::Control)), Verb::Stop);
-        let expected = "supervise: not permitted to `stop`\nhint: ask as root, or let root give you `control` in \
+        let (text, _) = rendered(&Reply::Refused(Refusal::NotPermitted(Right::Control, None)), Verb::Stop);
+        assert!(text.starts_with("supervise: not permitted to `stop` `web` `db`\nhint: "), "{text}");
+        let of_one = Refusal::NotPermitted(Right::Control, Some("db".into()));
+        let (text, exit) = rendered(&Reply::Refused(of_one), Verb::Stop);
+        let expected = "supervise: not permitted to `stop` `db`\nhint: ask as root, or let root give you `control` in \
                         the unit's `[access]`; `--user` asks your own supervisor\n";
         assert_eq!((text.as_str(), exit), (expected, Exit::NotPermitted));
         let unknown = Standard::MethodNotFound("io.supervise.Control.Restart".into());

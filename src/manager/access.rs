@@ -147,7 +147,7 @@ impl Manager {
                 (true, _) => found.push(*id),
                 // Who names none means those that he may.
                 (false, true) => {}
-                (false, false) => return Err(Refusal::NotPermitted(needs)),
+                (false, false) => return Err(Refusal::NotPermitted(needs, Some(name.to_owned()))),
             }
         }
         Ok(found)

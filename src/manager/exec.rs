@@ -176,7 +176,7 @@ impl Manager {
             Err(words) => return self.not_executed_as(session, name, &words),
         };
         if !may_execute(&plan, caller) {
-            return self.refuse(session, Refusal::NotPermitted(Right::Everything));
+            return self.refuse(session, Refusal::NotPermitted(Right::Everything, Some(name.to_owned())));
         }
         if self.world.is_closing() {
             let hint = Some("ask again when it runs again".to_owned());

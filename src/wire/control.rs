@@ -442,8 +442,8 @@ pub struct LogReply {
 pub enum Refusal {
     /// No service has that name, or none matches that glob.
     NoSuchService(Unknown),
-    /// The peer lacks this right.
-    NotPermitted(Right),
+    /// The peer lacks this right, on this service where it is one.
+    NotPermitted(Right, Option<String>),
     /// The operation failed.
     Failed(Box<Failed>),
 }
@@ -508,8 +508,12 @@ impl Refusal {
                 let parameters = serde_json::json!({ "name": unknown.name, "near": unknown.near });
                 framed(Some("NoSuchService"), &parameters, false)
             }
-            Self::NotPermitted(right) => {
+            Self::NotPermitted(right, None) => {
                 framed(Some("NotPermitted"), &serde_json::json!({ "needs": right.word() }), false)
+            }
+            Self::NotPermitted(right, service) => {
+                let parameters = serde_json::json!({ "needs": right.word(), "service": service });
+                framed(Some("NotPermitted"), &parameters, false)
             }
             Self::Failed(failed) => framed(Some("Failed"), &failed.as_ref().clone().bounded(), false),
         }
@@ -524,7 +528,7 @@ impl Refusal {
             "NotPermitted" => {
                 // A right that only a newer supervisor knows is more than these.
                 let needs = text("needs").and_then(|word| Right::of_word(&word));
-                Some(Self::NotPermitted(needs.unwrap_or(Right::Everything)))
+                Some(Self::NotPermitted(needs.unwrap_or(Right::Everything), text("service")))
             }
             "Failed" => serde_json::from_value(answer.parameters.clone()).ok().map(Self::Failed),
             _ => None,

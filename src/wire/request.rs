@@ -249,7 +249,7 @@ fn decode(call: &Call, rights: Rights) -> Result<Understood, Reply> {
     let unknown = || Reply::Standard(Standard::MethodNotFound(call.method.clone()));
     let verb = Verb::of_method(method).ok_or_else(unknown)?;
     if !rights.include(verb.needs()) {
-        return Err(Reply::Refused(Refusal::NotPermitted(verb.needs())));
+        return Err(Reply::Refused(Refusal::NotPermitted(verb.needs(), None)));
     }
     let request = match verb {
         Verb::Status => {
@@ -571,7 +571,7 @@ mod tests {
     fn rights_are_asked_before_parameters_are_looked_at() {
         let rights = Rights::up_to(Right::Status);
         let refused = asked("io.supervise.Control.Stop", json!({ "bad": 1 }), rights).unwrap_err();
-        assert_eq!(Refusal::read(&refused), Some(Refusal::NotPermitted(Right::Control)));
+        assert_eq!(Refusal::read(&refused), Some(Refusal::NotPermitted(Right::Control, None)));
         assert!(asked("io.supervise.Control.Status", json!({}), rights).is_ok());
     }
 

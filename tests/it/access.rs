@@ -55,6 +55,14 @@ fn root_who_may_control_a_service_controls_that_one_and_sees_no_other() {
     assert_eq!(with_group(&["status", "--names"]).out, "db\nweb\n");
     assert_eq!(with_group(&["logs", "-n", "1"]).code, Some(0));
     assert_eq!(with_group(&["logs", "db"]).code, Some(6));
+    // Of several it is said which.
+    let pid = place.pid_of("web");
+    let said = with_group(&["stop", "*"]);
+    assert!(
+        said.code == Some(6) && said.err.starts_with("supervise: not permitted to `stop` `db`\n"),
+        "{said:?}"
+    );
+    assert_eq!(place.pid_of("web"), pid);
     // What one may not see is answered like what there is not, near names and all.
     let there = ask(&["stop", "secret"]);
     let nowhere = ask(&["stop", "secrex"]);
@@ -75,9 +83,9 @@ fn root_who_may_see_a_service_does_no_more_and_a_group_counts() {
     for arguments in [&["stop", "db"][..], &["kill", "db"], &["scale", "db", "2"], &["restart", "d*"]] {
         let said = ask(arguments);
         let expected = format!(
-            "supervise: not permitted to `{}`\nhint: ask as root, or let root give you `control` in the unit's \
+            "supervise: not permitted to `{}` `{}`\nhint: ask as root, or let root give you `control` in the unit's \
              `[access]`; `--user` asks your own supervisor\n",
-            arguments[0]
+            arguments[0], arguments[1]
         );
         assert_eq!((said.code, said.err.as_str()), (Some(6), expected.as_str()), "{arguments:?}");
     }

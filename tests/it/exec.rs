@@ -109,7 +109,10 @@ fn root_only_root_and_the_service_itself_run_commands_as_it() {
     assert_eq!(String::from_utf8_lossy(&own.stdout), format!("{}\n", place.account.uid), "{own:?}");
     let refused = as_user(&stranger);
     assert_eq!(refused.status.code(), Some(125), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("not permitted to `exec`"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("not permitted to `exec` `web`"),
+        "{refused:?}"
+    );
 }
 
 #[test]

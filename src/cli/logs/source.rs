@@ -112,7 +112,7 @@ fn asked(control: &Path, names: &[String]) -> Result<Vec<Given>, Vec<Trouble>> {
     });
     match ending.map_err(|trouble| vec![trouble])? {
         Ending::Last(answer) if answer.error.is_none() => take(answer, &mut passed),
-        Ending::Last(answer) => return Err(trouble::of_answer(&answer, Verb::Logs)),
+        Ending::Last(answer) => return Err(trouble::of_answer(&answer, Verb::Logs, names)),
         Ending::Detached => {}
     }
     if anew {

@@ -352,7 +352,7 @@ impl Client {
     ) {
         if self.rights.is_none() {
             // Nothing this peer says is looked at, not even for what it asks.
-            let refused = Reply::Refused(Refusal::NotPermitted(Right::Status));
+            let refused = Reply::Refused(Refusal::NotPermitted(Right::Status, None));
             self.send(&refused.encode(false), now);
             self.closing = true;
             return;

@@ -311,7 +311,7 @@ fn a_stranger_is_refused_and_nothing_he_says_is_looked_at() {
         world.settle();
         assert_eq!(world.heard, []);
         let refusal = Refusal::read(&answers(&mut client, 1)[0]);
-        assert_eq!(refusal, Some(Refusal::NotPermitted(Right::Status)));
+        assert_eq!(refusal, Some(Refusal::NotPermitted(Right::Status, None)));
         assert!(is_closed(&mut client));
     }
     let mut client = stranger(&mut world, 1000);

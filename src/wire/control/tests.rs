@@ -95,8 +95,8 @@ fn errors_read_back_as_they_were_written() {
     for refusal in [
         Refusal::NoSuchService(Unknown { name: "wbe".into(), near: Some("web".into()) }),
         Refusal::NoSuchService(Unknown { name: "x".into(), near: None }),
-        Refusal::NotPermitted(Right::Control),
-        Refusal::NotPermitted(Right::Everything),
+        Refusal::NotPermitted(Right::Control, Some("web".into())),
+        Refusal::NotPermitted(Right::Everything, None),
         Refusal::Failed(Box::new(Failed {
             first: failure.clone(),
             others: vec![Failure { output: vec![], ..failure }],
@@ -107,7 +107,7 @@ fn errors_read_back_as_they_were_written() {
         assert!(!answer.continues, "an error went on");
         assert_eq!(Refusal::read(&answer), Some(refusal));
     }
-    let bytes = Reply::Refused(Refusal::NotPermitted(Right::Status)).encode(false);
+    let bytes = Reply::Refused(Refusal::NotPermitted(Right::Status, None)).encode(false);
     let expected = r#"{"error":"io.supervise.Control.NotPermitted","parameters":{"needs":"status"}}"#;
     assert_eq!(text(bytes), expected);
 }
