@@ -150,8 +150,8 @@ mod tests {
     use super::*;
     use crate::wire::control::Role;
 
-    #[test]
-    fn a_page_has_what_is_known() {
+    /// One of which everything is known.
+    fn known() -> Service {
         let instance = |number, role, pid| Instance {
             instance: number,
             generation: 2,
@@ -160,7 +160,7 @@ mod tests {
             state: State::Running,
             since: Some("1970-01-01T00:00:00Z".into()),
         };
-        let service = Service {
+        Service {
             name: "web".into(),
             state: State::Running,
             healthy: Some(true),
@@ -191,7 +191,11 @@ mod tests {
             changed: vec!["/u/web.toml".into()],
             output: vec!["last".into(), "words\u{1b}".into()],
             ..Service::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_page_has_what_is_known() {
         let look = |pid: i32| {
             (pid == 10).then(|| Process {
                 memory_bytes: 12 << 20,
@@ -225,7 +229,7 @@ web: running for 3min, healthy
   last output      last
                    words\\x1b
 ";
-        assert_eq!(page(&service, 180, Paint::new(false), &look), expected);
+        assert_eq!(page(&known(), 180, Paint::new(false), &look), expected);
     }
 
     #[test]
