@@ -107,6 +107,7 @@ impl Service {
         if self.instances.iter().take(count).all(|instance| is_there(instance, roll.to)) {
             self.generation = roll.to;
             self.prepared = roll.prepared;
+            self.restarts = 0; // those were of another
             self.roll = None;
         }
     }
@@ -317,6 +318,7 @@ impl Service {
         if let Some(roll) = self.roll.take() {
             self.generation = roll.to;
             self.prepared = roll.prepared;
+            self.restarts = 0;
         }
     }
 

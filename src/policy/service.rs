@@ -315,7 +315,6 @@ impl Service {
         let serving = matches!(self.goal, Goal::Up) && self.is_serving();
         self.want_up();
         self.newest = self.newest.saturating_add(1);
-        self.restarts = 0;
         self.replace = match step.spec.kind {
             Kind::Service => strategy,
             Kind::Task => Strategy::StopFirst, // it has nothing to hand over
@@ -330,6 +329,7 @@ impl Service {
             self.roll = None;
             self.generation = self.newest;
             self.prepared = 0;
+            self.restarts = 0;
             self.wake_up(step);
             self.dismiss_unproven(step);
         }
