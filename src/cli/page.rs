@@ -4,6 +4,7 @@ use super::processes::Process;
 use super::span;
 use super::table::{next_start, tone};
 use super::text::{Paint, Tone, shown};
+use super::why::told;
 use crate::wire::control::{Exit, Instance, Service, Socket, State};
 
 /// The page; `now` in seconds since 1970.
@@ -22,8 +23,11 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
     let name = paint.tint(Tone::Head, &shown(&service.name));
     let state = paint.tint(tone(service.state), service.state.word());
     let mut page = Page(format!("{name}: {state}{}{health}\n", since(&service.since).unwrap_or_default()));
+    page.one("", service.description.as_deref().map(shown));
     page.list("waits for", service.waiting_for.iter().map(|name| shown(name)));
     page.one("user", service.user.as_deref().map(shown));
+    page.one("unit", service.unit.as_deref().map(shown));
+    page.one("command", (!service.command.is_empty()).then(|| command(&service.command)));
     page.one("main process", service.pid.map(|pid| pid.to_string()));
     page.list("processes", service.pids.iter().take(MOST_PROCESSES).map(|pid| process(*pid, look(*pid))));
     let more = service.pids.len().saturating_sub(MOST_PROCESSES);
@@ -53,6 +57,7 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
     page.one("processor time", service.cpu_seconds.map(|seconds| format!("{seconds:.1}s")));
     page.one("says", service.status_text.as_deref().map(shown));
     page.one("last ended", service.exit.as_ref().map(ended));
+    page.one("last try", service.ends.last().filter(|end| end.beside).map(told));
     page.one("starts again", service.next_start.as_deref().and_then(|at| next_start(at, now)));
     page.one("kept track by", service.tracking.as_deref().map(shown));
     page.one("adopted", service.adopted.as_deref().map(|at| adopted(at, now)));
@@ -61,8 +66,42 @@ pub fn page(service: &Service, now: i64, paint: Paint, look: &dyn Fn(i32) -> Opt
         "unit changed",
         service.changed.iter().map(|path| format!("{}, read again when supervise starts", shown(path))),
     );
+    page.list("read more", service.documentation.iter().map(|one| shown(one)));
+    page.one("output to", output_to(service));
     page.list("last output", last_output(service).into_iter());
     page.0
+}
+
+/// The most characters of a command that are shown.
+const MOST_COMMAND: usize = 160;
+
+/// A command as one would type it, in one line.
+fn command(words: &[String]) -> String {
+    let word = |word: &String| {
+        let plain = |one: char| one.is_ascii_alphanumeric() || "-_./:=,@%+{}".contains(one);
+        match !word.is_empty() && word.chars().all(plain) {
+            true => word.clone(),
+            false => format!("'{}'", shown(word).replace('\'', "'\\''")),
+        }
+    };
+    let line = words.iter().map(word).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST_COMMAND) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+/// Where its output is to be looked for.
+fn output_to(service: &Service) -> Option<String> {
+    let name = shown(&service.name);
+    Some(match (service.log_to.as_deref()?, &service.log_file) {
+        (_, Some(file)) => shown(file),
+        ("journal", _) => format!("the journal: `journalctl -t {name}`"),
+        ("syslog", _) => format!("the system's log, where its lines begin with `{name}: `"),
+        ("inherit", _) => "where supervise's own output goes".to_owned(),
+        ("null", _) => "nowhere, as its unit says".to_owned(),
+        (other, _) => shown(other),
+    })
 }
 
 /// The last lines of a service, and whose they are where that is not what runs.
@@ -148,7 +187,7 @@ fn ended(exit: &Exit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::control::Role;
+    use crate::wire::control::{Ended, Role};
 
     /// One of which everything is known.
     fn known() -> Service {
@@ -190,6 +229,19 @@ mod tests {
             user: Some("al".into()),
             changed: vec!["/u/web.toml".into()],
             output: vec!["last".into(), "words\u{1b}".into()],
+            description: Some("The shop".into()),
+            documentation: vec!["https://wiki/shop".into(), "man:shop(7)".into()],
+            unit: Some("/u/web.toml".into()),
+            command: vec!["bin/gunicorn".into(), "a b".into(), "{fd:http}".into(), String::new()],
+            log_to: Some("file".into()),
+            log_file: Some("/l/web/current".into()),
+            ends: vec![Ended {
+                step: "taking the place of what runs".into(),
+                reason: "exit status 3\nhint: mend".into(),
+                lived_ms: Some(1_500),
+                beside: true,
+                ..Ended::default()
+            }],
             ..Service::default()
         }
     }
@@ -205,7 +257,10 @@ mod tests {
         };
         let expected = "\
 web: running for 3min, healthy
+                   The shop
   user             al
+  unit             /u/web.toml
+  command          bin/gunicorn 'a b' {fd:http} ''
   main process     10
   processes        10         12.0M     1.5s  gunicorn: master
                    11
@@ -221,11 +276,15 @@ web: running for 3min, healthy
   processor time   4.2s
   says             ready\\x07
   last ended       exited with status 1
+  last try         taking the place of what runs: exit status 3 (after 1.5s)
   kept track by    cgroup
   problems         one
                    hint: do
                    two
   unit changed     /u/web.toml, read again when supervise starts
+  read more        https://wiki/shop
+                   man:shop(7)
+  output to        /l/web/current
   last output      last
                    words\\x1b
 ";

@@ -71,7 +71,10 @@ fn page(service: &Service, now: i64, paint: Paint) -> String {
     list(&mut line, "what is wrong", service.problems.iter().flat_map(|problem| problem.lines()).map(shown));
     if let Some(last) = service.ends.last() {
         let ago = span::between(&last.at, now).map(|long| format!("{} ago", span::long(long)));
-        line("last end", &format!("{} ({})", shown(&last.at), ago.unwrap_or_default()));
+        line(
+            if last.beside { "last try" } else { "last end" },
+            &format!("{} ({})", shown(&last.at), ago.unwrap_or_default()),
+        );
         line("", &told(last));
         // Where several lines say why, all of them are here; a row has the first.
         list(&mut line, "", last.reason.lines().skip(1).map(shown));
@@ -98,7 +101,7 @@ fn list(line: &mut impl FnMut(&str, &str), label: &str, values: impl Iterator<It
 }
 
 /// One end in a line, by the first line of its reason.
-fn told(end: &Ended) -> String {
+pub fn told(end: &Ended) -> String {
     let lived = end.lived_ms.map(|ms| format!(" (after {})", lived(ms))).unwrap_or_default();
     let instance = if end.instance > 1 { format!("instance {}: ", end.instance) } else { String::new() };
     let reason = shown(end.reason.lines().next().unwrap_or_default());
@@ -180,6 +183,7 @@ mod tests {
             reason: reason.into(),
             exit,
             lived_ms: Some(lived_ms),
+            ..Ended::default()
         }
     }
 

@@ -138,6 +138,22 @@ impl Manager {
         hangs.then(|| format!("{}: {comes}", self.silence_words(id)))
     }
 
+    /// Why the last one did not come that was to take the place of one that does not work any more.
+    pub(super) fn failed_replacement(
+        &self,
+        id: ServiceId,
+        service: &Service,
+        healthy: Option<bool>,
+    ) -> Option<String> {
+        let hangs = service.incarnations().any(|(_, _, one)| one.hung && !one.is_ending());
+        let tried = service.ends.iter().rev().filter(|_| hangs || healthy == Some(false));
+        let of_this =
+            |ended: &&Ended| ended.beside && !ended.rehearsal && ended.generation == service.generation;
+        let ended =
+            tried.take_while(|ended| ended.beside).find(|ended| of_this(ended) && !ended.dismissed)?;
+        Some(format!("the last try to replace it failed: {}", self.words_of(id, ended)))
+    }
+
     /// The last ends of a service, the newest at the end.
     pub(super) fn ends_of(&self, id: ServiceId) -> Vec<control::Ended> {
         let Some(service) = self.world.get(id) else { return Vec::new() };
@@ -147,6 +163,8 @@ impl Manager {
                 _ if ended.passed => "its rehearsal passed",
                 _ if ended.rehearsal && ended.dismissed => "its rehearsal was no longer wanted",
                 _ if ended.rehearsal => "its rehearsal failed",
+                _ if ended.beside && ended.dismissed => "it was no longer to take the place of what runs",
+                _ if ended.beside => "taking the place of what runs",
                 (End::Exited(_), Some(_)) => "preparing it",
                 (End::Exited(_), None) => "running",
                 (End::NotReady, _) => "becoming ready",
@@ -170,6 +188,7 @@ impl Manager {
                 },
                 exit,
                 lived_ms: note.map(|note| note.lived_ms),
+                beside: ended.beside || ended.rehearsal,
             }
         };
         service.ends.iter().map(told).collect()

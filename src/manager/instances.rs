@@ -2,7 +2,8 @@
 //! changes anything.
 
 use super::Manager;
-use super::report::{badness, incarnation_state, instance_state, wall};
+use super::report::wall;
+use super::states::{badness, incarnation_state, instance_state};
 use crate::policy::service::{Incarnation, Instance, Rest, Role, Service};
 use crate::wire::control;
 

@@ -16,6 +16,7 @@ use super::kept::{Kept, is_full};
 use crate::policy::{Run, ServiceId};
 use crate::sys::link::Link;
 use crate::unit::{LogTo, WhenFull};
+use crate::wire::control;
 use crate::wire::cri::Which;
 use crate::wire::keeper::Kind;
 use crate::wire::logger::{self as wire, Name, Order, Piece, Place, REPORT_BYTES, Report, Rule, To};
@@ -227,6 +228,22 @@ impl Manager {
             Some(unit) if !unit.is_written("log.to") && self.is_init_of_container() => LogTo::Inherit,
             Some(unit) => unit.log.to,
             None => LogTo::File,
+        }
+    }
+
+    /// What its unit says of it to people, and where its output is to be found.
+    pub(super) fn described(&self, id: ServiceId) -> control::Service {
+        let Some(unit) = self.unit_of(id) else { return control::Service::default() };
+        let file = || self.settings.log_dir.join(self.name_of(id)).join("current").display().to_string();
+        let log_file = (self.log_to(id) == LogTo::File).then(file);
+        control::Service {
+            description: unit.description.clone(),
+            documentation: unit.documentation.clone(),
+            unit: Some(unit.path.clone()),
+            command: unit.service.command.written(),
+            log_to: Some(self.log_word(id).to_owned()),
+            log_file,
+            ..control::Service::default()
         }
     }
 

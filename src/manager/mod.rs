@@ -20,6 +20,7 @@ mod ends;
 mod errands;
 mod events;
 pub mod exec;
+mod failures;
 mod graves;
 mod handover;
 mod heirs;
@@ -49,6 +50,7 @@ mod rival;
 mod shares;
 mod show;
 mod start;
+mod states;
 mod store;
 mod stored;
 mod strain;
@@ -198,8 +200,8 @@ struct Manager {
     stop_at: Option<Mono>,
     early_signals: Vec<i32>,
     ended: BTreeMap<Run, ServiceId>,
-    /// Services of a status that are still to be sent, whether with their output, and whether without those they wait for.
-    streams: BTreeMap<control::SessionId, VecDeque<(ServiceId, bool, bool)>>,
+    /// Services of a status that are still to be sent.
+    streams: BTreeMap<control::SessionId, VecDeque<answer::Part>>,
     watchers: events::Watchers,
     end_notes: ends::Notes,
     launch_facts: launches::Facts,

@@ -7,9 +7,10 @@ use super::events::Seen;
 use super::inputs::Which;
 use super::last_words::has_words;
 use super::notices::Said;
+use super::states::{comes_of_its_end, next_start, since, state};
 use super::{errands, read_units, strain};
 use crate::launch::words;
-use crate::policy::service::{Ended, Goal, Incarnation, Instance, Phase, Rest, Role, Service};
+use crate::policy::service::{Ended, Incarnation, Instance, Rest, Role, Service};
 use crate::policy::{Action, End, Event, Exit, Mono, Run, ServiceId};
 use crate::sys::errno::reason;
 use crate::sys::{cgroup, clock};
@@ -163,6 +164,7 @@ impl Manager {
         problems.extend(kept_out.map(|words| format!("its output: {words}")));
         let (healthy, ill) = self.health_of(service);
         problems.extend(awaited.iter().map(|other| self.unready(*other)).chain(ill));
+        problems.extend(self.failed_replacement(id, service, healthy));
         if let Some(words) = said.and_then(|said| said.unasked.as_ref()) {
             problems.push(format!("it was not asked how it is: {words}; that counts for nothing"));
         }
@@ -195,7 +197,7 @@ impl Manager {
                 changed: self.changed_files(id),
                 adopted: process.and_then(|process| process.adopted).map(|adopted| instant(adopted.at_ns)),
                 stored: self.stores.count(id),
-                ..control::Service::default()
+                ..self.described(id)
             }
             .bounded(),
         )
@@ -460,117 +462,11 @@ impl Manager {
     }
 }
 
-/// How a service is: as its instances are, and where they differ, as the one that is worst off.
-fn state(service: &Service, said: Option<&Said>) -> control::State {
-    let main = service.main().map(|one| one.run);
-    let states = service.instances.iter().map(|instance| {
-        let said = said.filter(|_| instance.current.as_ref().map(|one| one.run) == main);
-        instance_state(service, instance, said)
-    });
-    let state = states.max_by_key(|state| badness(*state)).unwrap_or(control::State::Stopped);
-    let holds = service.goal == Goal::Held || service.goal == Goal::Up && service.instances.is_empty();
-    match state {
-        control::State::Stopped if service.waits && service.goal == Goal::Up => control::State::Waiting,
-        control::State::Stopped if holds => control::State::Listening,
-        state => state,
-    }
-}
-
-/// Whether a service is as it is because of how it ended last.
-fn comes_of_its_end(service: &Service, state: control::State) -> bool {
-    match state {
-        control::State::BackingOff | control::State::Failed => true,
-        // Whether that was a failure; a start that somebody asked for has forgiven all.
-        control::State::Starting => {
-            service.instances.iter().any(|instance| instance.failures > 0 || instance.shortages > 0)
-        }
-        control::State::Stopped
-        | control::State::Listening
-        | control::State::Waiting
-        | control::State::Running
-        | control::State::Reloading
-        | control::State::Stopping
-        | control::State::Done => false,
-    }
-}
-
-pub const fn badness(state: control::State) -> u8 {
-    match state {
-        control::State::Stopped => 0,
-        control::State::Listening => 1,
-        control::State::Done => 2,
-        control::State::Running => 3,
-        control::State::Reloading => 4,
-        control::State::Stopping => 5,
-        control::State::Waiting => 6,
-        control::State::Starting => 7,
-        control::State::BackingOff => 8,
-        control::State::Failed => 9,
-    }
-}
-
-pub fn instance_state(service: &Service, instance: &Instance, said: Option<&Said>) -> control::State {
-    if let Some(current) = &instance.current {
-        let state = incarnation_state(current, said);
-        return match (state, current.phase) {
-            // It ended by itself, and what follows is that it starts again.
-            (control::State::Stopping, Phase::Clearing { .. })
-                if service.goal == Goal::Up && !current.dismissed =>
-            {
-                control::State::BackingOff
-            }
-            (control::State::Running, _) if instance.next.is_some() => control::State::Reloading,
-            (state, _) => state,
-        };
-    }
-    match (instance.rest, &instance.next, &instance.draining) {
-        (Rest::Stopped | Rest::Done | Rest::Failed, Some(_), _)
-        | (Rest::Stopped | Rest::Done | Rest::Failed, None, Some(_)) => control::State::Stopping,
-        (Rest::Stopped, None, None) => control::State::Stopped,
-        (Rest::Done, None, None) => control::State::Done,
-        (Rest::Failed, None, None) => control::State::Failed,
-        (Rest::BackingOff { .. }, ..) => control::State::BackingOff,
-        (Rest::Waiting, None, None) if service.waits => control::State::Waiting,
-        (Rest::Waiting, ..) => control::State::Starting,
-    }
-}
-
-pub fn incarnation_state(one: &Incarnation, said: Option<&Said>) -> control::State {
-    match one.phase {
-        Phase::Cloning
-        | Phase::Launching { .. }
-        | Phase::Preparing
-        | Phase::Starting { .. }
-        | Phase::Settling { .. }
-        | Phase::Proving { .. } => control::State::Starting,
-        Phase::Running => match said {
-            Some(Said { stopping: true, .. }) => control::State::Stopping,
-            Some(Said { reloading: true, .. }) => control::State::Reloading,
-            Some(_) | None => control::State::Running,
-        },
-        Phase::Stopping { .. } | Phase::Clearing { .. } => control::State::Stopping,
-    }
-}
-
 /// Fields belong to what happened: they come before the lines that explain it, and before the hint.
 fn with_fields(words: &str, fields: &str) -> String {
     let end = words.find('\n').unwrap_or(words.len());
     let (first, rest) = words.split_at(end);
     format!("{first}{fields}{rest}")
-}
-
-/// When the service, or its first instance, came to be as it is.
-fn since(service: &Service) -> Option<Mono> {
-    let first = service.instances.first().map(|instance| instance.rest_since);
-    service.main().map(|one| one.since).or(first)
-}
-
-/// When an instance is tried again.
-fn next_start(instance: &Instance) -> Option<Mono> {
-    match (instance.rest, &instance.current) {
-        (Rest::BackingOff { until }, None) => Some(until),
-        (Rest::BackingOff { .. } | Rest::Stopped | Rest::Waiting | Rest::Done | Rest::Failed, _) => None,
-    }
 }
 
 #[cfg(test)]

@@ -36,8 +36,20 @@ impl Service {
             self.ends.remove(0);
         }
         let Incarnation { generation, before, rehearsal, passed, dismissed, .. } = one;
-        let at = step.now;
-        self.ends.push(Ended { run, instance, generation, before, rehearsal, passed, dismissed, end, at });
+        let current = self.instances.get(index).is_some_and(|instance| instance.current.is_some());
+        let (at, beside) = (step.now, role == Role::Next && current);
+        self.ends.push(Ended {
+            run,
+            instance,
+            generation,
+            before,
+            rehearsal,
+            passed,
+            beside,
+            dismissed,
+            end,
+            at,
+        });
         let prepared = self.count_prepared(&one, end);
         // One that was to be replaced anyway makes room a little earlier.
         let outdated = self.roll.is_none() && one.generation != self.generation;

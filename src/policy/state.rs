@@ -274,6 +274,9 @@ pub struct Ended {
     /// Whether it was one that had done what it was for.
     #[serde(default, skip_serializing_if = "is_false")]
     pub passed: bool,
+    /// Whether it was to take the place of another, which was there when it ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub beside: bool,
     /// Whether somebody wanted it to end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dismissed: bool,
@@ -552,9 +555,9 @@ impl Service {
         self.instances.iter().any(|one| one.current.is_none() && one.next.is_none() && failed(one))
     }
 
-    /// How the incarnation that ended last did; a rehearsal says nothing of what serves.
+    /// How the incarnation that ended last did; one beside what serves says nothing of that.
     pub fn last_end(&self) -> Option<&Ended> {
-        self.ends.iter().rev().find(|ended| !ended.rehearsal)
+        self.ends.iter().rev().find(|ended| !ended.rehearsal && !ended.beside)
     }
 
     /// The most consecutive failures of an instance.

@@ -84,6 +84,12 @@ impl Command {
         self.argv.iter().map(|word| word.expand(context)).collect()
     }
 
+    /// The words as they are written, placeholders and all.
+    pub fn written(&self) -> Vec<String> {
+        let word = |word: &Word| word.pieces.iter().map(Piece::written).collect();
+        self.argv.iter().map(word).collect()
+    }
+
     /// Names of the sockets whose descriptors it asks for, in order.
     pub fn sockets(&self) -> impl Iterator<Item = &str> {
         self.argv.iter().flat_map(|word| &word.pieces).filter_map(|piece| match piece {

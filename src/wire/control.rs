@@ -235,6 +235,18 @@ pub struct Service {
     pub output_of: Option<String>,
     /// It is known that it wrote nothing.
     pub silent: bool,
+    /// What it is, for people.
+    pub description: Option<String>,
+    /// Where to read more.
+    pub documentation: Vec<String>,
+    /// Its unit's own file.
+    pub unit: Option<String>,
+    /// The words of its command as its unit has them, for whoever may read its output.
+    pub command: Vec<String>,
+    /// Where its output goes, as in its unit.
+    pub log_to: Option<String>,
+    /// The file that its output goes to, where it goes to one.
+    pub log_file: Option<String>,
 }
 
 /// How one incarnation ended, or why it never began.
@@ -255,6 +267,8 @@ pub struct Ended {
     pub exit: Option<Exit>,
     /// Milliseconds for which its command had run, where it did.
     pub lived_ms: Option<u64>,
+    /// It was beside what runs: to take its place, or to be rehearsed.
+    pub beside: bool,
 }
 
 impl Service {
@@ -270,13 +284,16 @@ impl Service {
             cut(&mut ended.reason); // with a remedy
             ended.exit.iter_mut().for_each(|exit| cut_to(&mut exit.meaning, MOST_ADDRESS));
         }
-        for list in [&mut self.problems, &mut self.waiting_for, &mut self.changed, &mut self.output] {
+        let lists = [&mut self.problems, &mut self.waiting_for, &mut self.changed, &mut self.output];
+        for list in lists.into_iter().chain([&mut self.documentation, &mut self.command]) {
             list.truncate(MOST_LINES);
             list.iter_mut().for_each(cut);
         }
         let of_sockets = self.sockets.iter_mut().flat_map(|one| [&mut one.name, &mut one.address]);
         of_sockets.for_each(|text| cut_to(text, MOST_ADDRESS));
         let texts = [&mut self.gate, &mut self.status_text, &mut self.tracking, &mut self.output_of];
+        texts.into_iter().flatten().for_each(cut);
+        let texts = [&mut self.description, &mut self.unit, &mut self.log_file];
         texts.into_iter().flatten().for_each(cut);
         self.exit.iter_mut().for_each(|exit| cut(&mut exit.meaning));
         self

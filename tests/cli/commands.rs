@@ -24,6 +24,7 @@ fn looping() -> Service {
         reason: crash().meaning,
         exit: Some(crash()),
         lived_ms: Some(lived_ms),
+        beside: false,
     };
     Service {
         name: "web".into(),

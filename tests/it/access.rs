@@ -90,6 +90,10 @@ fn root_who_may_see_a_service_does_no_more_and_a_group_counts() {
         assert_eq!((said.code, said.err.as_str()), (Some(6), expected.as_str()), "{arguments:?}");
     }
     assert_eq!(ask(&["show", "db"]).code, Some(6));
+    // What `show` would tell `status` does not.
+    let status: serde_json::Value = serde_json::from_str(&ask(&["status", "db", "--json"]).out).unwrap();
+    assert_eq!(status["services"][0]["command"], serde_json::json!([]));
+    assert_eq!(place.service("db")["command"], serde_json::json!(["sleep", "1000"]));
     // Without the group there is nothing that he may, and nothing that he says is looked at.
     let stranger = asked_as(&place, &member, &[], &["status"]);
     assert_eq!((stranger.code, stranger.out.as_str()), (Some(6), ""), "{stranger:?}");

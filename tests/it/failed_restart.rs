@@ -193,7 +193,7 @@ fn user_one_of_which_nothing_is_known_that_listens_elsewhere_is_told_so_first() 
     );
     assert_eq!((said.code, plain(&said.err)), (Some(1), expected));
     let why = place.ask(&["why", "web"]).out;
-    let last = labelled(&why, "last end");
+    let last = labelled(&why, "last try");
     let told = format!("its rehearsal failed: {what}; not healthy: no answer within 1s");
     assert_eq!(plain(last.get(1).map_or("", String::as_str)), told, "{why}");
     assert_eq!(last.get(2), Some(&format!("hint: {hint}")), "{why}");

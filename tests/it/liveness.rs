@@ -169,7 +169,9 @@ fn root_one_that_hangs_stays_until_another_is_proven() {
     }
     let problems = place.service("web")["problems"].clone();
     let words = "no sign of life within 2s: another is started beside it, and takes its place when it has proven itself";
-    assert_eq!(problems, serde_json::json!([words]));
+    assert_eq!(problems[0], words);
+    let failed = "the last try to replace it failed: not ready within 2s: no READY=1 on its notify socket";
+    assert_eq!(problems[1], failed, "{problems:#}");
     load.goes_on(10);
     assert_eq!(noted(&place, "abrt", old), 0, "it is ended before another is there");
     place.write("work/go", "");
@@ -300,6 +302,98 @@ fn root_one_that_is_ill_serves_until_another_is_proven() {
     load.goes_on(10);
     let outcome = load.end();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+}
+
+#[test]
+fn root_a_try_to_replace_one_is_not_told_as_its_end() {
+    let mut place = empty();
+    let socket = format!("[socket.http]\nlisten = \"{}\"\n", place.address());
+    let restart = "ready = \"notify\"\n[restart]\ndelay = \"10ms\"\nmax-delay = \"1h\"\n";
+    let first = run(&mut place, &format!("{restart}{socket}{HEALTH}"));
+    processes::signal(first, 9);
+    let old = another(&place, first);
+    let (restarts, exit) = (place.service("web")["restarts"].clone(), place.service("web")["exit"].clone());
+    assert_eq!((&restarts, &exit["signal"]), (&1.into(), &"KILL".into()));
+    // A restart that fails: the old generation has not begun anew, and has not ended.
+    fs::remove_file(place.path("work/go")).unwrap();
+    let restart = place.begin(&["restart", "web"]);
+    processes::signal(successor(&place), libc::SIGUSR1);
+    assert_eq!(restart.wait().code, Some(1));
+    let web = place.service("web");
+    assert_eq!(
+        (&web["restarts"], &web["exit"], &web["generation"]),
+        (&restarts, &exit, &1.into()),
+        "{web:#}"
+    );
+    let why = place.order(&["why", "web"]).out;
+    let told = "taking the place of what runs: ended by SIGUSR1: not sent by supervise on its own (after ";
+    assert!(why.contains("  last try         ") && why.contains(told), "{why}");
+    let page = place.order(&["status", "web"]).out;
+    assert!(
+        page.contains("  last ended       ended by SIGKILL") && page.contains("  last try         taking"),
+        "{page}"
+    );
+    // So does one that is to replace one that is ill, which is also what is wrong with it.
+    make_ill(&place, old);
+    processes::signal(successor(&place), libc::SIGUSR2);
+    let expected = "the last try to replace it failed: ended by SIGUSR2: not sent by supervise on its own";
+    wait::until(wait::LONG, "the failed try", || {
+        let problems = place.service("web")["problems"].clone();
+        problems.as_array()?.iter().any(|one| one == expected).then_some(())
+    });
+    let web = place.service("web");
+    assert_eq!(
+        (&web["restarts"], &web["exit"], web["pid"].as_u64()),
+        (&restarts, &exit, Some(old.into())),
+        "{web:#}"
+    );
+    // One that passes begins a generation.
+    place.write("work/go", "");
+    place.order(&["restart", "web"]);
+    let web = place.service("web");
+    assert_eq!((&web["restarts"], &web["generation"]), (&0.into(), &3.into()), "{web:#}");
+}
+
+#[test]
+fn root_what_does_not_run_yet_is_not_reloaded_and_says_how_it_is() {
+    let mut place = empty();
+    let command = format!("command = [\"{}\", \"one.py\"]\n", python());
+    let environment = format!("environment = {{ WORK = \"{}\" }}\n", place.path("work").display());
+    let late = format!(
+        "{command}{environment}settle = \"0s\"\nready = \"notify\"\nreload = {{ signal = \"HUP\" }}\n"
+    );
+    fs::remove_file(place.path("work/go")).unwrap();
+    place.unit("late", &late);
+    let falls =
+        "command = \"false\"\nreload = { signal = \"HUP\" }\n[restart]\ndelay = \"1h\"\nmax-delay = \"1h\"\n";
+    place.unit("falls", falls);
+    place.unit("down", "command = \"false\"\nreload = { signal = \"HUP\" }\nstart = \"manual\"\n");
+    place.run();
+    place.reaches("falls", "backing-off");
+    place.reaches("late", "starting");
+    let next = place.service("falls")["next_start"].as_str().unwrap().to_owned();
+    for (name, expected) in [
+        (
+            "late",
+            "it is starting: what it has read already nobody can tell\nhint: reload it when it runs (`supervise events late` \
+             tells), or `supervise restart late` has it read everything again\n"
+                .to_owned(),
+        ),
+        (
+            "falls",
+            format!(
+                "it is not running, it is backing off (next start {next})\nhint: each start reads its configuration; \
+                 `supervise why falls` says why it ends\n"
+            ),
+        ),
+        ("down", "it is not running, it is stopped\nhint: `supervise start down` starts it\n".to_owned()),
+    ] {
+        let said = place.ask(&["reload", name]);
+        // The clock that the next start is told by may be put right meanwhile by a millisecond.
+        let plain = |text: &str| text.replace(char::is_numeric, "N");
+        let expected = format!("{name}: reloading it: {expected}");
+        assert_eq!((said.code, plain(&said.err)), (Some(1), plain(&expected)));
+    }
 }
 
 #[test]

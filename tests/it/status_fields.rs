@@ -60,7 +60,7 @@ fn every_field(who: Who) {
     assert_eq!(names(&web["instances"][0]), ["generation", "instance", "pid", "role", "since", "state"]);
     assert_eq!(web["instances"][0]["role"], "current");
     assert_eq!(web["instances"][0]["pid"], web["pid"]);
-    assert_eq!(names(&web["sockets"][0]), ["address", "backlog", "name", "queue"]);
+    assert_eq!(names(&web["sockets"][0]), ["address", "backlog", "inherited", "name", "queue"]);
     assert_eq!(web["sockets"][0]["name"], "http");
     assert_eq!(web["sockets"][0]["address"], address.to_string());
     assert_eq!(web["sockets"][0]["queue"], 0);
@@ -78,6 +78,33 @@ fn every_field(who: Who) {
     for instant in [&status["supervisor"]["since"], &web["since"], &crashes["next_start"]] {
         let text = instant.as_str().unwrap();
         assert!(text.len() >= 20 && text.as_bytes()[10] == b'T' && text.ends_with('Z'), "RFC 3339: {text}");
+    }
+}
+
+#[test]
+fn user_the_page_says_what_it_is_and_where_everything_of_it_is() {
+    let mut place = Place::new(Who::User);
+    let text = "description = \"A shop\"\ndocumentation = [\"https://wiki/shop\"]\n\
+                [service]\ncommand = [\"sleep\", \"1000\"]\n";
+    place.write("units/web.toml", text);
+    place.run();
+    let web = place.reaches("web", "running");
+    let (unit, log) = (place.path("units/web.toml"), place.log().join("web/current"));
+    assert_eq!(
+        (&web["unit"], &web["log_file"], &web["log_to"]),
+        (&unit.to_str().unwrap().into(), &log.to_str().unwrap().into(), &"file".into())
+    );
+    assert_eq!(web["command"], serde_json::json!(["sleep", "1000"]));
+    let page = place.order(&["status", "web"]).out;
+    let line = |label: &str, value: &str| format!("\n  {label:<16} {value}\n");
+    for (label, value) in [
+        ("", "A shop"),
+        ("read more", "https://wiki/shop"),
+        ("unit", unit.to_str().unwrap()),
+        ("command", "sleep 1000"),
+        ("output to", log.to_str().unwrap()),
+    ] {
+        assert!(page.contains(&line(label, value)), "{label}: {page}");
     }
 }
 

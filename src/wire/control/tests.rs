@@ -16,7 +16,7 @@ fn every_field_of_a_service_is_there_even_when_nothing_is_known() {
         r#"{"parameters":{"services":[{"name":"web","state":"stopped","waiting_for":[],"#,
         r#""healthy":null,"pid":null,"pids":[],"generation":0,"instances":[],"restarts":0,"since":null,"#,
         r#""exit":null,"next_start":null,"gate":null,"sockets":[],"memory_bytes":null,"#,
-        r#""cpu_seconds":null,"status_text":null,"tracking":null,"problems":[],"user":null,"ends":[],"changed":[],"adopted":null,"output":[],"stored":0,"output_of":null,"silent":false}]},"continues":true}"#,
+        r#""cpu_seconds":null,"status_text":null,"tracking":null,"problems":[],"user":null,"ends":[],"changed":[],"adopted":null,"output":[],"stored":0,"output_of":null,"silent":false,"description":null,"documentation":[],"unit":null,"command":[],"log_to":null,"log_file":null}]},"continues":true}"#,
     );
     assert_eq!(text(reply.encode(true)), expected);
 }
