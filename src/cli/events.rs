@@ -1,6 +1,6 @@
 //! USER. `supervise events`: a line for each change of a service, until Ctrl-C. Never hides that some were missed.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::ask::{Ending, Event as News, ask_while};
 use super::exit::Exit;
 use super::text::{self, shown};
-use super::trouble::{self, Trouble, reason};
+use super::trouble;
 use crate::wire::control::{Event, EventReply};
 use crate::wire::request::Request;
 use crate::wire::varlink::Answer;
@@ -29,7 +29,7 @@ pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
             }
             News::Again | News::Silent | News::Passed(_) => String::new(),
         };
-        match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        match trouble::write(text.as_bytes()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 broken = Some(error);
@@ -40,9 +40,7 @@ pub fn watch(control: &Path, names: Vec<String>, json: bool) -> ExitCode {
     match (broken, ending) {
         // A reader that has gone is no trouble.
         (Some(error), _) if error.kind() == ErrorKind::BrokenPipe => Exit::Done.into(),
-        (Some(error), _) => {
-            trouble::tell(&Trouble::plain(Exit::Failed, format!("writing to stdout: {}", reason(&error))))
-        }
+        (Some(error), _) => trouble::tell(&trouble::not_printed(&error)),
         (None, Ok(Ending::Last(answer @ Answer { error: Some(_), .. }))) => {
             trouble::tell_all(&trouble::of_answer(&answer, Verb::Events, &names))
         }

@@ -180,7 +180,7 @@ fn on_pipes(mut passed: Vec<OwnedFd>) -> Result<[Carrier; 2], Vec<Trouble>> {
     }
     // Standard input may never end; it is nobody's business once the command has.
     thread::spawn(move || carry(&mut io::stdin(), &mut File::from(input)));
-    let out = thread::spawn(move || carry(&mut File::from(output), &mut io::stdout()));
+    let out = thread::spawn(move || carry(&mut File::from(output), &mut Output));
     let err = thread::spawn(move || carry(&mut File::from(error), &mut io::stderr()));
     Ok([out, err])
 }
@@ -272,6 +272,19 @@ fn status(exit: &crate::wire::control::Exit) -> u8 {
     let signal = exit.signal.as_deref().and_then(number).map(|number: i32| 128 + number);
     let code = exit.code.or(signal).unwrap_or(OURS.into());
     u8::try_from(code & 0xff).unwrap_or(OURS)
+}
+
+/// Standard output, unless it was closed from the start: a command that says nothing needs none.
+struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        trouble::can_print().and_then(|()| io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
 }
 
 /// Until one side ends; a reader that has gone ends the writer. Errors: those of the writing.

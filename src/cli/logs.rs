@@ -9,7 +9,7 @@ mod source;
 mod when;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -110,10 +110,7 @@ fn printed(
         Ok(()) => Ok(Exit::Done),
         // A reader that has gone (`| head`) is no trouble.
         Err(Failed::Out(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
-        Err(Failed::Out(error)) => {
-            let text = format!("writing to stdout: {}", reason(&error));
-            Err(vec![Trouble::plain(Exit::Failed, text)])
-        }
+        Err(Failed::Out(error)) => Err(vec![trouble::not_printed(&error)]),
         Err(Failed::Files(error)) => Err(trouble(error)),
     }
 }
@@ -203,8 +200,7 @@ impl Out {
     }
 
     fn flush(&mut self) -> Result<(), Failed> {
-        let mut stdout = io::stdout().lock();
-        let outcome = stdout.write_all(&self.bytes).and_then(|()| stdout.flush());
+        let outcome = trouble::write(&self.bytes);
         self.bytes.clear();
         outcome.map_err(Failed::Out)
     }

@@ -44,7 +44,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help goes to stdout, where it is a success once it is there; everything else goes to stderr, and where
             // that cannot be written there is nobody to tell.
-            return match (error.use_stderr(), error.print()) {
+            let open = if error.use_stderr() { Ok(()) } else { trouble::can_print() };
+            return match (error.use_stderr(), open.and_then(|()| error.print())) {
                 (true, _) => Exit::Usage.into(),
                 (false, Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                     trouble::tell(&trouble::not_printed(&error))

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use super::exit::Exit;
 use super::text::shown;
+use crate::sys::fds;
 use crate::wire::control::{Failed, Failure, Refusal};
 use crate::wire::varlink::{Answer, Standard};
 use crate::wire::verb::{Right, Verb};
@@ -69,15 +70,31 @@ pub fn say(line: &str) {
 
 /// Prints data to stdout. A reader that has gone (`| head`) is no trouble, a full disk is.
 pub fn print(text: &str) -> Result<(), Trouble> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+    match write(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(not_printed(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
+/// An error where stdout was closed from the start: something else may be in its place by now.
+pub fn can_print() -> io::Result<()> {
+    fds::output_was_open()
+}
+
+/// Writes all of it to stdout, at once.
+pub fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    can_print().and_then(|()| stdout.write_all(bytes)).and_then(|()| stdout.flush())
+}
+
 /// Data did not get to stdout.
 pub fn not_printed(error: &io::Error) -> Trouble {
-    Trouble::plain(Exit::Failed, format!("writing to stdout: {}", reason(error)))
+    let trouble = Trouble::plain(Exit::Failed, format!("writing to stdout: {}", reason(error)));
+    match can_print() {
+        Ok(()) => trouble,
+        Err(_) => trouble
+            .hint("it was closed (`>&-`) when this command began: `>/dev/null` is for what nobody reads"),
+    }
 }
 
 /// Whether steps are told: only where somebody watches.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::retry;
 
@@ -84,6 +85,32 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with F_GETFD touches no memory and only asks whether the number is in use.
     retry(|| unsafe { libc::fcntl(number, libc::F_GETFD) }.into())?;
     Ok(owned(number.into()))
+}
+
+/// Whether standard output was closed when this process began.
+static OUTPUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Looks before Rust's runtime does: that opens /dev/null wherever one of the three is closed, and what is written is
+/// written to nobody from then on, without an error.
+extern "C" fn look_at_output() {
+    // SAFETY: fcntl with F_GETFD touches no memory and only asks whether the number is in use.
+    if unsafe { libc::fcntl(1, libc::F_GETFD) } == -1 {
+        OUTPUT_WAS_CLOSED.store(true, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: the C library calls what stands in this section once, before `main` and on its only thread, with arguments that
+// a function without any leaves alone; it needs nothing that is not there by then.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_OUTPUT: extern "C" fn() = look_at_output;
+
+/// EBADF where standard output was closed when this process began, whatever is there now.
+pub fn output_was_open() -> io::Result<()> {
+    match OUTPUT_WAS_CLOSED.load(Ordering::Relaxed) {
+        true => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        false => Ok(()),
+    }
 }
 
 /// Opens /dev/null into each of 0, 1 and 2 that is closed, so that no socket ever lands there.

@@ -219,3 +219,71 @@ fn help_that_nobody_gets_is_no_success() {
         assert_eq!((output.status.code(), said.as_str()), (Some(1), expected), "{line:?}");
     }
 }
+
+#[test]
+fn what_has_nowhere_to_go_is_no_success() {
+    let unit = tempfile::tempdir().unwrap();
+    let unit = unit.path().join("web.toml");
+    std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    std::fs::write(&unit, "[service]\ncommand = \"/bin/true\"\n").unwrap();
+    let server = Server::start(|request| match request {
+        Request::Status { .. } => status_of(looping()),
+        Request::Show { .. } => vec![Reply::Shown(Shown { rows: vec![Row::default()], ..Shown::default() })],
+        Request::Stop { .. } => vec![outcome("web")],
+        Request::Events { .. } => {
+            let event = Some(Box::new(Event { service: "web".into(), ..Event::default() }));
+            vec![Reply::Event(EventReply::default()), Reply::Event(EventReply { event, missed: 0 })]
+        }
+        other => panic!("{other:?} was asked"),
+    });
+    let closed = "supervise: writing to stdout: bad file descriptor\nhint: it was closed (`>&-`) when this command began: \
+                  `>/dev/null` is for what nobody reads\n";
+    let full = "supervise: writing to stdout: no space left on device\n";
+    let words = [
+        "status",
+        "status --json",
+        "status --names",
+        "status web",
+        "why",
+        "why --json",
+        "why web",
+        "show web",
+        "show web --json",
+        "show --schema",
+        "stop web --json",
+        "events",
+        "events --json",
+        "completions bash",
+        "--help",
+        "--version",
+        "status --help",
+        "check --offline UNIT",
+        "check --json --offline UNIT",
+    ];
+    for line in words {
+        for (to, expected) in [(">&-", closed), (">/dev/full", full)] {
+            let line = line.replace("UNIT", unit.to_str().unwrap());
+            let script = format!("exec \"$0\" {line} {to}");
+            let mut command = std::process::Command::new("sh");
+            command
+                .args(["-c", &script, crate::BINARY])
+                .env_clear()
+                .env("SUPERVISE_RUNTIME_DIR", server.dir());
+            let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                output.status.code() == Some(1) && said.ends_with(expected),
+                "{line} {to}: {:?} {said}",
+                output.status
+            );
+        }
+    }
+    // What has nothing to say needs nowhere to say it, and what is thrown away is.
+    for line in ["stop web >&-", "status web >/dev/null"] {
+        let script = format!("exec \"$0\" {line}");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, crate::BINARY]).env_clear().env("SUPERVISE_RUNTIME_DIR", server.dir());
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(output.stderr.is_empty(), "{line}: {output:?}");
+    }
+}

@@ -150,6 +150,11 @@ pub const BEYOND: &[Beyond] = &[
     Beyond { file: "src/cli/connection.rs", uses: "sys::peer", why: "as above" },
     Beyond { file: "src/cli/exec.rs", uses: "sys::peer", why: "as above" },
     Beyond {
+        file: "src/cli/trouble.rs",
+        uses: "sys::fds",
+        why: "what is printed where stdout was closed is lost, and only what runs before us can tell",
+    },
+    Beyond {
         file: "src/cli/exec.rs",
         uses: "sys::signals",
         why: "signals to the client are meant for the command that it runs",
