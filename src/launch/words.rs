@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::{CPUS, Check, Clue, NICE, NOWHERE, Stage};
 use crate::plan::image::Bad;
-use crate::plan::{ExecPlan, Identity, Resource, capability_name};
+use crate::plan::{ExecPlan, Identity, Resource, amount, capability_name};
 use crate::sys::errno;
 use crate::wire::zygote::Report;
 
@@ -125,7 +125,8 @@ fn limit(plan: &ExecPlan, detail: u32) -> String {
         (NICE, _) => format!("nice {}", plan.nice.unwrap_or_default()),
         (CPUS, _) => "cpu-affinity".to_owned(),
         (_, Some(resource)) => match plan.limits.iter().find(|limit| limit.resource == resource) {
-            Some(limit) => format!("{} {}:{}", resource.name(), limit.soft, limit.hard),
+            Some(limit) if limit.soft == limit.hard => format!("{} {}", resource.name(), amount(limit.hard)),
+            Some(limit) => format!("{} {}:{}", resource.name(), amount(limit.soft), amount(limit.hard)),
             None => resource.name().to_owned(),
         },
         (_, None) => String::new(),
@@ -194,10 +195,7 @@ fn hint(plan: &ExecPlan, stage: Stage, report: &Report, fact: Option<&Fact>) -> 
         Stage::User if report.errno == errno::EAGAIN => {
             Some(format!("{who} has as many processes as it may have"))
         }
-        Stage::Limits if denied => Some(
-            "raising it needs CAP_SYS_RESOURCE (`nice`: CAP_SYS_NICE), which supervise does not have here"
-                .to_owned(),
-        ),
+        Stage::Limits if denied => Some(limit_hint(plan, report.detail).to_owned()),
         Stage::Oom if denied => Some(
             "lowering it needs CAP_SYS_RESOURCE, which supervise does not have here: leave it out, or run supervise as root"
                 .to_owned(),
@@ -231,6 +229,22 @@ fn hint(plan: &ExecPlan, stage: Stage, report: &Report, fact: Option<&Fact>) -> 
         | Stage::Descriptors
         | Stage::Directory
         | Stage::NoNewPrivs => None,
+    }
+}
+
+fn limit_hint(plan: &ExecPlan, detail: u32) -> &'static str {
+    match (detail, Resource::from_code(detail)) {
+        (NICE, _) => {
+            "a higher priority needs CAP_SYS_NICE, which supervise does not have here: leave it out, or let root run supervise"
+        }
+        (_, Some(Resource::Nofile)) if plan.identity.is_some() => {
+            "no process may have more than fs.nr_open, and supervise no more than its own hard limit without \
+             CAP_SYS_RESOURCE: ask for less, or raise that (`sysctl fs.nr_open=N`)"
+        }
+        _ => {
+            "more than its own hard limit needs CAP_SYS_RESOURCE, which supervise does not have here: ask for less, raise \
+             the hard limit (`ulimit -H`, limits.conf(5)), or let root run supervise"
+        }
     }
 }
 

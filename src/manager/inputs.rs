@@ -17,7 +17,7 @@ use crate::policy::backoff::{self, Backoff};
 use crate::policy::service::{Codes, Ended, Health, Incarnation, Kind as For, Readiness, Spec, Strategy};
 use crate::policy::{Run, ServiceId};
 use crate::sys::{files, memfd};
-use crate::unit::{self, Unit};
+use crate::unit::{self, Fault, RuleFault, Unit};
 use crate::wire::accounts::{Account, Answer, Question};
 use crate::wire::keeper::Kind;
 use crate::wire::state;
@@ -168,24 +168,29 @@ impl Inputs {
     /// An ordinary user's services are in groups that are the user's already: what the unit names beyond them
     /// cannot be had, and what it leaves out stays all the same.
     fn only_own(&self, unit: &Unit, user: u32, account: &Account) -> Result<(), String> {
-        const REMEDY: &str = "remove it, or let root run supervise";
+        let told = |fault: RuleFault| {
+            let fault = Fault::from(fault);
+            format!("{fault}\nhint: {}", fault.hint().unwrap_or_default())
+        };
         if account.uid != user {
-            return Err(format!("`{}` cannot run a service as user {}\nhint: {REMEDY}", user, account.name));
+            return Err(told(RuleFault::OtherUser { user: account.name.clone(), runner: user.to_string() }));
         }
         let service = &unit.service;
         if let Some(group) = service.group.as_ref().filter(|group| self.group_of(group) != Some(account.gid))
         {
-            return Err(format!(
-                "`{}` cannot run a service in the group `{group}`\nhint: {REMEDY}",
-                account.name
-            ));
+            return Err(told(RuleFault::OtherGroup {
+                group: group.to_string(),
+                runner: account.name.clone(),
+            }));
         }
         let has = |group: &&unit::Account| {
             let number = self.group_of(group);
             number.is_some_and(|number| number == account.gid || account.groups.contains(&number))
         };
         match service.groups.iter().flatten().find(|group| !has(group)) {
-            Some(group) => Err(format!("`{}` is not in the group `{group}`\nhint: {REMEDY}", account.name)),
+            Some(group) => {
+                Err(told(RuleFault::NotInGroup { group: group.to_string(), runner: account.name.clone() }))
+            }
             None => Ok(()),
         }
     }

@@ -30,7 +30,7 @@ mod kept;
 mod kill;
 mod last_words;
 mod launches;
-mod listeners;
+pub mod listeners;
 mod log_files;
 mod logs;
 mod lookups;

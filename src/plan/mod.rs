@@ -122,7 +122,7 @@ pub struct Passed {
 ///
 /// Prints for people without the values of the environment, and as the same text where Rust asks for a
 /// debugging form, so that no secret ends in a log by accident.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ExecPlan {
     /// The arguments, the program's name first.
     pub argv: Vec<String>,
@@ -216,7 +216,8 @@ fn or_none(text: &str) -> String {
     if text.is_empty() { "none".to_owned() } else { text.to_owned() }
 }
 
-fn amount(value: u64) -> String {
+/// A limit as people write it.
+pub fn amount(value: u64) -> String {
     if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() }
 }
 

@@ -83,11 +83,16 @@ fn parts(path: &Path) -> VecDeque<OsString> {
 fn judge(directory: BorrowedFd<'_>, name: &Path, user: u32, last: bool) -> io::Result<Option<Walked>> {
     let facts = super::dirs::facts(directory)?;
     let group = super::dirs::group(directory)?;
-    let sticky = facts.mode & libc::S_ISVTX != 0 && !last;
-    let own_group = facts.owner == user && group == user && facts.mode & 0o002 == 0;
-    let shared = facts.mode & 0o022 != 0 && !sticky && !own_group;
-    let foreign = facts.owner != 0 && facts.owner != user;
-    Ok((foreign || shared).then(|| Walked::Foreign(name.to_owned())))
+    let foreign = is_foreign(facts.mode, facts.owner, group, user, last);
+    Ok(foreign.then(|| Walked::Foreign(name.to_owned())))
+}
+
+/// Whether somebody other than root and `user` can write a directory with this mode, owner and group, or owns it.
+pub fn is_foreign(mode: u32, owner: u32, group: u32, user: u32, last: bool) -> bool {
+    let sticky = mode & libc::S_ISVTX != 0 && !last;
+    let own_group = owner == user && group == user && mode & 0o002 == 0;
+    let shared = mode & 0o022 != 0 && !sticky && !own_group;
+    owner != 0 && owner != user || shared
 }
 
 fn c_string(name: &OsStr) -> io::Result<CString> {

@@ -486,6 +486,20 @@ pub enum RuleFault {
         /// Who runs it.
         runner: String,
     },
+    /// An ordinary user's services are in the group that the user is in.
+    OtherGroup {
+        /// What the unit names.
+        group: String,
+        /// Who runs it.
+        runner: String,
+    },
+    /// An ordinary user's services are in no more groups than the user.
+    NotInGroup {
+        /// What the unit names.
+        group: String,
+        /// Who runs it.
+        runner: String,
+    },
     /// An ordinary user has no capabilities to grant.
     Capabilities {
         /// Who runs it.

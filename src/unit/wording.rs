@@ -374,6 +374,7 @@ impl RuleFault {
             }
             Self::Root => "give the service a user of its own: its sockets are bound for it, also below port 1024".to_owned(),
             Self::OtherUser { runner, .. } => format!("remove `user`, write {}, or let root run supervise", tick(runner)),
+            Self::OtherGroup { .. } | Self::NotInGroup { .. } => "remove it, or let root run supervise".to_owned(),
             Self::Capabilities { .. } => "remove `capabilities`, or let root run supervise".to_owned(),
             Self::OtherOwner { .. } => "remove `user` from the socket, or let root run supervise".to_owned(),
             Self::Taken { address, other, .. } if address == other => "give one of the two another port or path".to_owned(),
@@ -396,6 +397,12 @@ impl fmt::Display for RuleFault {
             Self::RootByNumber => out.write_str("uid 0 is root"),
             Self::OtherUser { user, runner } => {
                 write!(out, "{} cannot run a service as {}", tick(runner), tick(user))
+            }
+            Self::OtherGroup { group, runner } => {
+                write!(out, "{} cannot run a service in the group {}", tick(runner), tick(group))
+            }
+            Self::NotInGroup { group, runner } => {
+                write!(out, "{} is not in the group {}", tick(runner), tick(group))
             }
             Self::Capabilities { runner } => write!(out, "{} has no capabilities to grant", tick(runner)),
             Self::OtherOwner { socket, user, runner } => {

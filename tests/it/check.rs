@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use super::place::{Place, Who};
+use super::wait;
 
 /// Exit status, report and summary, with what differs from run to run replaced.
 fn checked(
@@ -20,6 +21,15 @@ fn checked(
         text.replace(&place.account.name, "ACCOUNT")
     };
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The same without the command lines of processes that have an address.
+fn unnamed(report: &str) -> String {
+    let line = |line: &str| match (line.split_once(" (`"), line.split_once("`, user ")) {
+        (Some((before, _)), Some((_, behind))) => format!("{before} (`PROGRAM`, user {behind}\n"),
+        _ => format!("{line}\n"),
+    };
+    report.lines().map(line).collect()
 }
 
 /// The findings without the pictures.
@@ -54,8 +64,10 @@ fn root_what_a_service_could_not_do_is_told_all_at_once() {
         "DIR/units/b.toml:4:13: `ACCOUNT` may not enter `DIR/closed` (mode 0700, owner 0, group 0)"
             .to_owned(),
         "hint: let `ACCOUNT` in: `chown ACCOUNT DIR/closed`, or `chmod o+x` what is in the way".to_owned(),
-        format!("DIR/units/c.toml:5:10: {address} is taken: process {pid} (`PROGRAM`) listens on {address}"),
-        "hint: stop that process, or take another address".to_owned(),
+        format!(
+            "DIR/units/c.toml:5:10: binding {address}: address already in use: process {pid} (`PROGRAM`, user root) has it"
+        ),
+        "hint: stop it, or choose another address".to_owned(),
         "DIR/units/d.toml:3:8: there is no user `no-such-account`".to_owned(),
         "hint: `useradd --system no-such-account` makes it".to_owned(),
         "DIR/units/d.toml:4:1: unknown key `umsak` in `[service]`".to_owned(),
@@ -63,9 +75,7 @@ fn root_what_a_service_could_not_do_is_told_all_at_once() {
         "DIR/units/e.toml:3:8: there is no user `no-such-account`".to_owned(),
         "hint: `useradd --system no-such-account` makes it".to_owned(),
     ];
-    let own = fs::read_to_string("/proc/self/cmdline").unwrap();
-    let own = own.split('\0').next().unwrap().rsplit('/').next().unwrap();
-    let report = report.replace(own, "PROGRAM");
+    let report = unnamed(&report);
     assert_eq!(told(&report), expected, "{report}");
     assert_eq!((code, summary.as_str()), (Some(3), "6 units: 6 problems\n"));
     // One file, and nothing wrong with it.
@@ -123,7 +133,7 @@ fn user_own_units_are_checked_as_ones_own() {
     let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &["--user", units]);
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     if first.trim().parse::<u32>().unwrap() > 80 {
-        assert!(report.contains("an ordinary user may not bind ports below"), "{report}");
+        assert!(report.contains("binding 127.0.0.1:80: permission denied"), "{report}");
         assert_eq!(code, Some(3));
     } else {
         assert_eq!((code, report.as_str()), (Some(0), ""));
@@ -291,10 +301,7 @@ fn root_all_mistakes_of_many_units_are_told_at_once() {
     let units = place.path("units");
     let (code, report, summary) =
         checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
-    let own = fs::read_to_string("/proc/self/cmdline").unwrap();
-    let own = own.split('\0').next().unwrap().rsplit('/').next().unwrap();
-    let report =
-        report.replace(&format!("process {} (`{own}`)", std::process::id()), "process PID (`PROGRAM`)");
+    let report = unnamed(&report).replace(&format!("process {} (", std::process::id()), "process PID (");
     let report = report.replace(&taken.to_string(), "TAKEN").replace(&udp.to_string(), "UDP");
     // The carets are as wide as what differs.
     let report: String =
@@ -328,3 +335,166 @@ const UNITS: [(&str, &str); 7] = [
     ),
     ("Bad Name", "[service]\ncommand = \"/opt/none/web\"\nuser = \"root\"\n"),
 ];
+
+/// What `check` says of a unit and what a start then fails with are the same words, with the same remedy.
+fn same_words(place: &mut Place, name: &str, check: &[&str]) {
+    let (code, report, _) = checked(place, &mut place.command(&place.binary()), check);
+    let place_of = |line: &str| line.split_once(": ").map(|(_, text)| text.to_owned());
+    let before: Vec<String> = told(&report)
+        .into_iter()
+        .map(|line| if line.starts_with("hint: ") { line.to_owned() } else { place_of(line).unwrap() })
+        .collect();
+    assert_eq!(code, Some(3), "{report}");
+    place.run();
+    let root = place.root().display().to_string();
+    let found = || -> Vec<String> {
+        let problems = place.service(name)["problems"].clone();
+        let texts: Vec<&str> = problems.as_array().unwrap().iter().filter_map(|one| one.as_str()).collect();
+        let lines = texts.iter().flat_map(|text| text.lines());
+        lines.map(|line| line.replace(&root, "DIR").replace(&place.account.name, "ACCOUNT")).collect()
+    };
+    // What is bound with the service's rights is told when that has been tried.
+    if wait::within(wait::LONG, || (found() == before).then_some(())).is_none() {
+        panic!("before: {before:#?}\nat the start: {:#?}", found());
+    }
+}
+
+/// Sockets that others than root decide on are bound with the service's rights, which are not enough for these.
+#[test]
+fn root_what_the_services_rights_do_not_allow_at_a_socket_is_told_as_at_the_start() {
+    let mut place = Place::new(Who::Root);
+    fs::create_dir(place.path("other")).unwrap();
+    std::os::unix::fs::chown(place.path("other"), Some(1), Some(1)).unwrap();
+    place.write("file", "");
+    let mut sockets = String::new();
+    for (name, path, more) in [
+        ("group", "work/group.sock", "group = \"www-data\"\n"),
+        ("owner", "work/owner.sock", "user = \"daemon\"\nmode = \"0666\"\n"),
+        ("made", "new/made.sock", "group = \"www-data\"\n"),
+        ("closed", "other/closed.sock", "mode = \"0666\"\n"),
+        ("file", "file/web.sock", "mode = \"0666\"\n"),
+        ("fine", "work/fine.sock", "mode = \"0666\"\n"),
+    ] {
+        let path = place.path(path);
+        sockets += &format!("[socket.{name}]\nlisten = \"{}\"\n{more}", path.display());
+    }
+    place.unit("web", &format!("command = \"/bin/sleep 1000\"\n{sockets}"));
+    let units = place.path("units").display().to_string();
+    same_words(&mut place, "web", &[&units]);
+}
+
+/// A directory that is made for the service is the service's when the socket is bound.
+#[test]
+fn root_a_group_in_the_services_own_directory_is_told_before_that_is_there() {
+    let place = Place::new(Who::Root);
+    let (own, kept) = ("supervise-it-own", "supervise-it-own/kept");
+    let unit = |groups: &str| {
+        format!(
+            "command = \"/bin/true\"\n{groups}runtime-directory = \"{own}\"\nstate-directory = \"{own}\"\n\
+             [socket.a]\nlisten = \"/run/{own}/a.sock\"\ngroup = \"www-data\"\n\
+             [socket.b]\nlisten = \"/var/lib/{kept}/b.sock\"\ngroup = \"www-data\"\n"
+        )
+    };
+    place.unit("web", &unit(""));
+    place.unit("with", &unit("groups = [\"www-data\"]\n").replace("supervise-it-own", "supervise-it-with"));
+    let units = place.path("units");
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &[units.to_str().unwrap()]);
+    let hint = "hint: it is bound with the rights of the service's user, who can give it to its own groups alone: list the group in \
+                `groups`, or put the socket into a directory of root's";
+    let expected = [
+        "DIR/units/web.toml:8:9: binding /run/supervise-it-own/a.sock: operation not permitted",
+        hint,
+        "DIR/units/web.toml:11:9: binding /var/lib/supervise-it-own/kept/b.sock: operation not permitted",
+        hint,
+    ];
+    assert_eq!((told(&report), code), (expected.to_vec(), Some(3)), "{report}");
+}
+
+/// What an ordinary user's supervisor may not set.
+#[test]
+fn user_limits_above_ones_own_are_told_as_at_the_start() {
+    let own = |name: &str| {
+        let text = fs::read_to_string("/proc/self/limits").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        line.split_ascii_whitespace().nth(1).unwrap().to_owned()
+    };
+    let most_open: u64 = own("Max open files").parse().unwrap();
+    for (name, limits) in [("open", format!("nofile = {}", most_open + 1)), ("nice", "nice = -5".to_owned())]
+    {
+        let mut place = Place::new(Who::User);
+        place.unit(name, &format!("command = \"/bin/sleep 1000\"\n[limits]\n{limits}\n"));
+        let units = place.path("units").display().to_string();
+        same_words(&mut place, name, &["--user", &units]);
+    }
+}
+
+/// Groups that an ordinary user is not in.
+#[test]
+fn user_groups_of_others_are_told_as_at_the_start() {
+    let group = "group = \"daemon\"\n";
+    for unit in [
+        format!("command = \"/bin/sleep 1000\"\n{group}"),
+        "command = \"/bin/sleep 1000\"\ngroups = [\"daemon\"]\n".to_owned(),
+        format!("command = \"/bin/sleep 1000\"\n[socket.a]\nlisten = \"DIR/srv/a.sock\"\n{group}"),
+        "command = \"/bin/sleep 1000\"\n[socket.a]\nlisten = \"/usr/a.sock\"\nmode = \"0666\"\n".to_owned(),
+    ] {
+        let mut place = Place::new(Who::User);
+        place.unit("web", &unit.replace("DIR", place.root().to_str().unwrap()));
+        let units = place.path("units").display().to_string();
+        same_words(&mut place, "web", &["--user", &units]);
+    }
+}
+
+/// A supervisor that has an address has it for one of its services: for this very unit nothing is wrong.
+#[test]
+fn root_an_address_that_a_supervisor_has_is_told_with_its_service() {
+    let mut place = Place::new(Who::Root);
+    let port = super::place::free_port();
+    let path = place.path("web.sock");
+    let sockets = format!(
+        "[socket.http]\nlisten = \"127.0.0.1:{port}\"\n[socket.local]\nlisten = \"{}\"\nmode = \"0666\"\n",
+        path.display()
+    );
+    let text = format!("command = \"/bin/sleep 1000\"\n{sockets}");
+    place.unit("web", &text);
+    place.run();
+    place.reaches("web", "running");
+    let units = place.path("units").display().to_string();
+    let (code, report, summary) = checked(&place, &mut place.command(&place.binary()), &[&units]);
+    assert_eq!((code, report.as_str(), summary.as_str()), (Some(0), "", "1 unit: no problems\n"));
+    // The same text elsewhere is another supervisor's unit.
+    fs::create_dir_all(place.path("other/units")).unwrap();
+    let unit = fs::read_to_string(place.path("units/web.toml")).unwrap();
+    place.write("other/units/web.toml", &unit);
+    let others = place.path("other/units").display().to_string();
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &[&others]);
+    let run = format!("{}/run", place.root().display()).replace(&place.root().display().to_string(), "DIR");
+    let who =
+        format!("address already in use: a supervisor with the runtime directory `{run}` has it for `web`");
+    let hint =
+        format!("hint: give one of them another address, or `supervise --runtime-dir {run} stop web` first");
+    let expected = [
+        format!("DIR/other/units/web.toml:5:10: binding 127.0.0.1:{port}: {who}"),
+        hint.clone(),
+        format!("DIR/other/units/web.toml:7:10: binding DIR/web.sock: {who}"),
+        hint,
+    ];
+    assert_eq!((told(&report), code), (expected.iter().map(String::as_str).collect(), Some(3)), "{report}");
+    // Unless it is the one that is meant.
+    let run = place.path("run").display().to_string();
+    let meant = ["--runtime-dir", &run, &others];
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &meant);
+    assert_eq!((code, report.as_str()), (Some(0), ""));
+    // Another unit of it would have to wait until this one is stopped, or has given it up.
+    place.unit("api", &format!("command = \"/bin/true\"\n[socket.http]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let api = place.path("units/api.toml").display().to_string();
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &[&api]);
+    let expected = [
+        &format!("DIR/units/api.toml:5:10: binding 127.0.0.1:{port}: address already in use: `web` has it"),
+        "hint: give one of them another address, or `supervise stop web` first",
+    ];
+    assert_eq!((told(&report), code), (expected.to_vec(), Some(3)), "{report}");
+    place.unit("web", "command = \"/bin/sleep 1000\"\n");
+    let (code, report, _) = checked(&place, &mut place.command(&place.binary()), &[&units]);
+    assert_eq!((code, report.as_str()), (Some(0), ""));
+}

@@ -47,8 +47,8 @@ fn root_a_services_own_directory_leads_nowhere_where_it_may_not_write() {
     place.run();
     place.reaches("web", "backing-off");
     let expected = format!(
-        "binding {}: permission denied\nhint: others than root can write its directory, so it is bound with the rights \
-         of the service's user",
+        "binding {}: permission denied\nhint: it is bound with the rights of the service's user, as others than root can write \
+         on the way there, and that user may not: give it the directory, or put the socket below /run",
         path.display()
     );
     assert_eq!(place.service("web")["problems"], serde_json::json!([expected]));

@@ -194,6 +194,31 @@ pub const BEYOND: &[Beyond] = &[
     },
     Beyond { file: "src/cli/check/program.rs", uses: "plan", why: "as above" },
     Beyond {
+        file: "src/cli/check/rights.rs",
+        uses: "launch",
+        why: "what a start would fail with is told before in the same words",
+    },
+    Beyond { file: "src/cli/check/rights.rs", uses: "plan", why: "they are words about a plan" },
+    Beyond { file: "src/cli/check/rights.rs", uses: "sys::errno", why: "and about a number of the system" },
+    Beyond {
+        file: "src/cli/check/sockets.rs",
+        uses: "manager::listeners",
+        why: "an address that cannot be had is told in the words of `run`",
+    },
+    Beyond { file: "src/cli/check/socket_file.rs", uses: "manager::listeners", why: "as above" },
+    Beyond { file: "src/cli/check/holders.rs", uses: "manager::listeners", why: "as above" },
+    Beyond {
+        file: "src/cli/check/holders.rs",
+        uses: "sys::sockets",
+        why: "who has an address is looked up as `run` does",
+    },
+    Beyond { file: "src/cli/check/holders.rs", uses: "sys::process", why: "as above" },
+    Beyond {
+        file: "src/cli/check/walk.rs",
+        uses: "sys::walk",
+        why: "whether others can write a directory is judged once",
+    },
+    Beyond {
         file: "src/cli/check/people.rs",
         uses: "sys::accounts",
         why: "names are looked up in the client itself: one that hangs is ended with Ctrl-C",

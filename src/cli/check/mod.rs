@@ -3,9 +3,12 @@
 
 mod doubt;
 mod finding;
+mod holders;
 mod limits;
 mod people;
 mod program;
+mod rights;
+mod socket_file;
 mod sockets;
 mod walk;
 
@@ -25,13 +28,15 @@ use crate::unit::{
     self, Account, Command, Context, ENVIRONMENT_FILE_BYTES_MAX, Fault, Listen, LogTo, Probe, Problem,
     Reload, RuleFault, Socket, Unit, Who, rules,
 };
-use crate::wire::settings::LogUser;
+use crate::wire::settings::{LogUser, Settings};
 use doubt::Doubt;
 use finding::{Finding, Findings};
 use limits::Controllers;
 use people::People;
 use program::Unfit;
-use sockets::{ForWhom, Machine};
+use rights::Rights;
+use socket_file::ForWhom;
+use sockets::Machine;
 use walk::{Barrier, Person, Want};
 
 /// What the user asks for.
@@ -82,13 +87,16 @@ fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
         out.all.push(Finding::of(&unit, &problem));
     }
     if !asked.offline {
-        let machine = Machine::look(is_user, people.proxies());
+        let meant = settings(asked, around).map(|settings| settings.runtime_dir).ok();
+        let machine = Machine::look(is_user, people.proxies(), meant, &units);
         let controllers = Controllers::look(is_user);
+        let rights = Rights::look(is_user, around.uid);
         if asked.paths.is_empty() && !is_user {
             check_log_account(&units, &mut people, &mut out);
         }
         for (unit, doubt) in units.iter().zip(&doubts) {
             controllers.check(unit, &mut out);
+            rights.check(unit, doubt, &mut out);
             World {
                 people: &mut people,
                 machine: &machine,
@@ -115,16 +123,19 @@ fn checked(asked: &Check, around: &Surroundings) -> Result<Exit, Trouble> {
     Ok(if errors > 0 || asked.deny_warnings && warnings > 0 { Exit::NotAsWanted } else { Exit::Done })
 }
 
+/// Those of the supervisor that is meant: root's is root's whoever asks.
+fn settings(asked: &Check, around: &Surroundings) -> Result<Settings, Trouble> {
+    let of_user = asked.wanted.place.user;
+    let place = Surroundings { uid: if of_user { around.uid.max(1) } else { 0 }, ..around.clone() };
+    place::settings(&asked.wanted, &place)
+}
+
 /// The files that are meant.
 fn read(asked: &Check, around: &Surroundings, out: &mut Findings) -> Result<Vec<(String, Found)>, Trouble> {
     let mut found: Vec<(String, Found)> = Vec::new();
     let mut directories = Vec::new();
     if asked.paths.is_empty() {
-        let mut wanted = asked.wanted.clone();
-        wanted.place.user |= false;
-        let of_user = asked.wanted.place.user;
-        let place = Surroundings { uid: if of_user { around.uid.max(1) } else { 0 }, ..around.clone() };
-        directories = place::settings(&wanted, &place)?.units;
+        directories = settings(asked, around)?.units;
     }
     for path in &asked.paths {
         if path.is_dir() {
@@ -257,10 +268,10 @@ struct World<'a> {
 
 impl World<'_> {
     fn check(&mut self, unit: &Unit, out: &mut Findings) {
-        let person = self.person(unit, out);
+        let (person, is_known) = self.person(unit, out);
         self.check_access(unit, out);
         for socket in &unit.sockets {
-            self.check_socket(unit, socket, out);
+            self.check_socket(unit, socket, is_known.then_some(&person), out);
         }
         if self.doubt.about(unit, "service.directory") {
             self.check_commands(unit, None, &person, out);
@@ -325,8 +336,8 @@ impl World<'_> {
     }
 
     /// Whom the service runs as. Where that is not known, which has been said, somebody with root's rights stands for
-    /// him: what he could not do, nobody could.
-    fn person(&mut self, unit: &Unit, out: &mut Findings) -> Person {
+    /// him: what he could not do, nobody could. Also whether it is known.
+    fn person(&mut self, unit: &Unit, out: &mut Findings) -> (Person, bool) {
         let account = unit.service.user.clone().unwrap_or(Account::Id(self.runner_uid));
         let doubt = self.doubt;
         let mut is_known = !doubt.about(unit, "service.user");
@@ -354,7 +365,13 @@ impl World<'_> {
         let others = unit.service.groups.iter().flatten().map(|group| ("service.groups", group));
         for (key, group) in own.chain(others) {
             match self.people.group(group) {
-                Ok(id) => groups.push(id),
+                Ok(id) => {
+                    let fault = rights::not_ones_own(key, group, id, &person);
+                    if let Some(fault) = fault.filter(|_| is_known && self.runner_uid != 0) {
+                        out.add(unit, key, true, fault.to_string(), fault.hint());
+                    }
+                    groups.push(id);
+                }
                 Err(text) => {
                     out.error(unit, key, text, format!("`groupadd --system {group}` makes it"));
                     is_known = false;
@@ -362,14 +379,14 @@ impl World<'_> {
             }
         }
         if !is_known || ["service.group", "service.groups"].iter().any(|key| doubt.about(unit, key)) {
-            return Person { name: person.name, ..nobody };
+            return (Person { name: person.name, ..nobody }, false);
         }
         if unit.service.groups.is_some() {
-            person.groups = groups;
-        } else {
-            person.groups.extend(groups);
+            // In place of the account's, of which the primary one stays.
+            person.groups.truncate(usize::from(unit.service.group.is_none()));
         }
-        person
+        person.groups.extend(groups);
+        (person, true)
     }
 
     fn check_access(&mut self, unit: &Unit, out: &mut Findings) {
@@ -396,7 +413,7 @@ impl World<'_> {
         }
     }
 
-    fn check_socket(&mut self, unit: &Unit, socket: &Socket, out: &mut Findings) {
+    fn check_socket(&mut self, unit: &Unit, socket: &Socket, person: Option<&Person>, out: &mut Findings) {
         let key = |name: &str| format!("socket.{}.{name}", socket.name);
         let mut for_whom = Some(ForWhom { owner: self.runner_uid, group: None });
         if let Some(user) = socket.user.as_ref().filter(|_| !self.doubt.about(unit, &key("user"))) {
@@ -421,7 +438,7 @@ impl World<'_> {
         }
         let in_doubt = |name: &str| self.doubt.about(unit, &key(name));
         let for_whom = for_whom.filter(|_| !["user", "group", "mode"].iter().any(|name| in_doubt(name)));
-        self.machine.check(unit, socket, for_whom, out);
+        self.machine.check(unit, socket, person, for_whom.as_ref(), self.runner_uid, out);
     }
 
     /// Without a directory that can be entered, what is below it is not told again.

@@ -28,7 +28,9 @@ impl People {
             };
             match answer {
                 Ok(Answer::User(found)) => {
-                    Ok(Person { name: found.name, uid: found.uid, groups: found.groups })
+                    let others = found.groups.iter().copied().filter(|group| *group != found.gid);
+                    let groups = std::iter::once(found.gid).chain(others).collect();
+                    Ok(Person { name: found.name, uid: found.uid, groups })
                 }
                 Ok(_) => Err(format!("there is no user `{account}`")),
                 Err(error) => Err(format!("looking up the user `{account}`: {error}")),

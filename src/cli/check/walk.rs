@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::sys::files;
+use crate::sys::walk::is_foreign;
 
 /// Symbolic links followed before they are called a loop, as the kernel has it (path_resolution(7)).
 const MOST_LINKS: u32 = 40;
@@ -21,7 +22,7 @@ pub struct Person {
     pub name: String,
     /// User.
     pub uid: u32,
-    /// All groups, the primary one included.
+    /// All groups, the primary one first.
     pub groups: Vec<u32>,
 }
 
@@ -30,6 +31,8 @@ pub struct Person {
 pub enum Want {
     /// To enter it as a directory.
     Enter,
+    /// To make something in it.
+    Make,
     /// To read it.
     Read,
     /// To execute it.
@@ -68,6 +71,7 @@ impl fmt::Display for Barrier {
             Self::Closed { part, want, mode, user, group } => {
                 let what = match want {
                     Want::Enter => "enter",
+                    Want::Make => "write in",
                     Want::Read => "read",
                     Want::Execute => "execute",
                 };
@@ -119,10 +123,10 @@ impl Person {
         let kind = data.file_type();
         let wrong = |what| Err(Barrier::Wrong(part.to_owned(), what));
         match want {
-            Want::Enter if !kind.is_dir() => return wrong("not a directory"),
+            Want::Enter | Want::Make if !kind.is_dir() => return wrong("not a directory"),
             Want::Execute if !kind.is_file() => return wrong("not a regular file"),
             Want::Read if kind.is_dir() => return wrong("a directory"),
-            Want::Enter | Want::Execute | Want::Read => {}
+            Want::Enter | Want::Make | Want::Execute | Want::Read => {}
         }
         if self.is_let(data, want) {
             return Ok(());
@@ -136,8 +140,9 @@ impl Person {
     }
 
     fn is_let(&self, data: &Metadata, want: Want) -> bool {
-        let bit = match want {
+        let bits = match want {
             Want::Enter | Want::Execute => 0o1,
+            Want::Make => 0o3,
             Want::Read => 0o4,
         };
         if self.uid == 0 {
@@ -150,7 +155,7 @@ impl Person {
         } else {
             0
         };
-        data.mode() >> shift & bit != 0
+        data.mode() >> shift & bits == bits
     }
 
     /// Whether they could connect to a socket of this owner, group and mode.
@@ -163,6 +168,44 @@ impl Person {
             0
         };
         self.uid == 0 || mode >> shift & 0o2 != 0
+    }
+}
+
+/// How far a directory's path is there, and where in it others than root and `user` can write, as
+/// [`crate::sys::walk`] has it: what is missing would be made by whoever comes there.
+pub fn way(directory: &Path, user: u32) -> Result<(PathBuf, Option<PathBuf>), Barrier> {
+    let mut todo = parts(directory);
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    loop {
+        let data = seen(&at)?;
+        if data.is_symlink() {
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(Barrier::Wrong(at, "a loop of symbolic links"));
+            }
+            let target = fs::read_link(&at).map_err(|_| Barrier::Unseen(at.clone(), "cannot be read"))?;
+            at =
+                if target.is_absolute() { PathBuf::from("/") } else { at.parent().unwrap_or(&at).to_owned() };
+            parts(&target).into_iter().rev().for_each(|part| todo.push_front(part));
+        } else if !data.is_dir() {
+            return Err(Barrier::Wrong(at, "not a directory"));
+        } else if is_foreign(data.mode(), data.uid(), data.gid(), user, todo.is_empty()) {
+            let rest: PathBuf = todo.iter().collect();
+            let mut there = at.join(rest);
+            while !there.is_dir() && there.pop() {}
+            return Ok((there, Some(at)));
+        }
+        match todo.pop_front() {
+            None => return Ok((at, None)),
+            Some(part) if part == ".." => drop(at.pop()),
+            Some(part) => {
+                at.push(&part);
+                if matches!(seen(&at), Err(Barrier::Missing(_))) {
+                    at.pop();
+                    return Ok((at, None));
+                }
+            }
+        }
     }
 }
 

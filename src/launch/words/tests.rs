@@ -57,7 +57,8 @@ fn each_failure_names_step_object_reason_and_remedy() {
         (
             said(Stage::Limits, errno::EPERM, Resource::Nofile as u32),
             "setting resource limits: nofile 1024:524288: operation not permitted\n\
-             hint: raising it needs CAP_SYS_RESOURCE (`nice`: CAP_SYS_NICE), which supervise does not have here",
+             hint: no process may have more than fs.nr_open, and supervise no more than its own hard limit without \
+             CAP_SYS_RESOURCE: ask for less, or raise that (`sysctl fs.nr_open=N`)",
         ),
         (
             said(Stage::User, errno::EPERM, 0),

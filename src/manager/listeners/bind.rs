@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::words::InTheWay;
 use super::{Address, Carries, Spot, Wanted};
 use crate::sys::sockets::{Access, NotBound};
 use crate::sys::walk::{self, Walked};
@@ -30,8 +31,12 @@ pub struct Bound {
 /// Why there is none.
 #[derive(Debug)]
 pub enum Failure {
-    /// The system refused, and what helps.
-    Refused(io::Error, Option<String>),
+    /// The system refused.
+    Refused(io::Error),
+    /// It cannot be given to whom it is for.
+    NotGiven(io::Error),
+    /// Something is there already.
+    InTheWay(InTheWay),
     /// Somebody else has the address.
     Taken,
     /// The supervisor of this runtime directory has the path.
@@ -42,7 +47,22 @@ pub enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::Refused(error, None)
+        match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::Taken,
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+impl From<NotBound> for Failure {
+    fn from(not_bound: NotBound) -> Self {
+        match not_bound {
+            NotBound::System(error) => Self::Refused(error),
+            NotBound::Live => Self::Taken,
+            NotBound::NoSocket => Self::InTheWay(InTheWay::NoSocket),
+            NotBound::Strangers => Self::InTheWay(InTheWay::Strangers),
+            NotBound::NotGiven(error) => Self::NotGiven(error),
+        }
     }
 }
 
@@ -112,14 +132,8 @@ pub fn bind(wanted: &Wanted, me: u32, locks: Option<&Locks>) -> Result<Bound, Fa
     let kind = kind(*carries);
     let unnamed = |socket| Bound { socket, file: None, lock: None, foreign: false };
     let bound = match spot {
-        Spot::Inet { address, dual } => {
-            let socket = sockets::bind_inet(*address, *dual, kind, wanted.options);
-            unnamed(socket.map_err(|error| refused(error, address.port()))?)
-        }
-        Spot::Abstract(name) => {
-            let socket = sockets::bind_abstract(name.as_bytes(), kind.raw());
-            unnamed(socket.map_err(|error| refused(error, 0))?)
-        }
+        Spot::Inet { address, dual } => unnamed(sockets::bind_inet(*address, *dual, kind, wanted.options)?),
+        Spot::Abstract(name) => unnamed(sockets::bind_abstract(name.as_bytes(), kind.raw())?),
         Spot::Path(path) => {
             let (socket, file, lock) = bind_file(path, wanted, me, locks)?;
             Bound { socket, file: Some(file), lock, foreign: false }
@@ -127,26 +141,11 @@ pub fn bind(wanted: &Wanted, me: u32, locks: Option<&Locks>) -> Result<Bound, Fa
     };
     // Last, so that no client slips in before owner and mode are right.
     if wanted.address.has_queue() {
-        let port = if let Spot::Inet { address, .. } = spot { address.port() } else { 0 };
-        sockets::listen(bound.socket.as_fd(), wanted.backlog).map_err(|error| refused(error, port))?;
+        sockets::listen(bound.socket.as_fd(), wanted.backlog)?;
     }
     // The flag is shared with the service, which expects what a socket of its own would be (sd_listen_fds(3)).
     sockets::plain_flags(bound.socket.as_fd())?;
     Ok(bound)
-}
-
-fn refused(error: io::Error, port: u16) -> Failure {
-    let hint = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => return Failure::Taken,
-        Some(libc::EACCES) => format!(
-            "port {port} is below net.ipv4.ip_unprivileged_port_start: it needs root or CAP_NET_BIND_SERVICE"
-        ),
-        Some(libc::EADDRNOTAVAIL) => "no interface has this address yet; it is tried again, and \
-                                      `freebind = true` binds it before it is there"
-            .to_owned(),
-        _ => return Failure::Refused(error, None),
-    };
-    Failure::Refused(error, Some(hint))
 }
 
 /// The socket, the device and inode of its file, and the lock of its path.
@@ -171,26 +170,7 @@ fn bind_file(path: &Path, wanted: &Wanted, me: u32, locks: Option<&Locks>) -> Re
         Ok((socket, file)) => Ok((socket, file, lock)),
         Err(not_bound) => {
             lock.iter().for_each(|lock| files::remove_lock(lock.as_fd()));
-            Err(failure(not_bound, me == 0))
-        }
-    }
-}
-
-/// What a file that is not bound means.
-pub fn failure(not_bound: NotBound, as_root: bool) -> Failure {
-    let in_the_way = |what: &str| {
-        let error = io::Error::from_raw_os_error(libc::EADDRINUSE);
-        Failure::Refused(error, Some(format!("{what} is there; remove it")))
-    };
-    match not_bound {
-        NotBound::System(error) => Failure::Refused(error, None),
-        NotBound::Live => Failure::Taken,
-        NotBound::NoSocket => in_the_way("something that is no socket"),
-        NotBound::Strangers => in_the_way("a socket of another user"),
-        NotBound::NotGiven(error) => {
-            let hint =
-                (!as_root).then(|| "an ordinary user can only give a socket to its own groups".to_owned());
-            Failure::Refused(error, hint)
+            Err(not_bound.into())
         }
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::bind::{self, Bound};
+use super::words::BoundAs;
 use super::{Address, Spot, Unbound, Wanted};
 use crate::manager::Manager;
 use crate::manager::own::Own;
@@ -79,7 +80,7 @@ impl Manager {
             Some((number, _)) if self.kept.fd(Kind::PathLock, number).is_some() => None,
             Some(_) | None => {
                 let taken = self.locks().take_path(path);
-                taken.map_err(|failure| self.unbound(&wanted.address, failure))?
+                taken.map_err(|failure| self.not_bound(&wanted.address, failure))?
             }
         };
         let task = Task::Bind {
@@ -165,7 +166,7 @@ impl Manager {
             (Some(Done::Bound(file)), Some(socket)) => {
                 self.take_foreign(id, &wanted, socket, file, &mut lock)
             }
-            (Some(done), _) => Err(self.not_bound(&wanted.address, done)),
+            (Some(done), _) => Err(self.not_done(&wanted.address, done)),
             (None, _) => {
                 let reason =
                     "the process that was to bind it with the service's rights did not say what came of it";
@@ -176,6 +177,10 @@ impl Manager {
         lock.iter().for_each(|lock| files::remove_lock(lock.as_fd())); // of no use
         if let Err(unbound) = result {
             self.listeners.foreign.failed.insert((id, wanted.address), unbound);
+        }
+        // All that is wrong is told at once, so what has failed waits for the others.
+        if self.listeners.foreign.flying.values().any(|one| one.service == id) {
+            return;
         }
         let ours = |one: &(ServiceId, Run)| one.0 == id;
         let waiting = self.listeners.foreign.waiting.iter().filter(|one| ours(one)).copied();
@@ -225,19 +230,15 @@ impl Manager {
         Ok(())
     }
 
-    fn not_bound(&self, address: &Address, done: Done) -> Unbound {
+    fn not_done(&self, address: &Address, done: Done) -> Unbound {
         let system = |number| io::Error::from_raw_os_error(number);
         let not_bound = match done {
             Done::Live | Done::There | Done::Bound(_) => NotBound::Live,
             Done::NoSocket => NotBound::NoSocket,
             Done::Strangers => NotBound::Strangers,
             Done::NotGiven(number) => NotBound::NotGiven(system(number)),
-            Done::System(number) => {
-                let hint = "others than root can write its directory, so it is bound with the rights of the service's user";
-                let (address, reason) = (address.clone(), reason(&system(number)));
-                return Unbound { address, reason, hint: Some(hint.to_owned()) };
-            }
+            Done::System(number) => NotBound::System(system(number)),
         };
-        self.unbound(address, bind::failure(not_bound, false))
+        self.not_bound_by(BoundAs::Service, address, not_bound.into())
     }
 }

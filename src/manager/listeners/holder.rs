@@ -1,11 +1,12 @@
-//! ROOT. Who has an address that is wanted here, in words for people. Never does anything to him.
+//! ROOT. Who has an address that is wanted here, for words to people. Never does anything to him.
 
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Address, Carries, Spot, Unbound};
+use super::{Address, Carries, Holder, Spot, Unbound};
 use crate::manager::Manager;
 use crate::manager::processes::Process;
 use crate::policy::ServiceId;
@@ -21,49 +22,27 @@ const MOST_PARENTS: usize = 64;
 impl Manager {
     /// The failure of a bind because somebody has the address.
     pub(in crate::manager) fn taken(&self, address: &Address) -> Unbound {
-        let (who, hint) = self.who_has(address);
-        let reason = format!("address already in use: {who}");
-        Unbound { address: address.clone(), reason, hint: Some(hint) }
-    }
-
-    fn who_has(&self, address: &Address) -> (String, String) {
-        let sought = match (&address.spot, address.carries) {
-            (Spot::Path(path), _) => Sought::Path(path),
-            (Spot::Abstract(name), _) => Sought::Abstract(name),
-            (Spot::Inet { address, .. }, Carries::Datagram) => {
-                Sought::Inet(*address, sockets::Kind::Datagram)
-            }
-            (Spot::Inet { address, .. }, _) => Sought::Inet(*address, sockets::Kind::Stream),
-        };
-        let inodes = sockets::inodes(sought);
+        let inodes = sockets::inodes(sought(address));
         if let Some(id) = self.owner_of(&inodes) {
-            let name = self.name_of(id);
-            let who = format!("`{name}` has it");
-            return (who, format!("give one of them another address, or `supervise stop {name}` first"));
+            return Holder::Service(self.name_of(id).to_owned()).refuses(address);
         }
-        for inode in &inodes {
-            let pids = sockets::processes_with(&[*inode]);
-            if let Some(runtime_dir) = pids.iter().find_map(|pid| runtime_dir_of(*pid)) {
-                return supervisor_has(&runtime_dir);
-            }
-            if let Some(pid) = pids.first() {
-                return self.one_who_has(*pid);
-            }
+        let found = inodes.iter().find_map(|inode| outside(&sockets::processes_with(&[*inode])));
+        match found {
+            Some(holder @ Holder::Process { pid, .. }) => self.refused_by_process(&holder, pid, address),
+            Some(holder) => holder.refuses(address),
+            None => match self.adopted_at(address) {
+                Some(id) => {
+                    let name = self.name_of(id);
+                    let reason = format!("address already in use: `{name}` itself has it, it seems");
+                    let hint = format!(
+                        "its socket was not to be had when it was adopted: `supervise restart --stop-first {name}` ends what \
+                         has it, and binds it anew"
+                    );
+                    Unbound { address: address.clone(), reason, hint: Some(hint) }
+                }
+                None => Holder::Unseen.refuses(address),
+            },
         }
-        if let Some(id) = self.adopted_at(address) {
-            let name = self.name_of(id);
-            let hint = format!(
-                "its socket was not to be had when it was adopted: `supervise restart --stop-first {name}` ends what has \
-                 it, and binds it anew"
-            );
-            return (format!("`{name}` itself has it, it seems"), hint);
-        }
-        let who = "by somebody who cannot be seen from here".to_owned();
-        let tool = match address.spot {
-            Spot::Inet { .. } => "`ss -lntup`",
-            Spot::Path(_) | Spot::Abstract(_) => "`ss -lxp`",
-        };
-        (who, format!("{tool}, as root and in the same network namespace, names him"))
     }
 
     /// The service of ours for which one of these sockets is kept.
@@ -82,27 +61,23 @@ impl Manager {
         services.find(|id| self.wants(*id).iter().any(|wanted| wanted.address == *address))
     }
 
-    fn one_who_has(&self, pid: u32) -> (String, String) {
-        let user = fs::metadata(format!("/proc/{pid}")).map(|data| data.uid());
-        let user =
-            user.map_or_else(|_| "of an unknown user".to_owned(), |uid| format!("user {}", user_name(uid)));
-        let who = format!("process {pid} (`{}`, {user}) has it", command_of(pid));
+    fn refused_by_process(&self, holder: &Holder, pid: u32, address: &Address) -> Unbound {
         match self.unit_with(pid) {
-            Some((name, true)) => {
-                let hint = format!(
+            Some((name, true)) => holder.refuses_with(
+                address,
+                format!(
                     "it is `{name}` itself, whose socket was not to be had when it was adopted: `supervise restart \
                      --stop-first {name}`"
-                );
-                (who, hint)
-            }
-            Some((name, false)) => {
-                let hint = format!(
+                ),
+            ),
+            Some((name, false)) => holder.refuses_with(
+                address,
+                format!(
                     "it belongs to `{name}`, which listens by itself: give `{name}` a `[socket.NAME]` table, or one \
                      of them another address"
-                );
-                (who, hint)
-            }
-            None => (who, "stop it, or choose another address".to_owned()),
+                ),
+            ),
+            None => holder.refuses(address),
         }
     }
 
@@ -131,21 +106,48 @@ impl Manager {
     }
 }
 
-/// That another supervisor has it, and who can say for whom.
-pub(super) fn supervisor_has(runtime_dir: &Path) -> (String, String) {
-    let shown = runtime_dir.display();
-    let who = format!("a supervisor with the runtime directory `{shown}` has it");
-    (who, format!("`supervise --runtime-dir {shown} status` shows for whom"))
+/// Where the kernel's tables have it.
+pub fn sought(address: &Address) -> Sought<'_> {
+    match (&address.spot, address.carries) {
+        (Spot::Path(path), _) => Sought::Path(path),
+        (Spot::Abstract(name), _) => Sought::Abstract(name),
+        (Spot::Inet { address, .. }, Carries::Datagram) => Sought::Inet(*address, sockets::Kind::Datagram),
+        (Spot::Inet { address, .. }, _) => Sought::Inet(*address, sockets::Kind::Stream),
+    }
+}
+
+/// Who has a socket, by the processes that have it open: a supervisor before any other. None where there are none.
+pub fn outside(pids: &[u32]) -> Option<Holder> {
+    if let Some(runtime_dir) = pids.iter().find_map(|pid| runtime_dir_of(*pid)) {
+        return Some(Holder::Supervisor { runtime_dir, service: None });
+    }
+    let pid = *pids.first()?;
+    let user = fs::metadata(format!("/proc/{pid}")).map(|data| user_name(data.uid())).ok();
+    Some(Holder::Process { pid, command: command_of(pid), user })
+}
+
+/// The first part of a path that is there and no directory, where that is why it could not be bound.
+pub fn no_directory(path: &Path, error: &io::Error) -> Option<PathBuf> {
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    let is_wrong = |part: &&&Path| part.metadata().is_ok_and(|data| !data.is_dir());
+    (error.raw_os_error() == Some(libc::ENOTDIR))
+        .then(|| above.iter().rev().find(is_wrong))?
+        .map(|part| (*part).to_owned())
 }
 
 /// The runtime directory of the supervisor of which this process is a part.
 fn runtime_dir_of(pid: u32) -> Option<PathBuf> {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    arguments_of(pid, "--runtime-dir").into_iter().next()
+}
+
+/// What the supervisor of which this process is a part was given by this name. Whoever likes can call himself so.
+pub fn arguments_of(pid: u32, name: &str) -> Vec<PathBuf> {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
     let ours = words.first() == Some(&b"supervise".as_slice())
         && words.get(1).is_some_and(|role| [b"keeper".as_slice(), b"manager"].contains(role));
-    let at = words.iter().position(|word| *word == b"--runtime-dir").filter(|_| ours)?;
-    words.get(at + 1).map(|word| Path::new(std::ffi::OsStr::from_bytes(word)).to_owned())
+    let pairs = words.windows(2).filter(|pair| ours && pair.first() == Some(&name.as_bytes()));
+    pairs.filter_map(|pair| Some(Path::new(std::ffi::OsStr::from_bytes(pair.last()?)).to_owned())).collect()
 }
 
 /// A command line as it can be shown: one line, and not too long.

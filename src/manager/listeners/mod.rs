@@ -2,21 +2,21 @@
 //! their unit. Never accepts.
 //!
 //! [`bind`] makes one, [`foreign`] has it made where root keeps away, [`given`] takes one that was given, [`repair`]
-//! puts right what a holder did to one, [`holder`] names who has an address that is wanted here, [`guard`] sees files
-//! go, [`of_service`] is where units come in, [`stand_in`] makes what a rehearsal gets instead.
+//! puts right what a holder did to one, [`holder`] finds who has an address that is wanted here, [`words`] is what is
+//! said of one that cannot be had, [`guard`] sees files go, [`of_service`] is where units come in, [`stand_in`] makes what a rehearsal gets instead.
 
 mod address;
 mod bind;
 mod foreign;
 mod given;
 mod guard;
-mod holder;
+pub mod holder;
 mod of_service;
 mod repair;
 mod stand_in;
+mod words;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -26,6 +26,7 @@ pub use address::{Address, Carries, Spot};
 pub use given::is_at;
 pub use of_service::NotAll;
 pub use stand_in::StandIn;
+pub use words::{BoundAs, Holder, InTheWay, Unbound, not_given, refused};
 
 use super::kept::Kept;
 use crate::policy::ServiceId;
@@ -79,24 +80,6 @@ pub struct Listeners {
     pub guard: guard::Guard,
     /// What is bound with the rights of services.
     pub foreign: foreign::Foreign,
-}
-
-/// A failure of one socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unbound {
-    /// Which.
-    pub address: Address,
-    /// What went wrong.
-    pub reason: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Unbound {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "binding {}: {}", self.address, self.reason)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(out, "\nhint: {hint}"))
-    }
 }
 
 impl Listeners {

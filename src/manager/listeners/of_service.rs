@@ -6,7 +6,9 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use super::bind::{self, Bound, Failure, Locks};
+use super::holder;
 use super::repair::repair;
+use super::words::{self, BoundAs, Holder};
 use super::{Address, Carries, Listener, Spot, Unbound, Wanted};
 use crate::manager::Manager;
 use crate::manager::numbers::Numbers;
@@ -19,7 +21,7 @@ use crate::wire::state::{self, header};
 
 /// Whom a socket is for.
 #[derive(Clone, Copy, Debug)]
-struct Holder {
+struct ForWhom {
     service: ServiceId,
     /// No other incarnation of it runs, which would share what is changed.
     alone: bool,
@@ -86,7 +88,7 @@ impl Manager {
         let others = |(other, process): (Run, &super::super::processes::Process)| {
             process.service == id && Some(other) != run
         };
-        let holder = Holder { service: id, alone: !self.processes.iter().any(others) };
+        let whom = ForWhom { service: id, alone: !self.processes.iter().any(others) };
         let (mut ids, mut wrong, mut waits) = (Vec::new(), Vec::new(), false);
         let known = self.services.get(&id);
         if known.is_some_and(|known| known.unit.is_some() && known.inputs.account.is_none()) {
@@ -95,7 +97,7 @@ impl Manager {
             ));
         }
         for wanted in self.wants(id) {
-            match self.ensure(holder, &wanted) {
+            match self.ensure(whom, &wanted) {
                 Ok(number) => ids.push(number),
                 Err(NotYet::Unbound(unbound)) => wrong.push(unbound.to_string()),
                 Err(NotYet::Waiting) => waits = true,
@@ -103,23 +105,24 @@ impl Manager {
         }
         match (wrong.is_empty(), waits) {
             (true, false) => Ok(ids),
-            (true, true) => Err(NotAll::Waiting),
-            (false, _) => Err(NotAll::Wrong(wrong.join("\n"))),
+            // What is wrong with the others is told with what comes of these.
+            (_, true) => Err(NotAll::Waiting),
+            (false, false) => Err(NotAll::Wrong(wrong.join("\n"))),
         }
     }
 
     /// One socket: the one that is kept, put right, or another in its place; or a new one.
-    fn ensure(&mut self, holder: Holder, wanted: &Wanted) -> Result<u64, NotYet> {
+    fn ensure(&mut self, whom: ForWhom, wanted: &Wanted) -> Result<u64, NotYet> {
         let Some((number, listener)) = self.listeners.at(&wanted.address) else {
-            return self.ensure_new(holder.service, wanted);
+            return self.ensure_new(whom.service, wanted);
         };
-        if listener.service != holder.service {
+        if listener.service != whom.service {
             return Err(self.taken(&wanted.address).into());
         }
         let listener = listener.clone();
-        let name = self.name_of(holder.service).to_owned();
+        let name = self.name_of(whom.service).to_owned();
         let right = match self.kept.fd(Kind::Listener, number) {
-            Some(fd) => repair(fd, wanted, holder.alone),
+            Some(fd) => repair(fd, wanted, whom.alone),
             None => Err("its descriptor is lost".to_owned()),
         };
         if let Err(why) = right {
@@ -127,12 +130,12 @@ impl Manager {
             if listener.foreign {
                 self.listeners.release(number, &mut self.kept);
                 self.remove_record(state::Kind::Listener, number);
-                return self.ensure_new(holder.service, wanted);
+                return self.ensure_new(whom.service, wanted);
             }
             return Ok(self.rebind(number, &listener, wanted).map(|()| number)?);
         }
         if listener.foreign && !self.listeners.foreign.is_sure(number) {
-            return match self.bind_foreign(holder.service, wanted) {
+            return match self.bind_foreign(whom.service, wanted) {
                 Ok(()) => Err(NotYet::Waiting),
                 Err(unbound) => {
                     log::warn!("service={name} its file is not looked at: {unbound}");
@@ -169,7 +172,7 @@ impl Manager {
                 self.bind_foreign(service, wanted)?;
                 return Err(NotYet::Waiting);
             }
-            Err(failure) => return Err(self.unbound(&wanted.address, failure).into()),
+            Err(failure) => return Err(self.not_bound(&wanted.address, failure).into()),
         };
         let number = self.store.get(header::NEXT_LISTENER) + 1;
         self.store.set(header::NEXT_LISTENER, number);
@@ -212,8 +215,8 @@ impl Manager {
 
     /// Binds the address of one that is kept, and keeps the new one in its place.
     fn bind_again(&mut self, number: u64, listener: &Listener, wanted: &Wanted) -> Result<(), Unbound> {
-        let bound =
-            bind::bind(wanted, self.user, None).map_err(|failure| self.unbound(&wanted.address, failure))?;
+        let bound = bind::bind(wanted, self.user, None)
+            .map_err(|failure| self.not_bound(&wanted.address, failure))?;
         self.keep_socket(number, listener.service, wanted, bound)
     }
 
@@ -233,21 +236,34 @@ impl Manager {
         Locks { directories, runtime_dir }
     }
 
-    pub(super) fn unbound(&self, address: &Address, failure: Failure) -> Unbound {
-        let (reason, hint) = match failure {
-            Failure::Refused(error, hint) => (reason(&error), hint),
-            Failure::Taken => return self.taken(address),
-            Failure::Held(runtime_dir) => {
-                let (who, hint) = super::holder::supervisor_has(&runtime_dir);
-                (format!("address already in use: {who}"), Some(hint))
+    /// The failure of a bind with the supervisor's own rights.
+    pub(super) fn not_bound(&self, address: &Address, failure: Failure) -> Unbound {
+        let by = if self.user == 0 { BoundAs::Root } else { BoundAs::Runner };
+        self.not_bound_by(by, address, failure)
+    }
+
+    /// The failure of a bind.
+    pub(super) fn not_bound_by(&self, by: BoundAs, address: &Address, failure: Failure) -> Unbound {
+        match failure {
+            Failure::Refused(error) => {
+                // What others can exchange is not looked at.
+                let part = match &address.spot {
+                    Spot::Path(path) if by != BoundAs::Service => holder::no_directory(path, &error),
+                    Spot::Path(_) | Spot::Inet { .. } | Spot::Abstract(_) => None,
+                };
+                words::refused(address, &error, by, part.as_deref())
             }
+            Failure::NotGiven(error) => words::not_given(address, &error, by),
+            Failure::InTheWay(what) => what.refuses(address),
+            Failure::Taken => self.taken(address),
+            Failure::Held(runtime_dir) => Holder::Supervisor { runtime_dir, service: None }.refuses(address),
             Failure::Foreign(part) => {
                 let hint =
                     format!("`{}` can be written by others than the supervisor's user", part.display());
-                ("not as the supervisor's user".to_owned(), Some(hint))
+                let reason = "not as the supervisor's user".to_owned();
+                Unbound { address: address.clone(), reason, hint: Some(hint) }
             }
-        };
-        Unbound { address: address.clone(), reason, hint }
+        }
     }
 
     /// Has a socket kept, and writes it down.

@@ -4,10 +4,13 @@
 //! Sources: proc_pid_net(5), proc_pid_fd(5). The kernel shows only sockets of our own network namespace, and the
 //! descriptors of processes that we may look into.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Kind;
 use crate::sys::process;
@@ -29,27 +32,117 @@ pub enum Sought<'a> {
 
 /// Inodes of the sockets that are in the way of binding this: those that listen before all others.
 pub fn inodes(sought: Sought<'_>) -> Vec<u64> {
-    let mut found: Vec<(bool, u64)> = Vec::new();
-    match sought {
+    let all = Snapshot::look();
+    let mut found: Vec<(bool, u64)> = match sought {
         Sought::Inet(address, kind) => {
-            let tables = match kind {
-                Kind::Datagram => ["udp", "udp6"],
-                Kind::Stream | Kind::Seqpacket => ["tcp", "tcp6"],
-            };
-            for table in tables {
-                let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
-                let rows = text.lines().skip(1).filter_map(inet_row);
-                found.extend(
-                    rows.filter(|row| clash(row.local, address)).map(|row| (!row.listens, row.inode)),
-                );
-            }
+            let rows = all.at_port(address.port(), kind == Kind::Datagram);
+            let rows = rows.filter(|row| clash(row.local, address));
+            rows.map(|row| (!row.listens, row.inode)).collect()
         }
-        Sought::Path(path) => found = unix_rows(|name| is_path(name, path)),
-        Sought::Abstract(sought) => found = unix_rows(|name| name.strip_prefix('@') == Some(sought)),
-    }
-    found.retain(|(_, inode)| *inode != 0);
+        Sought::Path(path) => all.at_path(path),
+        Sought::Abstract(name) => all.at_name(name),
+    };
     found.sort_unstable();
     found.into_iter().map(|(_, inode)| inode).collect()
+}
+
+/// The sockets of this network namespace as they were at one moment, for whoever asks of many addresses.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    inet: BTreeMap<(u16, bool), Vec<Row>>,
+    /// By the last part of the name.
+    unix: BTreeMap<OsString, Vec<Named>>,
+    owners: OnceCell<BTreeMap<u64, Vec<u32>>>,
+}
+
+/// A Unix socket that has a name.
+#[derive(Debug)]
+struct Named {
+    name: String,
+    real_parent: OnceCell<Option<PathBuf>>,
+    listens: bool,
+    inode: u64,
+}
+
+impl Snapshot {
+    /// Looks.
+    pub fn look() -> Self {
+        let mut all = Self::default();
+        for (table, is_datagram) in [("tcp", false), ("tcp6", false), ("udp", true), ("udp6", true)] {
+            let text = fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+            for row in text.lines().skip(1).filter_map(inet_row).filter(|row| row.inode != 0) {
+                all.inet.entry((row.local.port(), is_datagram)).or_default().push(row);
+            }
+        }
+        let bytes = fs::read("/proc/net/unix").unwrap_or_default();
+        for line in String::from_utf8_lossy(&bytes).lines().skip(1) {
+            let Some((waits, inode, name)) = unix_row(line).filter(|row| row.1 != 0 && !row.2.is_empty())
+            else {
+                continue;
+            };
+            let named = Named { name: name.to_owned(), real_parent: OnceCell::new(), listens: !waits, inode };
+            all.unix.entry(last_part(Path::new(name))).or_default().push(named);
+        }
+        all
+    }
+
+    /// TCP or UDP sockets that have this port.
+    pub fn at_port(&self, port: u16, is_datagram: bool) -> impl Iterator<Item = &Row> {
+        self.inet.get(&(port, is_datagram)).into_iter().flatten()
+    }
+
+    /// Whether each Unix socket at a path does not listen, and its inode; whichever way was taken to its directory.
+    pub fn at_path(&self, path: &Path) -> Vec<(bool, u64)> {
+        let real = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
+        let wanted = OnceCell::new();
+        let is_it = |one: &&Named| {
+            let bound = Path::new(&one.name);
+            bound == path
+                || bound.is_absolute() && {
+                    let there = one.real_parent.get_or_init(|| real(bound));
+                    there.is_some() && there == wanted.get_or_init(|| real(path))
+                }
+        };
+        let all = self.unix.get(&last_part(path)).into_iter().flatten();
+        all.filter(is_it).map(|one| (!one.listens, one.inode)).collect()
+    }
+
+    /// The same of a name that has no file, without the `@`.
+    pub fn at_name(&self, name: &str) -> Vec<(bool, u64)> {
+        let shown = format!("@{name}");
+        let all = self.unix.get(&last_part(Path::new(&shown))).into_iter().flatten();
+        all.filter(|one| one.name == shown).map(|one| (!one.listens, one.inode)).collect()
+    }
+
+    /// Processes that have this socket open, as far as we may see.
+    pub fn processes_with(&self, inode: u64) -> &[u32] {
+        self.owners.get_or_init(owners).get(&inode).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn last_part(path: &Path) -> OsString {
+    path.file_name().unwrap_or(path.as_os_str()).to_owned()
+}
+
+/// The processes that have each socket open.
+fn owners() -> BTreeMap<u64, Vec<u32>> {
+    let mut found: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let mut pids = process::all().unwrap_or_default();
+    pids.sort_unstable();
+    for pid in pids {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        for inode in entries.filter_map(|entry| socket_inode(&fs::read_link(entry.path()).ok()?)) {
+            let pids = found.entry(inode).or_default();
+            if pids.last() != Some(&pid) {
+                pids.push(pid);
+            }
+        }
+    }
+    found
+}
+
+fn socket_inode(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Where somebody listens.
@@ -97,8 +190,7 @@ pub fn listeners_of(pids: &[u32]) -> Vec<Listening> {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for entry in entries.flatten().take(MOST_DESCRIPTORS) {
             let Ok(link) = fs::read_link(entry.path()) else { continue };
-            let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
-            let Some(inode) = inode.and_then(|inode| inode.parse::<u64>().ok()) else { continue };
+            let Some(inode) = socket_inode(&link) else { continue };
             if let Some((inode, at)) = rows.iter().find(|(one, _)| *one == inode) {
                 found.push(Listening { pid, at: at.clone(), inode: *inode });
             }
@@ -108,11 +200,15 @@ pub fn listeners_of(pids: &[u32]) -> Vec<Listening> {
     found
 }
 
+/// A TCP or UDP socket.
 #[derive(Debug, PartialEq, Eq)]
-struct Row {
-    local: SocketAddr,
-    listens: bool,
-    inode: u64,
+pub struct Row {
+    /// Its own address.
+    pub local: SocketAddr,
+    /// Whether connections come to it.
+    pub listens: bool,
+    /// The socket.
+    pub inode: u64,
 }
 
 /// TCP_LISTEN of net/tcp_states.h.
@@ -143,12 +239,6 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-fn unix_rows(is_it: impl Fn(&str) -> bool) -> Vec<(bool, u64)> {
-    let bytes = fs::read("/proc/net/unix").unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    text.lines().skip(1).filter_map(unix_row).filter(|row| is_it(row.2)).map(|row| (row.0, row.1)).collect()
-}
-
 /// Whether it does not listen, its inode, and its name. Flag 0x10000 is __SO_ACCEPTCON.
 fn unix_row(line: &str) -> Option<(bool, u64, &str)> {
     // `Num: RefCount Protocol Flags Type St Inode Path`, and the path may hold anything.
@@ -163,30 +253,12 @@ fn unix_row(line: &str) -> Option<(bool, u64, &str)> {
     Some((flags != "00010000", inode.parse().ok()?, rest))
 }
 
-/// Whether a name in the kernel's table is this path, whichever way was taken to its directory.
-fn is_path(name: &str, path: &Path) -> bool {
-    let bound = Path::new(name);
-    if bound == path {
-        return true;
-    }
-    let real = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
-    bound.is_absolute()
-        && bound.file_name() == path.file_name()
-        && real(bound).is_some_and(|one| Some(one) == real(path))
-}
-
 /// Processes that have one of these sockets open, as far as we may see.
 pub fn processes_with(inodes: &[u64]) -> Vec<u32> {
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
-    let mut found = process::all().unwrap_or_default();
-    found.retain(|pid| {
-        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        entries.flatten().any(|entry| {
-            fs::read_link(entry.path())
-                .is_ok_and(|link| links.iter().any(|one| link.as_os_str() == one.as_str()))
-        })
-    });
+    let all = owners();
+    let mut found: Vec<u32> = inodes.iter().filter_map(|inode| all.get(inode)).flatten().copied().collect();
     found.sort_unstable();
+    found.dedup();
     found
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub use at_path::{Access, NotBound, bind_at, identity_at, remove_if_it_is};
 pub use diag::unix_queue;
 pub use facts::{Filter, filter, has_peer, is_listening, is_shut, kind, tcp_queue};
-pub use holders::{Listening, Place, Sought, inodes, listeners_of, processes_with};
+pub use holders::{Listening, Place, Snapshot, Sought, inodes, listeners_of, processes_with};
 pub use name::{Local, MOST_PATH, local};
 
 use super::fds::owned;
