@@ -353,7 +353,8 @@ pub const KEYS: &[Key] = rows! {
         "umask" Shape::Mode, Now, Is r#""0027""#,
             "The permissions that files made by the service do not get.";
         "instances" Shape::Number(0, 1024), Now, Is "1",
-            "How many of it run; a task runs once.";
+            "How many of it run; a task runs once. While a restart with `start-first` proves and drains, as many of an older \
+             generation may run beside them, each with the same limits.";
         "before-start" Shape::Commands, Now, Is "[]",
             "Commands that run before the first instance of a generation, such as a migration: one after the other, as the \
              service's user, without sockets and without a time limit. Where one fails, the start fails.";
@@ -496,7 +497,8 @@ pub const KEYS: &[Key] = rows! {
         "cpu-affinity" Shape::Processors, Now, Unset "[0, 1]",
             "Processors that it runs on.";
         "memory-max" Shape::Size(MEMORY_BYTES_LEAST), Now, Unset r#""512M""#,
-            "Memory that it cannot pass; needs cgroup v2.";
+            "Memory that one incarnation of an instance cannot pass; needs cgroup v2. While two overlap, as in a restart, each has \
+             all of it: the machine needs room for twice `instances` times as much.";
         "memory-high" Shape::Size(MEMORY_BYTES_LEAST), Now, Unset r#""400M""#,
             "Memory from which on it is slowed down; needs cgroup v2.";
         "cpu-max" Shape::Percent, Now, Unset r#""50%""#,

@@ -91,7 +91,7 @@ impl Unit {
         }
         let (mut settings, mut partial) = (Settings::default(), false);
         for (layer, source) in sources.iter_mut().enumerate() {
-            let (over, whole) = read_layer(layer, source, &mut found);
+            let (over, whole) = read_layer(layer, source, ahead, &mut found);
             settings.overlay(over);
             partial |= !whole;
         }
@@ -113,7 +113,12 @@ fn is_own(name: &str, path: &str) -> bool {
 }
 
 /// One layer's settings, and whether they are all that it says.
-fn read_layer(layer: usize, source: &mut Source<'_>, found: &mut Vec<Draft>) -> (Settings, bool) {
+fn read_layer(
+    layer: usize,
+    source: &mut Source<'_>,
+    ahead: bool,
+    found: &mut Vec<Draft>,
+) -> (Settings, bool) {
     let text = source.text;
     if text.len() > FILE_BYTES_MAX {
         let fault = FileFault::TooBig { bytes: text.len() };
@@ -136,7 +141,7 @@ fn read_layer(layer: usize, source: &mut Source<'_>, found: &mut Vec<Draft>) -> 
     }
     let before = found.len();
     let doubtful = !errors.is_empty();
-    let Some(settings) = (Layered { layer, source, doubtful, found }).read(document.get_ref()) else {
+    let Some(settings) = (Layered { layer, source, doubtful, ahead, found }).read(document.get_ref()) else {
         return (Settings::default(), false);
     };
     if errors.is_empty() {

@@ -20,6 +20,8 @@ pub(super) struct Layered<'s, 't> {
     pub source: &'s mut Source<'t>,
     /// Whether parts of it are not TOML, so that a key may be in another table than it was meant for.
     pub doubtful: bool,
+    /// As if everything that is known were supported.
+    pub ahead: bool,
     pub found: &'s mut Vec<Draft>,
 }
 
@@ -122,8 +124,8 @@ impl Layered<'_, '_> {
         }
     }
 
-    /// One key with its value; None for one that is not known. One that does nothing yet is told of, and read
-    /// all the same: what is wrong with its value will be wrong later.
+    /// One key with its value; None for one that is not known. One that does nothing yet is told of, and that is all that
+    /// is said of it: it is to be removed, whatever else is wrong with it.
     fn key(
         &mut self,
         table: Table,
@@ -142,8 +144,9 @@ impl Layered<'_, '_> {
             self.tell(name.span(), KeyFault::Unknown { key, table, remedy });
             return None;
         };
-        if key.since == Since::Later {
+        if key.since == Since::Later && !self.ahead {
             self.tell(name.span(), KeyFault::NotYet { what: word.to_owned() });
+            return None;
         }
         if key.shape == Shape::Environment {
             self.hide_values(node);
@@ -179,6 +182,10 @@ impl Layered<'_, '_> {
         let meant = match (meant, Table::Service.key(word)) {
             (Some(table), _) => Some(table.header().to_owned()),
             (None, Some(key)) if key.shape == Shape::Environment => Some("[service.environment]".to_owned()),
+            // A key that does nothing yet is no remedy.
+            (None, Some(key)) if key.since == Since::Later && !self.ahead => {
+                return self.tell(name.span(), KeyFault::NotYet { what: word.to_owned() });
+            }
             (None, _) => None,
         };
         self.tell(name.span(), KeyFault::UnknownTable { name: word.to_owned(), meant });

@@ -99,8 +99,9 @@ pub fn check_set(units: &[Unit], refused: &[&str]) -> Vec<(String, Problem)> {
             }
         }
     }
+    let mut cycles = Cycles::default();
     for unit in in_cycles(&names) {
-        let Some(path) = cycle(unit, &names) else { continue };
+        let Some(path) = cycles.of(unit, &names) else { continue };
         let next = path.get(1).copied().unwrap_or_default();
         let key = unit.dependencies.all().find(|(_, name)| *name == next).map_or("requires", |(key, _)| key);
         let mut path: Vec<Option<String>> = path.into_iter().map(|name| Some(name.to_owned())).collect();
@@ -115,38 +116,79 @@ pub fn check_set(units: &[Unit], refused: &[&str]) -> Vec<(String, Problem)> {
 
 /// Most names of a cycle that are shown.
 const CYCLE_SHOWN_MAX: usize = 12;
+/// Most units of which the shortest cycle is looked for; of thousands it would take minutes.
+const SHORTEST_MAX: usize = 256;
+
+/// The cycles that were found.
+#[derive(Debug, Default)]
+struct Cycles<'u> {
+    found: Vec<Vec<&'u str>>,
+    /// In which of them a unit is, and where.
+    places: BTreeMap<&'u str, (usize, usize)>,
+}
+
+impl<'u> Cycles<'u> {
+    /// A way from a unit back to itself, with its name at both ends, or as much of it as is shown: the shortest, or in a
+    /// large set any that was found for another.
+    fn of(&mut self, unit: &'u Unit, names: &BTreeMap<&'u str, &'u Unit>) -> Option<Vec<&'u str>> {
+        if self.found.len() >= SHORTEST_MAX
+            && let Some((which, at)) = self.places.get(unit.name.as_str())
+        {
+            let all = self.found.get(*which)?;
+            let mut path: Vec<&str> =
+                all.iter().cycle().skip(*at).take(all.len().min(CYCLE_SHOWN_MAX)).copied().collect();
+            path.push(&unit.name);
+            return Some(path);
+        }
+        let path = cycle(unit, names)?;
+        let around = path.split_last().map(|(_, around)| around.to_vec()).unwrap_or_default();
+        for (at, name) in around.iter().enumerate() {
+            self.places.entry(name).or_insert((self.found.len(), at));
+        }
+        self.found.push(around);
+        Some(path)
+    }
+}
 
 fn needed_place(unit: &Unit, key: &str, name: &str) -> Place {
     let key = format!("dependencies.{key}");
     unit.places.of(&format!("{key}.{name}")).cloned().unwrap_or_else(|| unit.place(&key))
 }
 
-/// The units that are left when those that wait for none of the others are taken away, again and again: each is in
-/// a cycle or waits for one.
+/// The units that are left when those that wait for none of the others, and those for which none of the others waits, are
+/// taken away, again and again: each is in a cycle, or on a way from one to another.
 fn in_cycles<'u>(names: &BTreeMap<&'u str, &'u Unit>) -> Vec<&'u Unit> {
-    let mut waits: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for unit in names.values() {
-        for (_, name) in
-            unit.dependencies.all().filter(|(_, name)| names.contains_key(name) && *name != unit.name)
-        {
-            *waits.entry(&unit.name).or_default() += 1;
-            needed_by.entry(name).or_default().push(&unit.name);
-        }
+    let needs = |unit: &'u Unit| {
+        let all = unit.dependencies.all().map(|(_, name)| name);
+        all.filter(|name| names.contains_key(name) && *name != unit.name).collect::<Vec<&str>>()
+    };
+    let forth: BTreeMap<&str, Vec<&str>> =
+        names.values().map(|unit| (unit.name.as_str(), needs(unit))).collect();
+    let mut back: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, needed) in &forth {
+        needed.iter().for_each(|one| back.entry(one).or_default().push(name));
     }
-    let mut free: Vec<&str> = names.keys().copied().filter(|name| !waits.contains_key(name)).collect();
-    while let Some(name) = free.pop() {
-        for waiting in needed_by.remove(name).unwrap_or_default() {
-            if let Some(count) = waits.get_mut(waiting) {
-                *count -= 1;
-                if *count == 0 {
-                    waits.remove(waiting);
-                    free.push(waiting);
+    let mut left: BTreeMap<&str, &Unit> = names.clone();
+    for (of, others) in [(&forth, &back), (&back, &forth)] {
+        let is_left = |one: &&&str| left.contains_key(**one);
+        let count = |name: &str| of.get(name).map_or(0, |all| all.iter().filter(is_left).count());
+        let mut waits: BTreeMap<&str, usize> = left.keys().map(|name| (*name, count(name))).collect();
+        let mut free: Vec<&str> =
+            waits.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+        while let Some(name) = free.pop() {
+            left.remove(name);
+            for other in others.get(name).into_iter().flatten() {
+                if let Some(count) = waits.get_mut(other) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        waits.remove(other);
+                        free.push(other);
+                    }
                 }
             }
         }
     }
-    waits.keys().filter_map(|name| names.get(name).copied()).collect()
+    left.into_values().collect()
 }
 
 /// The shortest way from a unit over those that it needs back to itself, with its name at both ends; None where
@@ -243,6 +285,29 @@ mod tests {
 
     fn severities(unit: &Unit, who: Runner<'_>) -> Vec<Severity> {
         check_identity(unit, who).iter().map(|problem| problem.severity).collect()
+    }
+
+    #[test]
+    fn thousands_in_one_cycle_are_told_each() {
+        const ALL: usize = 4000;
+        let next = |number: usize| format!("[dependencies]\nafter = [\"u{:05}\"]\n", (number + 1) % ALL);
+        let mut units: Vec<Unit> =
+            (0..ALL).map(|number| unit(&format!("u{number:05}"), &next(number))).collect();
+        // One that waits for the cycle, and one that the cycle waits for, are in none.
+        units.push(unit("v", "[dependencies]\nafter = [\"u00000\"]\n"));
+        let problems = check_set(&units, &[]);
+        assert_eq!(problems.len(), ALL);
+        let text = |at: usize| problems.get(at).unwrap().1.to_string().lines().next().unwrap().to_owned();
+        for at in [0, 3990] {
+            let name = |number: usize| format!("`u{:05}`", (at + number) % ALL);
+            let shown: Vec<String> = (0..10).map(name).collect();
+            let expected = format!("{} → … → {}", shown.join(" → "), name(0));
+            assert!(
+                text(at).ends_with(&format!("these units wait for each other: {expected}")),
+                "{}",
+                text(at)
+            );
+        }
     }
 
     #[test]
