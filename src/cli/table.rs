@@ -92,12 +92,24 @@ fn note(service: &Service, now: i64) -> String {
     if let Some(text) = service.next_start.as_deref().and_then(|at| next_start(at, now)) {
         parts.push(format!("starts again {text}"));
     }
-    // Only the first line: the page has the rest.
-    parts.extend(service.problems.first().and_then(|problem| problem.lines().next()).map(str::to_owned));
+    // Only the first line: the page has the rest. What keeps it from running comes before what is a mere warning.
+    let firsts = || service.problems.iter().filter_map(|problem| problem.lines().next());
+    let told = firsts().find(|line| !is_warning(line)).or_else(|| firsts().next());
+    parts.extend(told.map(str::to_owned));
     if parts.is_empty() {
         parts.extend(service.status_text.clone());
     }
     shown(&parts.join("; "))
+}
+
+/// Whether a problem of a unit says of itself that it is a warning: at its start, or behind its place.
+fn is_warning(line: &str) -> bool {
+    let is_place = |before: &str| {
+        let mut numbers = before.rsplitn(3, ':');
+        numbers.by_ref().take(2).all(|part| part.parse::<u64>().is_ok()) && numbers.next().is_some()
+    };
+    line.starts_with("warning: ")
+        || line.split_once(": warning: ").is_some_and(|(before, _)| is_place(before))
 }
 
 /// When a service starts again, as words.
@@ -172,6 +184,21 @@ off    stopped      -     -      0         -
             ..Service::default()
         };
         assert_eq!(note(&service, 0), "waits for db, mq; unhealthy; first\\x1b[2J");
+    }
+
+    #[test]
+    fn the_note_of_a_refused_unit_is_its_first_error() {
+        let note = |problems: &[&str]| {
+            let problems = problems.iter().map(|text| (*text).to_owned()).collect();
+            note(&Service { state: State::Failed, problems, ..Service::default() }, 0)
+        };
+        let warning = "/u/a.toml:3:8: warning: the service runs as root\n  3 | user\nhint: no";
+        let general = "warning: /u/a.toml: it can be written by others";
+        let error = "/u/a.toml:4:1: unknown key `x: warning: y`\n  4 | x";
+        assert_eq!(note(&[general, warning, error]), "/u/a.toml:4:1: unknown key `x: warning: y`");
+        assert_eq!(note(&[warning]), "/u/a.toml:3:8: warning: the service runs as root");
+        let odd = "it said: warning: no";
+        assert_eq!(note(&[warning, odd]), odd);
     }
 
     #[test]
