@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -182,9 +182,17 @@ fn can_write_nothing(error: &io::Error, lock: &Path) -> bool {
     }
 }
 
-/// The lock that is ours now.
+/// The lock that is ours now. A manager that waits for a keeper holds it, so what lies there for one is left by a dead one.
 fn claimed(file: File, path: &Path) -> Vec<(Entry, OwnedFd)> {
     claim_lock(file.as_fd(), path);
+    let stale = socket_in(path.parent().unwrap_or(Path::new("/")));
+    let gone = match std::fs::symlink_metadata(&stale) {
+        Ok(data) if data.file_type().is_socket() => std::fs::remove_file(&stale),
+        Ok(_) | Err(_) => Ok(()),
+    };
+    if let Err(error) = gone {
+        say(&format!("supervise: removing {}: {}", stale.display(), reason(&error)));
+    }
     let entry = Entry { slot: LOCK_SLOT, kind: Kind::Lock as u32, id: 0, pid: 0 };
     vec![(entry, file.into())]
 }

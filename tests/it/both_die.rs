@@ -153,6 +153,30 @@ fn sleeper(who: Who) -> (Place, u32) {
     (place, pid)
 }
 
+/// A manager that waited for another keeper has left its way in.
+fn the_way_in_of_a_dead_manager(who: Who) {
+    let (mut place, pid) = sleeper(who);
+    kill_all_at_once(&mut place);
+    let way = place.path("run/handover");
+    let stranger = std::os::unix::net::UnixListener::bind(&way).unwrap();
+    stranger.set_nonblocking(true).unwrap();
+    place.run();
+    place.reaches("one", "running");
+    assert_eq!(place.pid_of("one"), pid);
+    assert!(!way.exists(), "it is left");
+    assert_eq!(stranger.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody came");
+}
+
+#[test]
+fn root_the_way_in_of_a_dead_manager_is_closed() {
+    the_way_in_of_a_dead_manager(Who::Root);
+}
+
+#[test]
+fn user_the_way_in_of_a_dead_manager_is_closed() {
+    the_way_in_of_a_dead_manager(Who::User);
+}
+
 /// Waits until a service runs as another process than before.
 #[track_caller]
 fn runs_anew(place: &Place, name: &str, before: u32) -> u32 {
