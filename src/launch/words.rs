@@ -203,6 +203,15 @@ fn hint(plan: &ExecPlan, stage: Stage, report: &Report, fact: Option<&Fact>) -> 
         Stage::Limits if report.detail == CPUS => {
             Some("none of the processors in `cpu-affinity` exists".to_owned())
         }
+        Stage::Groups | Stage::Group | Stage::User if report.errno == errno::EINVAL => Some(
+            "is this a user namespace, as of a container, which has no such number? Map it, or name another account".to_owned(),
+        ),
+        Stage::Directory if report.errno == errno::ELOOP => {
+            Some("a symbolic link on the way leads in a circle: write the path without it".to_owned())
+        }
+        Stage::Directory if report.errno == errno::ENOTDIR => {
+            Some("a part of it is a file: correct `directory`".to_owned())
+        }
         Stage::Capabilities if denied => Some("supervise has no such capability to grant here".to_owned()),
         Stage::Verify if report.detail == Check::NotRoot as u32 => {
             Some("write `user = \"root\"` if that is what you want".to_owned())
@@ -313,6 +322,14 @@ fn exec_hint(plan: &ExecPlan, report: &Report) -> Option<String> {
         }
         errno::ETXTBSY => "somebody is still writing the file",
         errno::E2BIG => "arguments and environment together are too long",
+        errno::EPERM => {
+            "does the file have capabilities (`getcap`) that the service may not have? List them in `capabilities`, or remove \
+             them (`setcap -r`)"
+        }
+        errno::ELOOP => {
+            "a symbolic link on the way leads in a circle, or scripts name each other: name the real program"
+        }
+        errno::ENOMEM => "the machine has no memory left for it",
         errno::EAGAIN => "the user has as many processes as it may have (`nproc`)",
         _ => return None,
     };

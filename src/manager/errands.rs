@@ -285,3 +285,20 @@ fn called(pid: u32) -> String {
     let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&name).trim_end().chars().filter(|one| !one.is_control()).collect()
 }
+
+/// What to do about one that has not become ready, where the gate knows better than its output.
+pub(super) fn unready_hint(unit: &Unit) -> Option<String> {
+    match unit.gate() {
+        Gate::Notify => Some(
+            "does it say READY=1 (sd_notify(3)) when it can serve? Write `ready = \"started\"` if it never does, and a longer \
+             `start-timeout` if it takes its time"
+                .to_owned(),
+        ),
+        Gate::Line(number) => Some(format!(
+            "does it write a line to descriptor {number} when it can serve? Write `ready = \"started\"` if it never does, and a \
+             longer `start-timeout` if it takes its time"
+        )),
+        Gate::Success => Some("a longer `start-timeout`, or `\"off\"`, if it takes its time".to_owned()),
+        Gate::Answer(_) | Gate::Listens | Gate::Health | Gate::Started => None,
+    }
+}

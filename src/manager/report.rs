@@ -79,7 +79,13 @@ impl Manager {
             End::Unprepared | End::Unbound | End::Unanswered => {
                 self.words.get(&id).cloned().unwrap_or_else(|| "it could not be prepared".to_owned())
             }
-            End::NotReady => self.with_wrong(id, which.run, &self.unready_words(id, which.run)),
+            End::NotReady => {
+                let words = self.with_wrong(id, which.run, &self.unready_words(id, which.run));
+                match self.unit_of(id).and_then(errands::unready_hint) {
+                    Some(hint) if !words.contains("\nhint: ") => format!("{words}\nhint: {hint}"),
+                    Some(_) | None => words,
+                }
+            }
             End::Unhealthy => {
                 let said = self.notices.of_last(id, which.run);
                 let health = said.and_then(|said| said.health.as_ref()).map(|health| &health.words);

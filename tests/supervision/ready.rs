@@ -78,10 +78,16 @@ fn never_ready_is_a_failure_with_its_reason() {
     assert_eq!(said.code, Some(1), "{said:?}");
     let why = "not ready within 300ms: no READY=1 on its notify socket";
     assert!(said.err.contains(why), "{said:?}");
+    assert!(said.err.contains("\nhint: does it say READY=1 (sd_notify(3)) when it can serve? "), "{said:?}");
     let said = host.ask(&["start", "dumb"]);
     assert!(said.err.contains("not ready within 300ms: no line on descriptor 4"), "{said:?}");
+    assert!(
+        said.err.contains("\nhint: does it write a line to descriptor 4 when it can serve? "),
+        "{said:?}"
+    );
     let problems = host.service("mute")["problems"].to_string();
-    assert!(problems.contains(why), "{problems}");
+    let hint = "\\nhint: does it say READY=1 (sd_notify(3)) when it can serve? Write `ready = \\\"started\\\"` if it never does";
+    assert!(problems.contains(&format!("{why}{hint}")), "{problems}");
 }
 
 #[test]

@@ -76,12 +76,36 @@ fn each_failure_names_step_object_reason_and_remedy() {
         ),
         (said(Stage::Plan, 0, Bad::Checksum as u32), "reading the execution plan: it has a wrong checksum"),
         (said(Stage::Gate, 0, 0), "waiting to be let through: gate lost, as the manager ended"),
-        (said(Stage::Groups, errno::EINVAL, 0), "setting supplementary groups: 33 1002: invalid argument"),
         (
             said(Stage::Oom, errno::EACCES, 0),
             "setting the out-of-memory score: -900: permission denied\n\
              hint: lowering it needs CAP_SYS_RESOURCE, which supervise does not have here: leave it out, or run \
              supervise as root",
+        ),
+    ];
+    for (said, expected) in cases {
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn what_accounts_links_and_capabilities_of_files_have_to_do_with_it_is_told() {
+    let cases = [
+        (
+            said(Stage::Groups, errno::EINVAL, 0),
+            "setting supplementary groups: 33 1002: invalid argument\n\
+             hint: is this a user namespace, as of a container, which has no such number? Map it, or name another account",
+        ),
+        (
+            said(Stage::Exec, errno::EPERM, 1),
+            "executing the command: /usr/bin/gunicorn: operation not permitted\n\
+             hint: does the file have capabilities (`getcap`) that the service may not have? List them in `capabilities`, or \
+             remove them (`setcap -r`)",
+        ),
+        (
+            said(Stage::Directory, errno::ELOOP, 0),
+            "changing to the working directory: /srv/shop: too many symbolic links encountered\n\
+             hint: a symbolic link on the way leads in a circle: write the path without it",
         ),
     ];
     for (said, expected) in cases {

@@ -171,7 +171,8 @@ impl Manager {
                 let reason =
                     "the process that was to bind it with the service's rights did not say what came of it";
                 let address = wanted.address.clone();
-                Err(Unbound { address, reason: reason.to_owned(), hint: None })
+                let hint = "does the file system of its directory answer? It is tried again".to_owned();
+                Err(Unbound { address, reason: reason.to_owned(), hint: Some(hint) })
             }
         };
         lock.iter().for_each(|lock| files::remove_lock(lock.as_fd())); // of no use
