@@ -5,7 +5,7 @@ use crate::sys::errno::reason;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys::files;
@@ -207,6 +207,20 @@ fn read_one(path: &Path, judge: Judge, warnings: &mut Vec<String>) -> Result<Str
             Judge::Warn => warnings.push(unsafe_file),
         }
     }
+    // Looked at before: opening a device may do something, and what opens a pipe is seen by whoever writes into it.
+    let kind = path.metadata().map_err(said)?.file_type();
+    if !kind.is_file() {
+        let what = if kind.is_dir() {
+            "a directory"
+        } else if kind.is_socket() {
+            "a socket"
+        } else if kind.is_fifo() {
+            "a named pipe"
+        } else {
+            "a device"
+        };
+        return Err(format!("{}: {}", path.display(), no_file(what)));
+    }
     let (bytes, owner, mode) = files::read_steady(path, MOST_BYTES).map_err(said)?;
     // What was opened, and not only what the path led to a moment before.
     if judge == Judge::Refuse && ((owner != 0 && owner != me) || mode & 0o002 != 0) {
@@ -229,11 +243,16 @@ fn why_not(path: &Path, error: &io::Error) -> String {
         Some(libc::ELOOP) => {
             "a symbolic link that leads back to itself\nhint: mend the link, or remove it".to_owned()
         }
-        // So says opening one.
-        Some(libc::ENXIO) => no_file("a socket"),
-        Some(_) => reason(error),
-        None if path.is_dir() => no_file("a directory"),
-        None if path.metadata().is_ok_and(|data| !data.is_file()) => no_file("not a regular file"),
+        Some(libc::EACCES | libc::EPERM) => {
+            format!(
+                "{}\nhint: let whoever runs supervise read it, and enter every directory above",
+                reason(error)
+            )
+        }
+        Some(_) => {
+            let hint = "is it a file that can be read? Mend it, or move it out of this directory";
+            format!("{}\nhint: {hint}", reason(error))
+        }
         None => format!("{}\nhint: units are small; is this one?", reason(error)),
     }
 }

@@ -23,6 +23,7 @@ mod access;
 mod boot;
 mod both_die;
 mod check;
+mod check_odd;
 mod crash_loop;
 mod dependencies;
 mod engine;

@@ -12,6 +12,7 @@ mod socket_file;
 mod sockets;
 mod walk;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ use serde_json::json;
 use super::exit::Exit;
 use super::place::{self, Surroundings, Wanted};
 use super::text;
-use super::trouble::{self, Trouble, shown_path};
+use super::trouble::{self, Trouble, reason, shown_path};
 use crate::manager::read_units::{Found, Judge, read_directories, read_file};
 use crate::plan::FIXED_PATH;
 use crate::sys::files;
@@ -140,15 +141,30 @@ fn read(asked: &Check, around: &Surroundings, out: &mut Findings) -> Result<Vec<
     for path in &asked.paths {
         if path.is_dir() {
             directories.push(path.clone());
-        } else if path.symlink_metadata().is_ok() {
-            found.push(read_file(path, Judge::Warn));
+        } else if let Err(error) = path.symlink_metadata() {
+            let why = match error.kind() {
+                ErrorKind::NotFound => "there is no such file or directory".to_owned(),
+                _ => reason(&error),
+            };
+            let trouble = Trouble::plain(Exit::Usage, format!("`{}`: {why}", shown_path(path)));
+            return Err(match error.kind() {
+                ErrorKind::PermissionDenied => trouble
+                    .hint("this user may not enter a directory above it: check as root, or as its owner"),
+                _ => trouble,
+            });
         } else {
-            let text = format!("`{}`: there is no such file or directory", shown_path(path));
-            return Err(Trouble::plain(Exit::Usage, text));
+            found.push(read_file(path, Judge::Warn));
         }
     }
     if !directories.is_empty() {
         let (more, problems) = read_directories(&directories, Judge::Warn);
+        if found.is_empty() && more.is_empty() && problems.is_empty() {
+            let shown: Vec<String> =
+                directories.iter().map(|path| format!("`{}`", shown_path(path))).collect();
+            let text = format!("there is no unit in {}", shown.join(", "));
+            let hint = Some("a unit is a file that is called `NAME.toml`".to_owned());
+            out.all.push(Finding { unit: String::new(), place: None, is_error: false, text, hint });
+        }
         found.extend(more);
         for text in problems {
             let hint = Some("name the files or directories of units to check".to_owned());
@@ -523,7 +539,7 @@ fn check_variables(unit: &Unit, path: &Path, out: &mut Findings) {
             }
             Err(_) => wrong(&format!("{shown}: not UTF-8"), "save it as UTF-8"),
         },
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             out.not_checked(unit, &format!("what `{shown}` says: only its owner or root can read it"));
         }
         Err(error) => wrong(&format!("reading the environment file {shown}: {error}"), mend),
