@@ -204,7 +204,7 @@ pub fn beside(unit: &Unit) -> usize {
 }
 
 impl Manager {
-    fn notify_directory(&self) -> PathBuf {
+    pub(super) fn notify_directory(&self) -> PathBuf {
         self.settings.runtime_dir.join("notify")
     }
 

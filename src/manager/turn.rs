@@ -474,6 +474,9 @@ impl Manager {
         self.sweep_notify(&[]);
         self.sweep_probes(&[]);
         self.remove_mirror();
+        for directory in [self.notify_directory(), self.probe_directory()] {
+            let _ = std::fs::remove_dir(directory); // not there, or with what is not ours in it
+        }
         self.logs.drain(LAST_LINES_MS, &self.kept);
         self.give_group_back();
         let status = self.end_status();

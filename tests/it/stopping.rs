@@ -127,6 +127,13 @@ fn term_stops_everything(who: Who) {
     assert!(rest.is_empty(), "{rest:#?}");
     assert!(place.cgroups().is_empty(), "{:?}", place.cgroups());
     assert!(!path.exists() && !place.path("run/control").exists(), "a socket's file is left");
+    let mut left: Vec<String> = std::fs::read_dir(place.path("run"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    // Locks are taken by whoever comes next.
+    left.retain(|name| !["lock", "locks"].contains(&name.as_str()));
+    assert!(left.is_empty(), "{left:?}");
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(cri::texts(&place.log(), "talks"), ["started", "stopping"], "the last line is lost");
     let web = cri::texts(&place.log(), "web");

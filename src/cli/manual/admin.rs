@@ -52,7 +52,9 @@ const SECTIONS: &[(&str, Rows)] = &[
                 "Each incarnation has a group below the one in which supervise was started, where that can be written; else \
                  services are followed as process trees, and `status` says so. Limits of an instance need the controllers \
                  of that group as well, and that nobody else is in it: supervise itself moves to `supervise.own` below. \
-                 `status` tells which limit does not hold and why, and what limits have done.",
+                 `status` tells which limit does not hold and why, and what limits have done. While two incarnations of an \
+                 instance overlap, as in a restart, each has all of its limits: leave room for twice `instances` times \
+                 `memory-max`.",
             ),
             ("before Linux 6.15", "how a service ended that outlived its keeper is not known."),
             ("before Linux 6.9", "`MAINPIDFDID=` is not compared with the process that `MAINPID=` names."),
