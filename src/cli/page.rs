@@ -85,10 +85,7 @@ fn command(words: &[String]) -> String {
         }
     };
     let line = words.iter().map(word).collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST_COMMAND) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
-        None => line,
-    }
+    short(line, MOST_COMMAND)
 }
 
 /// Where its output is to be looked for.
@@ -108,7 +105,17 @@ fn output_to(service: &Service) -> Option<String> {
 pub fn last_output(service: &Service) -> Vec<String> {
     let of = service.output_of.iter().map(|of| format!("(of {})", shown(of)));
     let nothing = service.silent.then(|| "it wrote nothing".to_owned());
-    of.chain(service.output.iter().map(|line| shown(line))).chain(nothing).collect()
+    of.chain(service.output.iter().map(|line| short(shown(line), MOST_LINE))).chain(nothing).collect()
+}
+
+/// The most characters of a line of output: `logs` has all of it, and a page has to stay one.
+const MOST_LINE: usize = 240;
+
+fn short(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
 
 /// Since when it is ours again.
@@ -289,6 +296,14 @@ web: running for 3min, healthy
                    words\\x1b
 ";
         assert_eq!(page(&known(), 180, Paint::new(false), &look), expected);
+    }
+
+    #[test]
+    fn a_page_stays_one_whatever_a_service_writes() {
+        let output = vec!["ä".repeat(240), "ä".repeat(241)];
+        let service = Service { output, command: vec!["x".repeat(200)], ..Service::default() };
+        assert_eq!(last_output(&service), ["ä".repeat(240), "ä".repeat(240) + "…"]);
+        assert_eq!(command(&service.command), "x".repeat(160) + "…");
     }
 
     #[test]

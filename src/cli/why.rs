@@ -85,7 +85,8 @@ fn page(service: &Service, now: i64, paint: Paint) -> String {
     list(&mut line, "before that", earlier.map(|end| format!("{}  {}", shown(&end.at), told(end))));
     if let Some(at) = service.next_start.as_deref() {
         let when = next_start(at, now).unwrap_or_default();
-        line("starts again", &format!("{when} ({}), after {} restarts", shown(at), service.restarts));
+        let restarts = if service.restarts == 1 { "restart" } else { "restarts" };
+        line("starts again", &format!("{when} ({}), after {} {restarts}", shown(at), service.restarts));
     }
     list(&mut line, "adopted", service.adopted.iter().map(|at| adopted(at, now)));
     list(&mut line, "last output", last_output(service).into_iter());
@@ -159,6 +160,9 @@ fn advice(service: &Service) -> Vec<String> {
         State::Starting => steps.push(format!("wait for it: `supervise events {name}`")),
         State::Running if service.healthy == Some(false) => {
             steps.push(format!("`supervise logs {name}` for why it does not answer as it should"));
+        }
+        State::Running if service.ends.last().is_some_and(|end| end.beside) => {
+            steps.push(format!("mend it, then `supervise restart {name}`: what runs goes on meanwhile"));
         }
         State::Listening | State::Running | State::Reloading | State::Stopping | State::Done => {}
     }
@@ -270,6 +274,32 @@ web: failed
                    where that means its unit: start supervise again, which alone reads it
 ";
         assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_failed_try_is_no_end_of_what_runs() {
+        let end = Ended {
+            step: "its rehearsal failed".into(),
+            beside: true,
+            ..ended("1970-01-01T00:00:01Z", "no", 500)
+        };
+        let service = Service {
+            name: "web".into(),
+            state: State::Running,
+            ends: vec![end],
+            restarts: 1,
+            ..Service::default()
+        };
+        let expected = "\
+web: running
+  last try         1970-01-01T00:00:01Z (4s ago)
+                   its rehearsal failed: no (after 0.5s)
+  what to do       mend it, then `supervise restart web`: what runs goes on meanwhile
+";
+        assert_eq!(page(&service, 5, Paint::new(false)), expected);
+        let service = Service { next_start: Some("1970-01-01T00:00:09Z".into()), ..service };
+        let text = page(&service, 5, Paint::new(false));
+        assert!(text.contains(" in 4s (1970-01-01T00:00:09Z), after 1 restart\n"), "{text}");
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Manager {
                 },
                 exit,
                 lived_ms: note.map(|note| note.lived_ms),
-                beside: ended.beside || ended.rehearsal,
+                beside: (ended.beside || ended.rehearsal) && !ended.passed && !ended.dismissed,
             }
         };
         service.ends.iter().map(told).collect()

@@ -267,7 +267,7 @@ pub struct Ended {
     pub exit: Option<Exit>,
     /// Milliseconds for which its command had run, where it did.
     pub lived_ms: Option<u64>,
-    /// It was beside what runs: to take its place, or to be rehearsed.
+    /// It was beside what runs, to take its place or to be rehearsed, and failed.
     pub beside: bool,
 }
 
