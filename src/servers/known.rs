@@ -187,12 +187,10 @@ impl Server {
     /// Exit codes of what a new try does not mend: broken code or a wrong option.
     pub const fn config_codes(self) -> &'static [u8] {
         match self {
-            Self::Gunicorn => &[3, 4],
+            Self::Gunicorn => &[2, 3, 4],
             Self::Uwsgi => &[22],
-            Self::Celery => &[2],
-            Self::Uvicorn | Self::Hypercorn | Self::Daphne | Self::Granian | Self::Waitress | Self::Redis => {
-                &[]
-            }
+            Self::Celery | Self::Uvicorn | Self::Hypercorn | Self::Daphne | Self::Granian => &[2],
+            Self::Waitress | Self::Redis => &[],
         }
     }
 
@@ -293,6 +291,9 @@ impl Server {
             (Self::Gunicorn, Code(1)) => {
                 "gunicorn could not begin: a wrong option, or an error in the application (with `--preload`, or in a \
                  worker that failed to boot); its last lines say which"
+            }
+            (Self::Gunicorn | Self::Uvicorn | Self::Hypercorn | Self::Daphne | Self::Granian, Code(2)) => {
+                "a wrong option, or a value that it does not take; its last lines say which"
             }
             (Self::Gunicorn, Code(3)) => {
                 "a worker of gunicorn could not boot: the application failed while it was imported; the traceback is in \

@@ -268,6 +268,38 @@ fn user_an_application_that_is_broken_is_not_tried_again_and_again() {
 }
 
 #[test]
+fn user_a_wrong_option_is_not_tried_again_and_again() {
+    let mut place = with_servers(Who::User);
+    let modules = [
+        ("gunicorn", ""),
+        ("uvicorn", "--fd {fd:http}"),
+        ("hypercorn", "--bind fd://{fd:http}"),
+        ("daphne", "--fd {fd:http}"),
+    ];
+    let site = place.path("site");
+    for (module, listen) in modules {
+        let command = python_module(module, &format!("--nonsense {listen} app:app"));
+        let environment = format!("environment = {{ PYTHONPATH = \"{}\" }}", site.display());
+        let restart = "[restart]\ndelay = \"1s\"\nmax-delay = \"1h\"\n";
+        let socket = socket(place.address());
+        place.unit(
+            module,
+            &format!("command = {command}\nserver = \"{module}\"\n{environment}\n{restart}{socket}"),
+        );
+    }
+    place.run();
+    for (module, _) in modules {
+        let service = place.reaches(module, "backing-off");
+        let meaning =
+            "exit status 2: a wrong option, or a value that it does not take; its last lines say which";
+        assert_eq!(service["exit"]["meaning"], meaning, "{service:#}");
+        let at = |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let wait = at(&service["next_start"]).duration_since(at(&service["ends"][0]["at"]));
+        assert!((3_599..3_660).contains(&wait.as_secs()), "{service:#}");
+    }
+}
+
+#[test]
 fn user_uvicorn_that_somebody_else_has_ended_has_ended_well() {
     let mut place = with_servers(Who::User);
     place.write("work/go", "");
