@@ -171,7 +171,8 @@ fn root_one_that_hangs_stays_until_another_is_proven() {
     let words = "no sign of life within 2s: another is started beside it, and takes its place when it has proven itself";
     assert_eq!(problems[0], words);
     let failed = "the last try to replace it failed: not ready within 2s: no READY=1 on its notify socket";
-    assert_eq!(problems[1], failed, "{problems:#}");
+    // With the remedy, which is not what is asked here.
+    assert!(problems[1].as_str().is_some_and(|one| one.starts_with(failed)), "{problems:#}");
     load.goes_on(10);
     assert_eq!(noted(&place, "abrt", old), 0, "it is ended before another is there");
     place.write("work/go", "");
