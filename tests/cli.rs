@@ -226,7 +226,7 @@ fn an_unknown_name_is_4_with_the_nearest_one() {
     let server = Server::start(|request| {
         let name = asked_names(request).remove(0);
         let near = (name == "wbe").then(|| "web".to_owned());
-        vec![refused(Refusal::NoSuchService(Unknown { name, near }))]
+        vec![refused(Refusal::NoSuchService(Unknown { name, near, file: None }))]
     });
     let expected = "supervise: no such service `wbe`\nhint: did you mean `web`?\n";
     for command in ["status", "start", "stop", "restart"] {

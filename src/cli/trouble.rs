@@ -176,9 +176,12 @@ fn of_refusal(refusal: &Refusal, verb: Verb, names: &[String]) -> Vec<Trouble> {
         Refusal::NoSuchService(unknown) => {
             let trouble =
                 Trouble::plain(Exit::NoService, format!("no such service `{}`", shown(&unknown.name)));
-            vec![match &unknown.near {
-                Some(near) => trouble.hint(format!("did you mean `{}`?", shown(near))),
-                None => trouble.hint("`supervise status` lists them all"),
+            let unread =
+                |file| format!("`{}` has not been read: units are read when supervise starts", shown(file));
+            vec![match (&unknown.file, &unknown.near) {
+                (Some(file), _) => trouble.hint(unread(file)),
+                (None, Some(near)) => trouble.hint(format!("did you mean `{}`?", shown(near))),
+                (None, None) => trouble.hint("`supervise status` lists them all"),
             }]
         }
         Refusal::NotPermitted(right, service) => {
@@ -289,6 +292,7 @@ mod tests {
             Reply::Refused(Refusal::NoSuchService(Unknown {
                 name: "wbe".into(),
                 near: near.map(str::to_owned),
+                file: None,
             }))
         };
         let (text, exit) = rendered(&unknown(Some("web")), Verb::Stop);

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use super::Manager;
 use crate::policy::ServiceId;
-use crate::unit::Who;
+use crate::unit::{Who, check_name};
 use crate::wire::control::Refusal;
-use crate::wire::names;
+use crate::wire::names::{self, Unknown};
 use crate::wire::verb::{Right, Rights};
 
 /// A peer, by the kernel's word.
@@ -137,7 +137,8 @@ impl Manager {
         let chosen = if wanted.is_empty() {
             plain
         } else {
-            names::resolve(wanted, &plain).map_err(Refusal::NoSuchService)?
+            names::resolve(wanted, &plain)
+                .map_err(|unknown| Refusal::NoSuchService(self.with_file(unknown, caller)))?
         };
         let mut found = Vec::with_capacity(chosen.len());
         for name in chosen {
@@ -151,6 +152,18 @@ impl Manager {
             }
         }
         Ok(found)
+    }
+
+    /// Whether there is a unit's file of that name all the same: it came after the units were read. Who may not see all
+    /// services is told nothing of what lies in their directories.
+    fn with_file(&self, unknown: Unknown, caller: &Caller) -> Unknown {
+        let is_known = self.services.values().any(|known| known.name == unknown.name);
+        if !caller.is_ours || is_known || check_name(&unknown.name).is_err() {
+            return unknown;
+        }
+        let mut files = self.settings.units.iter().map(|one| one.join(format!("{}.toml", unknown.name)));
+        let file = files.find(|path| path.symlink_metadata().is_ok());
+        Unknown { file: file.map(|path| path.display().to_string()), ..unknown }
     }
 }
 

@@ -271,7 +271,10 @@ impl Manager {
         let note = |id: &ServiceId| {
             let unit = self.unit_of(*id).filter(|unit| unit.proves_nothing())?;
             let alive = duration_text(unit.service.settle_ms);
-            let hint = "add `[health]`, and a restart goes on only when the new one answers";
+            let hint = match unit.sockets.is_empty() {
+                true => "a longer `settle` waits until it has imported what it runs",
+                false => "add `[health]`, and a restart goes on only when the new one answers",
+            };
             Some((
                 *id,
                 format!(
@@ -417,7 +420,11 @@ impl Manager {
         notes: &BTreeMap<ServiceId, String>,
     ) -> Option<control::Outcome> {
         let status = self.service_status(id)?;
-        let already = (outcome == Some(Outcome::Already)).then(|| format!("already {}", status.state.word()));
+        let has_none = self.world.get(id).is_some_and(|service| service.instances.is_empty());
+        let already = (outcome == Some(Outcome::Already)).then(|| match has_none {
+            true => format!("it has no instances: `supervise scale {} 1` starts one", status.name),
+            false => format!("already {}", status.state.word()),
+        });
         let changed = self.changed_words(id);
         let run = self.world.get(id).and_then(|service| service.main()).map(|one| one.run);
         let wrong =

@@ -58,9 +58,9 @@ impl Manager {
     /// That a file of its unit is not what it was, which no start and no restart heeds.
     pub(super) fn changed_words(&self, id: ServiceId) -> Option<String> {
         let path = self.changed_files(id).into_iter().next()?;
-        Some(format!(
-            "`{path}` has changed since it was read: what was read still counts, until supervise starts again"
-        ))
+        let is_gone = std::path::Path::new(&path).symlink_metadata().is_err();
+        let what = if is_gone { "is gone" } else { "has changed since it was read" };
+        Some(format!("`{path}` {what}: what was read still counts, until supervise starts again"))
     }
 
     fn failure(&self, id: ServiceId, outcome: Outcome) -> Option<Failure> {

@@ -167,9 +167,11 @@ impl Unit {
         asks && overlaps && self.service.kind == Kind::Service
     }
 
-    /// Whether a new generation is believed that has only lived for a while, although clients come to its sockets.
+    /// Whether a new generation is believed that has only lived for a while, although clients come to its sockets, or it is
+    /// known to need longer before it fails.
     pub fn proves_nothing(&self) -> bool {
-        self.gate() == Gate::Started && self.health.is_none() && !self.sockets.is_empty()
+        let is_slow = self.service.recognised().server == Some(servers::Server::Celery);
+        self.gate() == Gate::Started && self.health.is_none() && (is_slow || !self.sockets.is_empty())
     }
 
     /// What proves an incarnation good, for people; `rehearsing` while a new generation is rehearsed.
@@ -315,6 +317,20 @@ mod tests {
         ] {
             let unit = unit(&format!("{text}\n{}", if sockets { SOCKET } else { "" }));
             assert_eq!(unit.gate(), gate, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_lives_for_a_while_proves_nothing_where_somebody_waits_for_it() {
+        for (text, sockets, expected) in [
+            ("command = \"node a\"", true, true),
+            ("command = \"node a\"", false, false),
+            ("command = \"uvicorn --fd 3 a\"", true, false),
+            ("command = \"celery -A a worker\"", false, true),
+            ("command = \"celery -A a worker\"\nserver = \"none\"", false, false),
+        ] {
+            let unit = unit(&format!("{text}\n{}", if sockets { SOCKET } else { "" }));
+            assert_eq!(unit.proves_nothing(), expected, "{text}");
         }
     }
 

@@ -522,7 +522,10 @@ impl Refusal {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::NoSuchService(unknown) => {
-                let parameters = serde_json::json!({ "name": unknown.name, "near": unknown.near });
+                let mut parameters = serde_json::json!({ "name": unknown.name, "near": unknown.near });
+                if let (Some(file), Some(all)) = (&unknown.file, parameters.as_object_mut()) {
+                    all.insert("file".to_owned(), file.as_str().into());
+                }
                 framed(Some("NoSuchService"), &parameters, false)
             }
             Self::NotPermitted(right, None) => {
@@ -541,7 +544,11 @@ impl Refusal {
         let name = answer.error.as_deref()?.strip_prefix(INTERFACE)?.strip_prefix('.')?;
         let text = |field: &str| answer.parameters.get(field).and_then(Value::as_str).map(str::to_owned);
         match name {
-            "NoSuchService" => Some(Self::NoSuchService(Unknown { name: text("name")?, near: text("near") })),
+            "NoSuchService" => Some(Self::NoSuchService(Unknown {
+                name: text("name")?,
+                near: text("near"),
+                file: text("file"),
+            })),
             "NotPermitted" => {
                 // A right that only a newer supervisor knows is more than these.
                 let needs = text("needs").and_then(|word| Right::of_word(&word));

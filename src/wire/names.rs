@@ -13,6 +13,8 @@ pub struct Unknown {
     pub name: String,
     /// The one that was probably meant.
     pub near: Option<String>,
+    /// The file of a unit of that name, which nobody has read.
+    pub file: Option<String>,
 }
 
 /// Whether this is a pattern and not a name.
@@ -138,7 +140,7 @@ pub fn resolve<'a>(wanted: &[String], all: &[&'a str]) -> Result<Vec<&'a str>, U
         }
         if !some {
             let near = if is_glob(text) { None } else { nearest(text, all.iter().copied()) };
-            return Err(Unknown { name: text.clone(), near: near.map(str::to_owned) });
+            return Err(Unknown { name: text.clone(), near: near.map(str::to_owned), file: None });
         }
     }
     Ok(found)
@@ -202,9 +204,12 @@ mod tests {
         );
         assert_eq!(
             resolve(&wanted(&["api", "wbe"]), &all),
-            Err(Unknown { name: "wbe".into(), near: Some("web".into()) })
+            Err(Unknown { name: "wbe".into(), near: Some("web".into()), file: None })
         );
-        assert_eq!(resolve(&wanted(&["x*"]), &all), Err(Unknown { name: "x*".into(), near: None }));
+        assert_eq!(
+            resolve(&wanted(&["x*"]), &all),
+            Err(Unknown { name: "x*".into(), near: None, file: None })
+        );
     }
 
     proptest! {

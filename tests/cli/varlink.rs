@@ -43,7 +43,7 @@ fn script(request: &Request) -> Vec<Reply> {
     let names = asked_names(request);
     match request {
         Request::Status { .. } if names == ["none"] => {
-            let unknown = Unknown { name: "none".into(), near: None };
+            let unknown = Unknown { name: "none".into(), near: None, file: None };
             vec![Reply::Refused(Refusal::NoSuchService(unknown))]
         }
         Request::Status { .. } => {

@@ -277,3 +277,30 @@ fn user_what_was_in_the_way_is_told_as_it_was_when_the_release_is_another_one() 
     assert!(told.starts_with(&reason), "{web:#}");
     std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn user_what_units_have_come_and_gone_is_told_to_who_asks_for_them() {
+    let mut place = Place::new(Who::User);
+    place.unit("fine", "command = \"sleep 1000\"\nsettle = \"1ms\"\n");
+    place.run();
+    place.reaches("fine", "running");
+    place.unit("later", "command = \"sleep 1000\"\n");
+    let said = place.ask(&["start", "later"]);
+    let expected = format!(
+        "supervise: no such service `later`\nhint: `{}` has not been read: units are read when supervise starts\n",
+        place.path("units/later.toml").display()
+    );
+    assert_eq!((said.code, said.err), (Some(4), expected));
+    let path = place.path("units/fine.toml");
+    std::fs::remove_file(&path).unwrap();
+    let said = place.order(&["start", "fine"]);
+    let gone = format!(
+        "already running; `{}` is gone: what was read still counts, until supervise starts again\n",
+        path.display()
+    );
+    assert!(said.err.ends_with(&gone), "{said:?}");
+    // Nothing is refused, and nothing runs.
+    place.order(&["scale", "fine", "0"]);
+    let said = place.order(&["start", "fine"]);
+    assert!(said.err.contains("it has no instances: `supervise scale fine 1` starts one"), "{said:?}");
+}

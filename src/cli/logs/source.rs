@@ -135,7 +135,7 @@ fn opened(directory: &Path, names: &[String]) -> Result<Vec<Given>, Vec<Trouble>
     let mut all: Vec<&str> = listed.iter().filter_map(|name| name.to_str().ok()).collect();
     all.sort_unstable();
     let chosen = if names.is_empty() { Ok(all.clone()) } else { resolve(names, &all) };
-    let chosen = chosen.map_err(|Unknown { name, near }| {
+    let chosen = chosen.map_err(|Unknown { name, near, .. }| {
         let text = format!("no log of `{}` in `{}`", crate::cli::text::shown(&name), shown_path(directory));
         let trouble = Trouble::plain(Exit::NoService, text);
         vec![near.map_or(trouble.clone(), |near| trouble.hint(format!("did you mean `{near}`?")))]

@@ -93,8 +93,8 @@ fn errors_read_back_as_they_were_written() {
         silent: true,
     };
     for refusal in [
-        Refusal::NoSuchService(Unknown { name: "wbe".into(), near: Some("web".into()) }),
-        Refusal::NoSuchService(Unknown { name: "x".into(), near: None }),
+        Refusal::NoSuchService(Unknown { name: "wbe".into(), near: Some("web".into()), file: None }),
+        Refusal::NoSuchService(Unknown { name: "x".into(), near: None, file: Some("/x.toml".into()) }),
         Refusal::NotPermitted(Right::Control, Some("web".into())),
         Refusal::NotPermitted(Right::Everything, None),
         Refusal::Failed(Box::new(Failed {
