@@ -84,7 +84,8 @@ fn where_nobody_takes_them_lines_go_to_the_file_until_somebody_does() {
     let path = keeper.dir.path().join("journal");
     let expected = format!(
         "supervise: logger: log of `web`: sending to the journal at {}: no such file or directory\n\
-         hint: its lines go to {} until somebody takes them there\n",
+         hint: start systemd-journald, or have its unit say `to = \"file\"`; its lines go to {} until somebody takes \
+         them there\n",
         path.display(),
         keeper.logs.join("web/current").display()
     );
