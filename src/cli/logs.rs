@@ -38,6 +38,10 @@ const MOST_AT_ONCE: usize = 1024 * 1024;
 /// So much is put together before it is written.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// What a reader is told whose files go faster than it reads.
+const MISSED: &str = "lines are missing here: they were written and removed again before they could be read\n\
+                      hint: more `keep` or `max-size` in `[log]` keeps them longer";
+
 /// What the user wants to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -274,20 +278,23 @@ fn follow(readings: &mut [Reading], source: &Source, out: &mut Out) -> Result<()
                 continue;
             }
             let name = out.names.get(number).cloned().unwrap_or_default();
-            let before = came.len();
             // A supervisor that is away is asked again; the open file is not.
-            if let Some(given) = source.files(&[name]).ok().and_then(|given| given.into_iter().next()) {
-                reading.renew(given);
-                more |= !drain(number, reading, &mut came)?;
-            }
+            let given = source.files(&[name]).ok().and_then(|given| given.into_iter().next());
+            let goes_on = given.is_some_and(|given| reading.renew(given));
+            more |= goes_on && !drain(number, reading, &mut came)?;
             // A file that is replaced all the time is asked for all the time; one that is missing is not.
-            *asked = (came.len() == before).then(Instant::now);
+            *asked = (!goes_on).then(Instant::now);
         }
         came.sort_by_key(|(_, line): &(usize, Line)| line.at);
         for (number, line) in &came {
             out.line(*number, line)?;
         }
         out.flush()?;
+        for (name, reading) in out.names.iter().zip(readings.iter_mut()) {
+            if reading.has_missed() {
+                trouble::say(&format!("{}: {MISSED}", shown(name)));
+            }
+        }
         if !more {
             pause.wait(if came.is_empty() { QUIET } else { BUSY })?;
         }

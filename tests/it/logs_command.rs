@@ -1,16 +1,17 @@
 //! `supervise logs`: every line once and in order, whoever asks, however often the files give way, and nothing that
 //! somebody put there in place of a log.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::accounts::am_root;
 use super::cri;
 use super::place::{Place, Who};
 use super::supervisor::Role;
-use super::wait;
+use super::{processes, wait};
 
 const MANY: usize = 100_000;
 
@@ -21,14 +22,20 @@ fn counting(place: &Place, name: &str, lines: usize, log: &str) {
     place.unit(name, &text);
 }
 
-/// A command whose output is read while it runs.
-struct Following(Child);
+/// A command whose output is read while it runs, and what it says beside that.
+struct Following(Child, PathBuf);
 
 impl Following {
     fn of(place: &Place, arguments: &[&str]) -> Self {
+        let said = place.path("following.err");
         let mut command = place.command(&place.binary());
         command.arg("--runtime-dir").arg(place.path("run")).arg("logs").args(arguments);
-        Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap())
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&said).unwrap());
+        Self(command.spawn().unwrap(), said)
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.1).unwrap()
     }
 
     /// Its lines up to one of which it is known that it comes.
@@ -91,6 +98,7 @@ fn follows_across_files(who: Who) {
     let followed = following.until(&format!("web {MANY}"));
     let expected = numbered("web", 1, MANY);
     same(followed.join("\n").as_bytes(), &expected);
+    assert_eq!(following.said(), "");
     let files = cri::files(&place.log(), "web");
     // About 5 MB of entries, and no file of more than 64 KiB.
     assert!(files.len() > 70, "{} files: they gave way too late", files.len());
@@ -128,6 +136,64 @@ fn user_a_flood_is_followed_by_a_slow_reader_without_a_line_lost() {
     });
     let followed = following.until(&format!("web {MANY}"));
     same(followed.join("\n").as_bytes(), &numbered("web", 1, MANY));
+}
+
+/// The lines of a service whose files go while nobody reads them: what is left, and that there was more.
+fn gaps_are_told(log: &str) {
+    let mut place = Place::new(Who::User);
+    let script =
+        "echo first; while ! [ -e go ]; do sleep 0.02; done; seq 1 20000; echo last; exec sleep 1000";
+    let work = place.path("work");
+    place.unit(
+        "web",
+        &format!(
+            "command = [\"/bin/sh\", \"-c\", \"cd {}; {script}\"]\n[log]\nmax-size = \"64K\"\n{log}",
+            work.display()
+        ),
+    );
+    place.run();
+    wait::until(wait::LONG, "its first line", || {
+        (place.ask(&["logs", "web", "--raw"]).out == "first\n").then_some(())
+    });
+    let mut following = Following::of(&place, &["web", "-f", "--raw"]);
+    let mut reader = BufReader::new(following.0.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    processes::signal(following.0.id(), libc::SIGSTOP);
+    place.write("work/go", "");
+    wait::until(wait::LONG, "its last line", || {
+        (place.order(&["logs", "web", "-n", "1", "--raw"]).out == "last\n").then_some(())
+    });
+    processes::signal(following.0.id(), libc::SIGCONT);
+    let mut found: Vec<u32> = Vec::new();
+    loop {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "it ended");
+        match line.trim_end() {
+            "last" => break,
+            number => found.push(number.parse().unwrap()),
+        }
+    }
+    let said = "web: lines are missing here: they were written and removed again before they could be read\n\
+                hint: more `keep` or `max-size` in `[log]` keeps them longer\n";
+    // It says so once it has shown what there is.
+    wait::until(wait::LONG, "what it says", || (!following.said().is_empty()).then_some(()));
+    assert_eq!(following.said(), said);
+    // Some of them may have been in the file that it had open; after those it is the newest.
+    found.insert(0, 0);
+    let gaps = found.windows(2).filter(|two| two[1] != two[0] + 1).count();
+    assert_eq!((gaps, found.last()), (1, Some(&20_000)));
+}
+
+#[test]
+fn user_lines_that_have_gone_before_they_were_read_are_told() {
+    gaps_are_told("keep = 2\ncompress = false\n");
+}
+
+#[test]
+fn user_lines_that_have_gone_before_they_were_read_are_told_where_files_are_compressed() {
+    gaps_are_told("keep = 2\n");
 }
 
 #[test]

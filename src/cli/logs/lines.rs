@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use flate2::bufread::MultiGzDecoder;
 use memchr::memchr;
 
 use crate::wire::cri::{self, Which};
+use crate::wire::shelf::Old;
 
 const READ_BYTES: usize = 64 * 1024;
 /// A longer line is shown in pieces; so much of each output is held at most.
@@ -57,12 +60,13 @@ pub struct Lines {
     start: usize,
     /// The beginning of a line of either output, and when it came.
     begun: [Option<(Moment, Vec<u8>)>; 2],
+    first: Option<Moment>,
     last: Moment,
 }
 
 impl Lines {
     fn new(bytes: Bytes) -> Self {
-        Self { bytes, buffer: Vec::new(), start: 0, begun: [None, None], last: (0, 0) }
+        Self { bytes, buffer: Vec::new(), start: 0, begun: [None, None], first: None, last: (0, 0) }
     }
 
     /// Those of a plain file from the beginning of a line on.
@@ -73,6 +77,20 @@ impl Lines {
     /// Those of a compressed one.
     pub fn packed(file: File) -> Self {
         Self::new(Bytes::Packed(Box::new(MultiGzDecoder::new(BufReader::new(file)))))
+    }
+
+    /// When the first entry was written that was read.
+    pub fn first(&self) -> Option<Moment> {
+        self.first
+    }
+
+    /// Where it is an older file by now: the moment at which it gave way, which is that of the first entry of the next
+    /// one. Its name is known while it is open, also when it has been removed (proc_pid_fd(5)).
+    pub fn gave_way(&self) -> Option<Moment> {
+        let Bytes::Plain(file, _) = &self.bytes else { return None };
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        let name = link.file_name()?.as_bytes();
+        Old::parse(name.strip_suffix(b" (deleted)").unwrap_or(name))?.time()
     }
 
     /// When the last entry was written that was read.
@@ -147,6 +165,7 @@ impl Lines {
             return Some(Line { at: self.last, which: Which::Stdout, content: bytes.to_vec() });
         };
         self.last = (entry.seconds, entry.nanos);
+        self.first.get_or_insert(self.last);
         let [stdout, stderr] = &mut self.begun;
         let begun = if entry.which == Which::Stdout { stdout } else { stderr };
         let (at, mut content) = begun.take().unwrap_or((self.last, Vec::new()));

@@ -42,6 +42,9 @@ pub struct Reading {
     known: Option<Old>,
     /// When the last line was written that came out of here.
     last: Moment,
+    /// The moment of the first entry that has to come next, where that may have gone.
+    due: Option<Moment>,
+    missed: bool,
     over: bool,
 }
 
@@ -88,7 +91,18 @@ impl Reading {
             let start = start_of_time(&file, size(&file)?, since)?;
             open = Some(Lines::plain(file, start));
         }
-        Ok(Self { dir: given.dir, old, open, current, span, known, last: (0, 0), over: false })
+        Ok(Self {
+            dir: given.dir,
+            old,
+            open,
+            current,
+            span,
+            known,
+            last: (0, 0),
+            due: None,
+            missed: false,
+            over: false,
+        })
     }
 
     /// Of the last lines of these files, and whatever comes after them.
@@ -103,6 +117,8 @@ impl Reading {
             span,
             known,
             last: (0, 0),
+            due: None,
+            missed: false,
             over: false,
         };
         if let Some(file) = given.current {
@@ -185,6 +201,11 @@ impl Reading {
                 continue;
             }
             let Some(line) = line else { return Ok(None) };
+            let read = self.open.as_ref().or(self.current.as_ref().map(|(lines, _)| lines));
+            if let (Some(due), Some(first)) = (self.due, read.and_then(Lines::first)) {
+                self.due = None;
+                self.missed |= first > due;
+            }
             if self.span.begins_after(line.at) {
                 continue;
             }
@@ -203,6 +224,11 @@ impl Reading {
         self.over
     }
 
+    /// Whether files have gone, since this was last asked, before they could be read.
+    pub fn has_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
+    }
+
     /// Whether the file that grows is another one by now, or there has been none.
     pub fn has_given_way(&mut self) -> bool {
         let Some((lines, which)) = &mut self.current else { return true };
@@ -213,15 +239,18 @@ impl Reading {
         named.is_none_or(|named| named.identity != *which)
     }
 
-    /// Goes on with the files as they are now; what was in the one before has to be read out.
-    pub fn renew(&mut self, given: Given) {
+    /// Goes on with the files as they are now; what was in the one before has to be read out. Whether another one grows.
+    pub fn renew(&mut self, given: Given) -> bool {
         let newest = given.old.last().map(|(old, _)| *old).max(self.known);
         let read = self.current.as_ref().map_or((0, 0), |(lines, _)| lines.last());
         let (known, last) = (self.known, self.last.max(read));
         let same = |file: &File| self.current.as_ref().is_some_and(|(_, which)| *which == identity(file));
         if given.current.as_ref().is_some_and(same) {
-            return;
+            return false;
         }
+        let left = self.current.as_ref().and_then(|(lines, _)| lines.gave_way());
+        let is_there = |moment: Moment| given.old.iter().any(|(old, _)| old.time() == Some(moment));
+        self.due = left.filter(|moment| !is_there(*moment));
         // The first of those that are new is the one that was read out; where it is compressed by now nothing
         // but its times tell. Lines of one step have one time, and a file gives way between two steps.
         let fresh = given.old.into_iter().filter(|(old, file)| {
@@ -242,5 +271,6 @@ impl Reading {
             let after = (last.0, last.1.saturating_add(1));
             self.span.since = Some(self.span.since.map_or(after, |since| since.max(after)));
         }
+        self.current.is_some()
     }
 }
