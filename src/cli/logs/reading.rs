@@ -274,3 +274,53 @@ impl Reading {
         self.current.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::wire::shelf::CURRENT;
+
+    const GAVE_WAY: &str = "20261123T031245.000000000Z.log";
+
+    fn given(place: &Path, old: &[&str]) -> Given {
+        let open = |name: &str| File::open(place.join(name)).unwrap();
+        let old = old.iter().map(|name| (Old::parse(name.as_bytes()).unwrap(), open(name))).collect();
+        let (service, to) = ("web".to_owned(), "file".to_owned());
+        Given { service, to, note: None, troubles: Vec::new(), dir: None, old, current: Some(open(CURRENT)) }
+    }
+
+    fn put(place: &Path, second: u32, text: &str) {
+        fs::write(place.join(CURRENT), format!("2026-11-23T03:12:{second}.000000000Z stdout F {text}\n"))
+            .unwrap();
+    }
+
+    /// Whether lines are said to be missing when the file that was read has given way at 03:12:45, is kept or not, and the
+    /// next begins at this second.
+    fn misses(kept: bool, second: u32) -> bool {
+        let place = tempfile::tempdir().unwrap();
+        put(place.path(), 44, "one");
+        let mut reading = Reading::new(given(place.path(), &[]), Span::default()).unwrap();
+        assert_eq!(reading.next().unwrap().unwrap().content, b"one");
+        let old = place.path().join(GAVE_WAY);
+        fs::rename(place.path().join(CURRENT), &old).unwrap();
+        put(place.path(), second, "two");
+        if !kept {
+            fs::remove_file(old).unwrap();
+        }
+        assert!(reading.renew(given(place.path(), if kept { &[GAVE_WAY] } else { &[] })));
+        assert_eq!(reading.next().unwrap().unwrap().content, b"two");
+        let missed = reading.has_missed();
+        assert!(!reading.has_missed(), "it is told once");
+        missed
+    }
+
+    #[test]
+    fn lines_are_missing_where_the_next_file_does_not_begin_when_the_one_before_gave_way() {
+        assert!(misses(false, 46));
+        assert!(!misses(false, 45), "it was removed, and is followed by the next one");
+        assert!(!misses(true, 46), "what is kept has nothing removed behind it");
+    }
+}
