@@ -157,8 +157,7 @@ impl Manager {
     /// Whether there is a unit's file of that name all the same: it came after the units were read. Who may not see all
     /// services is told nothing of what lies in their directories.
     fn with_file(&self, unknown: Unknown, caller: &Caller) -> Unknown {
-        let is_known = self.services.values().any(|known| known.name == unknown.name);
-        if !caller.is_ours || is_known || check_name(&unknown.name).is_err() {
+        if !caller.is_ours || check_name(&unknown.name).is_err() {
             return unknown;
         }
         let mut files = self.settings.units.iter().map(|one| one.join(format!("{}.toml", unknown.name)));

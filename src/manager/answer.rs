@@ -357,8 +357,8 @@ impl Manager {
 
     /// Tells whoever waits for operations that have their outcome on every service.
     pub(super) fn send_answers(&mut self) {
-        if self.kept.is_closing() {
-            return; // whoever is told that a socket is closed finds it so
+        if self.kept.is_closing() && !self.world.is_closing() {
+            return; // whoever is told that a socket is closed finds it so; all are soon, where supervise ends
         }
         let mut operations = std::mem::take(&mut self.answered);
         operations.sort_unstable();

@@ -41,14 +41,14 @@ pub struct Note {
 #[derive(Debug, Default)]
 pub struct Notes {
     table: BTreeMap<Run, Note>,
-    /// What was said of one that could not begin.
-    told: BTreeMap<Run, String>,
+    /// What was said of those that could not begin, as long as their service knows of them.
+    told: BTreeMap<ServiceId, BTreeMap<Run, String>>,
 }
 
 impl Notes {
     /// What was said when it could not begin. Whatever it was that was in the way may be another thing by now.
-    pub fn told(&self, run: Run) -> Option<&String> {
-        self.told.get(&run)
+    pub fn told(&self, id: ServiceId, run: Run) -> Option<&String> {
+        self.told.get(&id)?.get(&run)
     }
 }
 
@@ -72,15 +72,15 @@ impl Manager {
 
     /// Says once why the newest ones of a service could not begin: paths lead elsewhere after the next release.
     pub(super) fn note_told(&mut self, id: ServiceId) {
-        let fresh = |ended: &&Ended| !has_words(ended.end) && self.end_notes.told(ended.run).is_none();
+        let fresh = |ended: &&Ended| !has_words(ended.end) && self.end_notes.told(id, ended.run).is_none();
         let Some(service) = self.world.get(id) else { return };
-        let fresh: Vec<Ended> = service.ends.iter().filter(fresh).copied().collect();
-        for ended in fresh {
-            let words = self.plain_words(id, Which::of(&ended), ended.end);
-            self.end_notes.told.insert(ended.run, words);
-        }
-        while self.end_notes.told.len() > MOST_NOTES {
-            self.end_notes.told.pop_first();
+        let fresh = service.ends.iter().filter(fresh);
+        let fresh: Vec<(Run, String)> =
+            fresh.map(|ended| (ended.run, self.plain_words(id, Which::of(ended), ended.end))).collect();
+        if !fresh.is_empty() {
+            let told = self.end_notes.told.entry(id).or_default();
+            told.retain(|run, _| service.ends.iter().any(|ended| ended.run == *run));
+            told.extend(fresh);
         }
     }
 

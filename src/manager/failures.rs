@@ -51,8 +51,7 @@ impl Manager {
 
     /// Where all of its output is.
     fn log_hint(&self, id: ServiceId) -> String {
-        let log = self.settings.log_dir.join(self.name_of(id)).join("current");
-        format!("its output is in `{}`", log.display())
+        format!("its output is in `{}`", self.log_file(id).display())
     }
 
     /// That a file of its unit is not what it was, which no start and no restart heeds.

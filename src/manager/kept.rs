@@ -74,9 +74,9 @@ fn protocol(what: &str) -> io::Error {
 }
 
 impl Kept {
-    /// Greets the keeper and takes a copy of everything it has; also what it said meanwhile.
-    pub fn take(link: Link) -> io::Result<(Self, Vec<News>)> {
-        let mut kept = Self {
+    /// Before anything is known of the keeper at the other end.
+    fn new(link: Link) -> Self {
+        Self {
             link: Some(link),
             outbox: VecDeque::new(),
             table: BTreeMap::new(),
@@ -89,7 +89,12 @@ impl Kept {
             manager: 0,
             keeper: 0,
             keeper_pid: 0,
-        };
+        }
+    }
+
+    /// Greets the keeper and takes a copy of everything it has; also what it said meanwhile.
+    pub fn take(link: Link) -> io::Result<(Self, Vec<News>)> {
+        let mut kept = Self::new(link);
         let mut news = Vec::new();
         kept.say(Head::plain(Verb::Hello, 0));
         while kept.capacity == 0 {

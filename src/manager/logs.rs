@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
 
 use super::Manager;
 use super::control::SessionId;
@@ -20,7 +21,10 @@ use crate::wire::control;
 use crate::wire::cri::Which;
 use crate::wire::keeper::Kind;
 use crate::wire::logger::{self as wire, Name, Order, Piece, Place, REPORT_BYTES, Report, Rule, To};
+use crate::wire::shelf::CURRENT;
 
+/// How many troubles are remembered; more than there may be services that have some.
+const MOST_TROUBLES: usize = 16_384;
 /// How many streams that have ended are remembered; the oldest give way.
 const MOST_TRAILS: usize = 4096;
 
@@ -185,6 +189,9 @@ impl Logs {
                             true => drop(self.troubles.remove(&(service, place))),
                             false => drop(self.troubles.insert((service, place), words)),
                         };
+                        if self.troubles.len() > MOST_TROUBLES {
+                            self.troubles.pop_first();
+                        }
                     }
                     Some(Err(refused)) => log::warn!("the logger sent {refused}"),
                     None => {}
@@ -231,11 +238,15 @@ impl Manager {
         }
     }
 
+    /// The file that grows, of what goes to files.
+    pub(super) fn log_file(&self, id: ServiceId) -> PathBuf {
+        self.settings.log_dir.join(self.name_of(id)).join(CURRENT)
+    }
+
     /// What its unit says of it to people, and where its output is to be found.
     pub(super) fn described(&self, id: ServiceId) -> control::Service {
         let Some(unit) = self.unit_of(id) else { return control::Service::default() };
-        let file = || self.settings.log_dir.join(self.name_of(id)).join("current").display().to_string();
-        let log_file = (self.log_to(id) == LogTo::File).then(file);
+        let log_file = (self.log_to(id) == LogTo::File).then(|| self.log_file(id).display().to_string());
         control::Service {
             description: unit.description.clone(),
             documentation: unit.documentation.clone(),

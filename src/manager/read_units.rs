@@ -73,9 +73,15 @@ pub fn tell(found: &BTreeMap<String, Found>, problems: &[String], directories: &
         log::error!("{problem}");
     }
     if found.is_empty() {
-        let all: Vec<String> = directories.iter().map(|one| format!("`{}`", one.display())).collect();
-        log::warn!("there is no unit\nhint: a unit is a file `NAME.toml` in {}", all.join(" or "));
+        let (text, hint) = no_unit(directories);
+        log::warn!("{text}\nhint: {hint}");
     }
+}
+
+/// That there is nothing to run, and where there might be.
+pub fn no_unit(directories: &[PathBuf]) -> (&'static str, String) {
+    let all: Vec<String> = directories.iter().map(|one| format!("`{}`", one.display())).collect();
+    ("there is no unit", format!("a unit is a file `NAME.toml` in {}", all.join(" or ")))
 }
 
 /// Everything that was found of one unit.

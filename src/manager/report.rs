@@ -55,7 +55,7 @@ impl Manager {
     }
 
     fn words_of_one(&self, id: ServiceId, which: Which, end: End) -> String {
-        let told = self.end_notes.told(which.run).filter(|_| !has_words(end)).cloned();
+        let told = self.end_notes.told(id, which.run).filter(|_| !has_words(end)).cloned();
         let words = told.unwrap_or_else(|| self.plain_words(id, which, end));
         let Some(before) = which.before else { return words };
         let count = self.unit_of(id).map_or(0, |unit| unit.service.before_start.len());

@@ -119,8 +119,7 @@ fn root_what_cannot_be_read_or_written_is_told_with_its_reason() {
     let mut command = place.command("sh".as_ref());
     command.arg("-c").arg("cd \"$1\" && rmdir \"$1\" && shift && exec \"$@\" check .").arg("sh");
     let output = command.arg(place.path("gone")).arg(place.binary()).output().unwrap();
-    let expected =
-        "warning: there is no unit in `.`\nhint: a unit is a file that is called `NAME.toml`\n".to_owned();
+    let expected = "warning: there is no unit\nhint: a unit is a file `NAME.toml` in `.`\n".to_owned();
     let (code, report, summary) = said(&place, &output);
     assert_eq!((code, report), (Some(0), expected));
     assert_eq!(summary, "0 units: no problems, 1 warning\n");

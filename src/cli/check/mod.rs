@@ -22,7 +22,7 @@ use super::exit::Exit;
 use super::place::{self, Surroundings, Wanted};
 use super::text;
 use super::trouble::{self, Trouble, reason, shown_path};
-use crate::manager::read_units::{Found, Judge, read_directories, read_file};
+use crate::manager::read_units::{Found, Judge, no_unit, read_directories, read_file};
 use crate::plan::FIXED_PATH;
 use crate::sys::files;
 use crate::unit::{
@@ -159,10 +159,8 @@ fn read(asked: &Check, around: &Surroundings, out: &mut Findings) -> Result<Vec<
     if !directories.is_empty() {
         let (more, problems) = read_directories(&directories, Judge::Warn);
         if found.is_empty() && more.is_empty() && problems.is_empty() {
-            let shown: Vec<String> =
-                directories.iter().map(|path| format!("`{}`", shown_path(path))).collect();
-            let text = format!("there is no unit in {}", shown.join(", "));
-            let hint = Some("a unit is a file that is called `NAME.toml`".to_owned());
+            let (text, hint) = no_unit(&directories);
+            let (text, hint) = (text.to_owned(), Some(hint));
             out.all.push(Finding { unit: String::new(), place: None, is_error: false, text, hint });
         }
         found.extend(more);

@@ -4,20 +4,7 @@ use super::*;
 use crate::wire::keeper::entries;
 
 fn kept(link: Link, capacity: u32) -> Kept {
-    Kept {
-        link: Some(link),
-        outbox: VecDeque::new(),
-        table: BTreeMap::new(),
-        free: Vec::new(),
-        vacated: Vec::new(),
-        next: FIRST_FREE_SLOT,
-        capacity,
-        graves: super::super::graves::Graves::default(),
-        closing_until_ms: 0,
-        manager: 1,
-        keeper: 1,
-        keeper_pid: 1,
-    }
+    Kept { capacity, manager: 1, keeper: 1, keeper_pid: 1, ..Kept::new(link) }
 }
 
 fn two() -> Vec<(Kind, u32, OwnedFd)> {
