@@ -338,7 +338,8 @@ impl log::Log for Stderr {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("supervise: {}\n", record.args());
+            // Paths and words of units are in it, and its reader is a terminal.
+            let line = format!("supervise: {}\n", crate::unit::visible_lines(&record.args().to_string()));
             let _ = io::stderr().write_all(line.as_bytes());
         }
     }

@@ -60,7 +60,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use serve::{Gate, check_server};
 pub use signal::Signal;
-pub use source::Place;
+pub use source::{Place, visible_lines};
 
 /// Most bytes of one unit file.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;

@@ -188,6 +188,12 @@ pub(super) fn visible(text: &str) -> String {
         .collect()
 }
 
+/// The same of a text of several lines, which stay lines: for what paths and words of units are told in.
+pub fn visible_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(visible).collect();
+    lines.join("\n")
+}
+
 /// A user's word in backticks, escaped, and cut where it is long.
 pub(super) fn tick(word: &str) -> String {
     let mut rest = word.chars();

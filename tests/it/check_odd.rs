@@ -124,3 +124,23 @@ fn root_what_cannot_be_read_or_written_is_told_with_its_reason() {
     assert_eq!((code, report), (Some(0), expected));
     assert_eq!(summary, "0 units: no problems, 1 warning\n");
 }
+
+/// What a terminal would obey is in paths and words of a unit that its owner wrote, and he is not who reads of it.
+#[test]
+fn user_no_terminal_obeys_what_is_said_of_a_unit() {
+    let mut place = Place::new(Who::User);
+    let text = "command = \"a\\u001b[31mb\"\ndirectory = \"/no\\u001b[31mwhere\"\nenvironment-files = [\"/no\\u001b[2J\"]\n";
+    place.unit("web", text);
+    let units = place.path("units");
+    let (code, report, _) = check(&place, place.command(&place.binary()), &[&units.display().to_string()]);
+    assert_eq!(code, Some(3), "{report}");
+    let is_plain = |text: &str| text.chars().all(|one| one == '\n' || !one.is_control());
+    assert!(is_plain(&report) && report.contains("`/no\\u{1b}[31mwhere` does not exist\n"), "{report:?}");
+    place.run();
+    place.reaches("web", "backing-off");
+    let said = place.stderr();
+    assert!(is_plain(&said) && said.contains("\\u{1b}"), "{said:?}");
+    let page = place.ask(&["status", "web"]).out + &place.ask(&["why", "web"]).out;
+    let page = page + &place.ask(&["restart", "web"]).err + &place.ask(&["show", "web"]).out;
+    assert!(is_plain(&page), "{page:?}");
+}

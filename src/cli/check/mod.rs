@@ -246,7 +246,7 @@ fn as_text(out: &Findings) -> String {
     for one in &out.unchecked {
         text += &format!("not checked: {one}\n");
     }
-    text
+    unit::visible_lines(&text)
 }
 
 fn as_json(count: usize, judged_for: &str, out: &Findings) -> String {
