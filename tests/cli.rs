@@ -2,10 +2,19 @@
 //! protocol over a real socket. Whole texts are compared.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, missing_docs)]
 
+#[path = "it/accounts.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod accounts;
 #[path = "cli/commands.rs"]
 mod commands;
 #[path = "cli/completions.rs"]
 mod completions;
+#[path = "it/gunicorn.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod gunicorn;
+#[path = "it/pypi.rs"]
+#[allow(dead_code, reason = "the other tests use more of it")]
+mod pypi;
 #[path = "cli/server.rs"]
 mod server;
 #[path = "cli/varlink.rs"]

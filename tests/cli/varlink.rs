@@ -1,9 +1,9 @@
 //! The public Varlink implementation for Python as the judge of our server and of our interface file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
+use super::pypi;
 use super::server::{Server, asked_names, outcome, service, supervisor};
 use supervise::wire::control::{
     self, Event, EventReply, LogReply, Refusal, Reply, Row, Shown, State, StatusReply,
@@ -11,27 +11,6 @@ use supervise::wire::control::{
 use supervise::wire::exec::ExecReply;
 use supervise::wire::names::Unknown;
 use supervise::wire::request::Request;
-
-/// Where the implementation is; installed on first use, by one test for all of them.
-fn judge() -> PathBuf {
-    static PLACE: OnceLock<PathBuf> = OnceLock::new();
-    PLACE.get_or_init(installed).clone()
-}
-
-fn installed() -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("varlink-31.0.0");
-    if !place.join("varlink/cli.py").exists() {
-        let installed = Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"])
-            .args(["--root-user-action", "ignore", "varlink==31.0.0", "--target"])
-            .arg(&place)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&installed.stderr);
-        assert!(installed.status.success(), "no judge: pip cannot install it: {said}");
-    }
-    place
-}
 
 fn python(judge: &Path, args: &[&str]) -> (bool, String, String) {
     let Output { status, stdout, stderr } =
@@ -80,7 +59,7 @@ fn script(request: &Request) -> Vec<Reply> {
 
 #[test]
 fn the_public_command_line_tool_can_talk_to_us() {
-    let judge = judge();
+    let judge = pypi::varlink();
     let server = Server::start(script);
     let address = format!("unix:{}", server.dir().join("control").display());
     let tool = |args: &[&str]| python(&judge, &[&["-m", "varlink.cli"], args].concat());
@@ -106,7 +85,7 @@ fn the_public_command_line_tool_can_talk_to_us() {
 
 #[test]
 fn the_public_parser_understands_our_interface_and_its_types_are_those_of_our_replies() {
-    let judge = judge();
+    let judge = pypi::varlink();
     let server = Server::start(script);
     let address = format!("unix:{}", server.dir().join("control").display());
     // The generated methods convert parameters and replies by the parsed interface, field by field.
