@@ -8,7 +8,7 @@ use super::report::REHEARSING;
 use super::rival::may_come_of_rehearsing;
 use crate::policy::service::{Ended, Role, Service};
 use crate::policy::{End, Outcome, ServiceId};
-use crate::unit::Kind;
+use crate::unit::{Kind, LogTo};
 use crate::wire::control::{Failure, State};
 
 impl Manager {
@@ -51,7 +51,19 @@ impl Manager {
 
     /// Where all of its output is.
     fn log_hint(&self, id: ServiceId) -> String {
-        format!("its output is in `{}`", self.log_file(id).display())
+        let name = self.name_of(id);
+        let file = || format!("its output is in `{}`", self.log_file(id).display());
+        match self.log_to(id) {
+            LogTo::File => file(),
+            // Where nobody takes it, it goes to the file.
+            LogTo::Journal | LogTo::Syslog if !self.logs.troubles_of(name).is_empty() => file(),
+            LogTo::Journal => format!("`journalctl -t {name}` shows its output"),
+            LogTo::Syslog => {
+                format!("its output is in the system's log, where its lines begin with `{name}: `")
+            }
+            LogTo::Inherit => "its output is where supervise's own output goes".to_owned(),
+            LogTo::Null => "its output goes nowhere: `to = \"file\"` in `[log]` keeps it".to_owned(),
+        }
     }
 
     /// That a file of its unit is not what it was, which no start and no restart heeds.

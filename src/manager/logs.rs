@@ -230,7 +230,7 @@ impl Manager {
 
     /// Where its output goes: what its unit says, and supervise's own output in a container whose first process
     /// supervise is.
-    fn log_to(&self, id: ServiceId) -> LogTo {
+    pub(super) fn log_to(&self, id: ServiceId) -> LogTo {
         match self.unit_of(id) {
             Some(unit) if !unit.is_written("log.to") && self.is_init_of_container() => LogTo::Inherit,
             Some(unit) => unit.log.to,

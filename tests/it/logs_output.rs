@@ -34,6 +34,26 @@ fn root_a_failed_command_shows_the_last_words_of_its_service() {
 }
 
 #[test]
+fn user_a_failure_says_where_the_output_really_is() {
+    let mut place = Place::new(Who::User);
+    let file = place.log().join("file/current").display().to_string();
+    let ways = [
+        ("file", format!("its output is in `{file}`")),
+        ("inherit", "its output is where supervise's own output goes".to_owned()),
+        ("null", "its output goes nowhere: `to = \"file\"` in `[log]` keeps it".to_owned()),
+    ];
+    for (to, _) in &ways {
+        let rest = "settle = \"50s\"\nstart = \"manual\"\n[restart]\npolicy = \"never\"\n";
+        place.unit(to, &format!("{}{rest}[log]\nto = \"{to}\"\n", shell("echo it; exit 3")));
+    }
+    place.run();
+    for (to, hint) in ways {
+        let said = place.ask(&["start", to]);
+        assert!(said.code == Some(1) && said.err.ends_with(&format!("\nhint: {hint}\n")), "{said:?}");
+    }
+}
+
+#[test]
 fn root_a_service_that_is_not_root_can_open_its_standard_output() {
     let mut place = Place::new(Who::Root);
     place.unit(
